@@ -1,0 +1,1 @@
+"""Searching for a better run with KerasTuner. Nothing is public here yet."""
