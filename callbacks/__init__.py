@@ -1,1 +1,5 @@
 """Callbacks that watch a run: for any Keras model, not only this package's."""
+
+from keras_flowers.callbacks.history_logger import HistoryLogger as HistoryLogger
+from keras_flowers.callbacks.history_logger import read_history as read_history
+from keras_flowers.callbacks.history_plot import plot_history as plot_history

@@ -1,6 +1,15 @@
-"""Train an image classifier on a folder of photos, in Keras."""
+"""Train an image classifier on a folder of photos, in Keras.
 
+Importing the package registers its Keras-serializable classes, so that
+`keras.models.load_model` finds them.
+"""
+
+from keras_flowers.augmentation import ImageAugmentation as ImageAugmentation
 from keras_flowers.errors import InputError as InputError
+from keras_flowers.image_classifier import Classification as Classification
+from keras_flowers.image_classifier import ImageClassifier as ImageClassifier
+from keras_flowers.preprocessing import ResizeAndRescale as ResizeAndRescale
 from keras_flowers.registration import custom_object_scope as custom_object_scope
 from keras_flowers.registration import custom_objects as custom_objects
+from keras_flowers.sample import write_sample as write_sample
 from keras_flowers.version import __version__ as __version__

@@ -1,0 +1,46 @@
+"""Imports every module from the installed wheel and uses the main parts.
+
+Run it outside of the checkout, which is its argument: nothing may come from there.
+"""
+
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+
+import keras
+import keras_flowers
+import keras_flowers.callbacks
+import keras_flowers.tuning
+import keras_flowers_cli
+import numpy as np
+
+checkout = Path(sys.argv[1])
+for package in (
+    keras_flowers,
+    keras_flowers.callbacks,
+    keras_flowers.tuning,
+    keras_flowers_cli,
+):
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+for name, module in sorted(sys.modules.items()):
+    if name.split(".")[0].startswith("keras_flowers"):
+        file = Path(module.__file__)
+        in_checkout = file.is_relative_to(checkout)
+        if in_checkout and ".venv-wheel" not in file.parts:
+            raise SystemExit(f"{name} was imported from the checkout: {file}")
+for forbidden in ("callbacks", "tuning", "cli", "tests"):
+    if importlib.util.find_spec(forbidden) is not None:
+        raise SystemExit(f"the wheel installs a top-level package {forbidden}")
+if not Path(keras_flowers.__file__).with_name("py.typed").exists():
+    raise SystemExit("py.typed is not in the wheel")
+
+model = keras_flowers.ImageClassifier(["a", "b"], image_size=(8, 8))
+model.save("smoke.keras")
+photos = np.zeros((1, 8, 8, 3), np.uint8)
+loaded = keras.models.load_model("smoke.keras")
+np.testing.assert_array_equal(
+    model.predict(photos, verbose=0), loaded.predict(photos, verbose=0)
+)
+sys.stdout.write(f"the wheel of keras_flowers {keras_flowers.__version__} works\n")

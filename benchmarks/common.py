@@ -1,0 +1,71 @@
+"""What the benchmarks share: the machine they ran on, child processes, medians."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+FAST = {"TF_CPU_ALLOCATOR_USE_BFC": "true"}
+_PACKAGES = ("keras", "tensorflow", "numpy", "pillow")
+
+
+def machine() -> str:
+    """Returns one line on processor, cores, memory and versions."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; "
+        f"Python {platform.python_version()}, {versions}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
+def child(*arguments: str, **environment: str) -> dict:
+    """Runs a Python program and returns the JSON of the last line it prints.
+
+    A process of its own, because the allocator is chosen before TensorFlow starts
+    and peak memory never falls.
+    """
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"} | environment,
+    )
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def seconds(function: Callable[[], object], repeats: int = 15) -> float:
+    """Returns the median time of a call, after one that compiles."""
+    function()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def photos_argument() -> str:
+    """Returns the photo folder from the command line or the test environment."""
+    folder = sys.argv[1] if len(sys.argv) > 1 else None
+    folder = folder or os.environ.get("KERAS_FLOWERS_TEST_DATA")
+    if not folder:
+        raise SystemExit(f"usage: python {sys.argv[0]} PHOTOS")
+    return folder

@@ -1,0 +1,156 @@
+"""Writes the history of a run to disk after every epoch."""
+
+import csv
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_flowers.errors import InputError
+from keras_flowers.files import write_text_atomically
+
+History = dict[str, list[float]]
+
+
+class HistoryLogger(keras.callbacks.Callback):
+    """Keeps `history.json` and `history.csv` complete on disk, epoch by epoch.
+
+    One entry per epoch: its number (from 1, as in Keras's progress bar), the
+    learning rate, the seconds it took, the photos trained on per second, and every
+    metric that Keras reports. Both files are replaced atomically, so a reader never
+    sees half of one. Serves any Keras model.
+
+    A run that starts at a later epoch (`fit(initial_epoch=...)`) continues the
+    history that stands in the directory and drops what it is about to repeat; one
+    that starts at the first epoch begins anew.
+
+    NaN and infinities are written as the strings `"NaN"`, `"Infinity"` and
+    `"-Infinity"` in JSON, which has no numbers for them, and as `nan`, `inf` and
+    `-inf` in CSV; `read_history` gives them back as floats.
+
+    Args:
+        directory: Folder of the two files; created when missing.
+        photos_per_epoch: Number of photos in an epoch, for `photos_per_second`,
+            which is left out without it.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        photos_per_epoch: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.directory = Path(directory)
+        self.photos_per_epoch = photos_per_epoch
+        self.history: History = {}
+        self._is_new_run = True
+        self._started = 0.0
+        self._trained: float | None = None
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Makes ready for a run."""
+        del logs
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._is_new_run = True
+
+    def on_epoch_begin(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Starts the clock."""
+        del logs
+        if self._is_new_run:
+            self.history = self._before(epoch)
+            self._is_new_run = False
+        self._started = time.perf_counter()
+        self._trained = None
+
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes when the training part of the epoch ended."""
+        del logs
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Adds the epoch and replaces both files."""
+        now = time.perf_counter()
+        entry = {
+            "epoch": float(epoch + 1),
+            "learning_rate": self._learning_rate(),
+            "seconds": now - self._started,
+        }
+        if self.photos_per_epoch is not None:
+            training_seconds = (self._trained or now) - self._started
+            entry["photos_per_second"] = self.photos_per_epoch / training_seconds
+        entry |= {name: float(value) for name, value in (logs or {}).items()}
+        self._append(entry)
+        write_history(self.history, self.directory)
+
+    def _before(self, epoch: int) -> History:
+        path = self.directory / "history.json"
+        if epoch == 0 or not path.exists():
+            return {}
+        history = read_history(path)
+        kept = [i for i, number in enumerate(history["epoch"]) if number <= epoch]
+        return {name: [values[i] for i in kept] for name, values in history.items()}
+
+    def _append(self, entry: Mapping[str, float]) -> None:
+        done = len(self.history.get("epoch", []))
+        for name, value in entry.items():
+            # A metric that appears late was not measured before.
+            column = self.history.setdefault(name, [math.nan] * done)
+            column.append(value)
+        for column in self.history.values():
+            column.extend([math.nan] * (done + 1 - len(column)))
+
+    def _learning_rate(self) -> float:
+        rate = self.model.optimizer.learning_rate
+        return float(keras.ops.convert_to_numpy(rate))
+
+
+def write_history(history: History, directory: Path) -> None:
+    """Writes `history.json` and `history.csv` into a folder, atomically each."""
+    columns = {name: _integers(name, values) for name, values in history.items()}
+    strict = {name: list(map(_to_json, values)) for name, values in columns.items()}
+    write_text_atomically(
+        directory / "history.json", json.dumps(strict, indent=1, allow_nan=False)
+    )
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(columns)
+    rows.writerows(zip(*columns.values(), strict=True))
+    write_text_atomically(directory / "history.csv", text.getvalue())
+
+
+def read_history(path: str | os.PathLike[str]) -> History:
+    """Reads a `history.json`, or the one in a run directory.
+
+    Returns:
+        The list of values, one float per epoch, of each column.
+
+    Raises:
+        InputError: If there is no such file or it is no history.
+    """
+    path = Path(path)
+    file = path / "history.json" if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text())
+        return {name: [float(v) for v in values] for name, values in content.items()}
+    except FileNotFoundError as error:
+        raise InputError(f"There is no history at {file}.") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is no history of a run: {error}") from error
+
+
+def _integers(name: str, values: Sequence[float]) -> Sequence[float]:
+    return [int(value) for value in values] if name == "epoch" else values
+
+
+def _to_json(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"

@@ -1,0 +1,39 @@
+"""`keras-flowers audit`: looks at every file of a data folder."""
+
+from typing import Any
+
+import click
+
+from keras_flowers_cli import runtime
+from keras_flowers_cli.findings import show_findings
+from keras_flowers_cli.options import Command, given, json_option, source_options
+from keras_flowers_cli.output import Output, ProgressBars, table
+
+
+@click.command(cls=Command)
+@click.argument("data")
+@source_options
+@json_option
+def audit(data: str, as_json: bool, **source: Any) -> None:
+    """Look at every file of DATA and report what training would meet.
+
+    Files that cannot be read, duplicates within and across classes, near-duplicates,
+    empty folders, clutter and imbalance. Nothing is changed.
+    """
+    runtime.prepare()
+    from keras_flowers.catalog import scan
+    from keras_flowers.dataset_loader import ImageDatasetLoader
+
+    output = Output(as_json)
+    with ProgressBars() as progress:
+        root = ImageDatasetLoader(data, **given(source)).find(progress)
+        catalog = scan(
+            root, progress=lambda done, total: progress("inspect", done, total)
+        )
+    output.say(f"{len(catalog.photos)} photos in {root}")
+    classes = table("class", "photos")
+    for name, count in catalog.counts.items():
+        classes.add_row(name, str(count))
+    output.show(classes)
+    show_findings(output, catalog.findings, limit=None)
+    output.result(catalog.to_json())

@@ -1,0 +1,68 @@
+"""`keras-flowers doctor`: what is installed, what it runs on, what is missing."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keras_flowers_cli import runtime
+from keras_flowers_cli.options import Command, json_option
+from keras_flowers_cli.output import Output, table
+
+
+@click.command(cls=Command)
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show versions, devices, speed settings, the cache, and what a GPU lacks."""
+    runtime.prepare()
+    from keras_flowers.training import versions
+
+    output = Output(as_json)
+    with output.stdout_for_people():
+        facts = {**versions(), **_machine(), **_cache()}
+    rows = table("what", "found")
+    for name, value in facts.items():
+        rows.add_row(name.replace("_", " "), str(value))
+    output.show(rows)
+    output.result(facts)
+
+
+def _machine() -> dict[str, Any]:
+    from keras_flowers_cli import devices
+
+    return {
+        "device": devices.description(),
+        "missing_for_a_gpu": devices.missing_for_gpu() or "nothing",
+        "xla": _xla(),
+        "mixed_precision": devices.mixed_precision_policy(),
+        "cpu_allocator": (
+            "BFC"
+            if os.environ.get("TF_CPU_ALLOCATOR_USE_BFC", "").lower() == "true"
+            else "default (slower: TF_CPU_ALLOCATOR_USE_BFC is not true)"
+        ),
+    }
+
+
+def _xla() -> str:
+    """Compiles and runs a small function, as every training step is."""
+    import tensorflow as tf
+
+    try:
+        double = tf.function(lambda value: value * 2, jit_compile=True)
+        works = float(double(tf.constant(2.0))) == 4.0
+    except tf.errors.OpError as error:
+        return f"does not work: {error.message.splitlines()[0]}"
+    return "works" if works else "gives a wrong result"
+
+
+def _cache() -> dict[str, Any]:
+    from keras_flowers.sources import default_cache_directory
+
+    folder = default_cache_directory()
+    return {"cache_folder": str(folder), "cache_size": _size(folder)}
+
+
+def _size(folder: Path) -> str:
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{total / 1e9:.2f} GB"

@@ -1,0 +1,137 @@
+"""`keras-flowers predict`: classifies photos with a saved model."""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keras_flowers_cli import runtime
+from keras_flowers_cli.models import load_classifier
+from keras_flowers_cli.options import EXISTING_FILE, Command, json_option
+from keras_flowers_cli.output import Output, ProgressBars, table
+
+if TYPE_CHECKING:
+    from keras_flowers.image_classifier import Classification, ImageClassifier
+
+
+@click.command(cls=Command)
+@click.argument("model_file", metavar="MODEL", type=EXISTING_FILE)
+@click.argument(
+    "photos",
+    metavar="PHOTO|FOLDER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Classes shown."
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write path, class and all probabilities to this file.",
+)
+@json_option
+def predict(
+    model_file: Path,
+    photos: Sequence[Path],
+    top: int,
+    csv_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Classify photos, or all photos of folders, with the model in MODEL.
+
+    A photo that cannot be read is named on stderr and the others are classified; the
+    exit code is then 2 if it was named on the command line.
+    """
+    runtime.prepare()
+    import keras_flowers  # noqa: F401  registers what the file holds
+
+    output = Output(as_json)
+    model = load_classifier(model_file)
+    named = [path for path in photos if not path.is_dir()]
+    found = [path for folder in photos if folder.is_dir() for path in _photos(folder)]
+    results, unreadable = _classified(model, [*named, *found])
+    for message in unreadable.values():
+        click.echo(f"error: {message}", err=True)
+    _show(output, results, top)
+    if csv_file is not None:
+        _write_csv(csv_file, model.class_names, results)
+    output.result([_as_json(result, top) for result in results])
+    return 2 if not results or any(path in unreadable for path in named) else 0
+
+
+def _photos(folder: Path) -> Iterable[Path]:
+    from keras_flowers.photo_files import PHOTO_SUFFIXES
+
+    for directory, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in PHOTO_SUFFIXES:
+                yield Path(directory, name)
+
+
+def _classified(
+    model: "ImageClassifier", paths: Sequence[Path]
+) -> tuple[list["Classification"], dict[Path, str]]:
+    """Returns the classifications, and the reason for each unreadable photo."""
+    from keras_flowers.errors import InputError
+
+    if not paths:
+        raise InputError("There is no photo in the given folders.")
+    results: list[Classification] = []
+    unreadable: dict[Path, str] = {}
+    batch_size = 32
+    with ProgressBars() as progress:
+        for start in range(0, len(paths), batch_size):
+            progress("predict", start, len(paths))
+            batch = paths[start : start + batch_size]
+            try:
+                results += model.classify(batch)
+            except InputError:
+                for path in batch:
+                    try:
+                        results += model.classify([path])
+                    except InputError as error:
+                        unreadable[path] = str(error)
+    return results, unreadable
+
+
+def _show(output: Output, results: Iterable["Classification"], top: int) -> None:
+    rows = table("photo", "class", "probability", "next")
+    for result in results:
+        best, *others = _top(result, top)
+        following = ", ".join(f"{name} {value:.3f}" for name, value in others)
+        rows.add_row(result.path, best[0], f"{best[1]:.3f}", following)
+    if rows.row_count:
+        output.show(rows)
+
+
+def _as_json(result: "Classification", top: int) -> dict[str, Any]:
+    return {
+        "path": result.path,
+        "class": result.label,
+        "probability": result.probability,
+        "top": [{"class": name, "probability": p} for name, p in _top(result, top)],
+    }
+
+
+def _top(result: "Classification", top: int) -> list[tuple[str, float]]:
+    return list(result.probabilities.items())[:top]
+
+
+def _write_csv(
+    path: Path, class_names: Sequence[str], results: Iterable["Classification"]
+) -> None:
+    from keras_flowers.files import temporary_sibling
+
+    with temporary_sibling(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "class", *class_names])
+        for result in results:
+            values = (result.probabilities[name] for name in class_names)
+            writer.writerow([result.path, result.label, *values])

@@ -1,0 +1,32 @@
+"""`keras-flowers sample`: writes the sample data set as plain folders."""
+
+import click
+
+from keras_flowers_cli import runtime
+from keras_flowers_cli.options import Command
+from keras_flowers_cli.output import Output, ProgressBars
+
+
+@click.command(cls=Command)
+@click.argument("directory", type=click.Path(file_okay=False))
+@click.option(
+    "--photos-per-class",
+    type=click.IntRange(1, 100_000),
+    default=80,
+    show_default=True,
+)
+@click.option("--seed", type=click.IntRange(0), default=42, show_default=True)
+def sample(directory: str, photos_per_class: int, seed: int) -> None:
+    """Draw the sample photos into DIRECTORY, one folder per class."""
+    runtime.prepare()
+    from keras_flowers.sample import SAMPLE_CLASS_NAMES, write_sample
+
+    with ProgressBars() as progress:
+        folder = write_sample(
+            directory,
+            photos_per_class=photos_per_class,
+            seed=seed,
+            progress=lambda done, total: progress("sample", done, total),
+        )
+    count = photos_per_class * len(SAMPLE_CLASS_NAMES)
+    Output().say(f"{count} photos in {len(SAMPLE_CLASS_NAMES)} classes: {folder}")

@@ -1,0 +1,35 @@
+"""Checks of arguments that several rooms take."""
+
+from typing import Any
+
+from keras_flowers.errors import InputError
+
+
+def checked_image_size(image_size: Any) -> tuple[int, int]:
+    """Returns `image_size` as a pair of positive ints.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        height, width = (int(size) for size in image_size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise InputError(
+            "`image_size` must be a pair of positive integers (height, width). "
+            f"Received: image_size={image_size!r}"
+        )
+    return height, width
+
+
+def checked_integer(name: str, value: Any, *, lowest: int) -> int:
+    """Returns `value` as an int; integers of NumPy and of tuners are fine.
+
+    Raises:
+        InputError: If it is no integer from `lowest` up.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < lowest:
+        kind = "a positive integer" if lowest == 1 else f"an integer from {lowest} up"
+        raise InputError(f"`{name}` must be {kind}. Received: {name}={value!r}")
+    return int(value)

@@ -1,0 +1,78 @@
+"""Writes files that appear at once, and shows paths on one line."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from keras_flowers.errors import InputError
+
+
+@contextmanager
+def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path whose file takes the place of `path` at the end.
+
+    The temporary file stands in the same folder, has the same suffix and is written
+    by the body of the `with` statement. At its end the file reaches the disk and is
+    renamed: a reader sees the old file or the new one. When the body raises, the
+    temporary file is removed and the old one stays.
+
+    Args:
+        path: The file to write or to replace. Its folder must exist.
+
+    Yields:
+        The path to write to; nothing stands there yet.
+
+    Raises:
+        InputError: The file cannot be written, with the reason: a missing or
+            read-only folder, a full disk.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"`{printable_path(path)}` cannot be written: {reason}"
+        ) from error
+
+
+def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file as UTF-8 that is either whole or not there.
+
+    Args:
+        path: The file to write or to replace. Its folder must exist.
+        text: The content. Line ends are written as they are.
+
+    Raises:
+        InputError: The file cannot be written, with the reason.
+    """
+    with temporary_sibling(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def printable_path(path: str | os.PathLike[str]) -> str:
+    r"""Returns a path as one line that every terminal and file can take.
+
+    Line breaks, other control characters and bytes that are no text are shown as
+    escapes (`\n`, `\x1b`, `\udcff`); every other character stays as it is.
+
+    Args:
+        path: Any path.
+
+    Returns:
+        A text without control characters that encodes to UTF-8.
+    """
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in os.fspath(path)
+    )

@@ -1,0 +1,340 @@
+"""Loader, model and callbacks become a run: trained, recorded and repeatable."""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+
+from keras_flowers.arguments import checked_integer
+from keras_flowers.callbacks import HistoryLogger, plot_history
+from keras_flowers.callbacks.history_logger import History, write_history
+from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets, Progress
+from keras_flowers.errors import InputError
+from keras_flowers.files import temporary_sibling, write_text_atomically
+from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.splits import write_manifest
+
+ModelBuilder = Callable[[ImageDatasets], keras.Model]
+
+_CONFIG_FORMAT = 1
+_VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the outcome of a run.
+
+    Attributes:
+        loader: Where the photos come from.
+        build_model: Called with the loaded data sets; returns the model to train.
+            A model that is not compiled is compiled with its defaults.
+        epochs: Positive integer, how often the training photos are seen.
+        early_stopping: Epochs without a lower validation loss after which training
+            stops and the best weights come back; `None` to run all epochs.
+        class_weights: `"balanced"` weighs each class by the inverse of its share;
+            a dictionary from class name to weight; or `None`.
+    """
+
+    loader: ImageDatasetLoader
+    build_model: ModelBuilder
+    epochs: int = 15
+    early_stopping: int | None = None
+    class_weights: str | Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what no other part checks."""
+        checked_integer("epochs", self.epochs, lowest=1)
+        if self.early_stopping is not None:
+            checked_integer("early_stopping", self.early_stopping, lowest=1)
+        named = isinstance(self.class_weights, Mapping)
+        if not named and self.class_weights not in (None, "balanced"):
+            raise InputError(
+                "`class_weights` must be None, 'balanced' or a dictionary from class "
+                f"name to weight. Received: class_weights={self.class_weights!r}"
+            )
+
+    def to_json(self, model: keras.Model) -> dict[str, Any]:
+        """Returns what repeats the run, given the model that `build_model` built."""
+        return {
+            "format": _CONFIG_FORMAT,
+            "loader": keras.saving.serialize_keras_object(self.loader),
+            "model": keras.saving.serialize_keras_object(model),
+            "epochs": self.epochs,
+            "early_stopping": self.early_stopping,
+            "class_weights": self.class_weights,
+            "versions": versions(),
+        }
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads the `config.json` of a run.
+
+        The split is the one of that run: it is read from the `split.json` beside
+        the file where there is one.
+
+        Raises:
+            InputError: If the file is missing or is no configuration of a run.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text())
+            if content["format"] != _CONFIG_FORMAT:
+                raise ValueError(f"format {content['format']!r} is not known")
+            loader_config = content["loader"]
+            manifest = path.with_name("split.json")
+            if manifest.exists():
+                loader_config["config"]["split_manifest"] = str(manifest)
+            return cls(
+                loader=keras.saving.deserialize_keras_object(loader_config),
+                build_model=_SerializedModel(content["model"]),
+                epochs=content["epochs"],
+                early_stopping=content["early_stopping"],
+                class_weights=content["class_weights"],
+            )
+        except FileNotFoundError as error:
+            raise InputError(f"There is no configuration at {path}.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no configuration of a run: {_first_line(error)}"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _SerializedModel:
+    """Builds the model of an earlier run, compiled as it was."""
+
+    config: dict[str, Any]
+
+    def __call__(self, datasets: ImageDatasets) -> keras.Model:
+        model = keras.saving.deserialize_keras_object(self.config)
+        names = getattr(model, "class_names", datasets.class_names)
+        if tuple(names) != datasets.class_names:
+            raise InputError(
+                f"The run was configured for the classes {list(names)}, "
+                f"the data has {list(datasets.class_names)}."
+            )
+        return model
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+    """What `train` returns.
+
+    Attributes:
+        model: The trained model.
+        history: The list of values, one per epoch, of each metric.
+        datasets: The data it was trained on.
+        directory: The run directory, or `None` where nothing was to be written.
+        interrupted: Whether Ctrl-C ended it.
+    """
+
+    model: keras.Model
+    history: History
+    datasets: ImageDatasets
+    directory: Path | None
+    interrupted: bool
+
+
+def train(
+    data: str | os.PathLike[str] | ImageDatasetLoader | TrainingConfig,
+    build_model: ModelBuilder | None = None,
+    *,
+    run_directory: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+    progress: Progress | None = None,
+    on_loaded: Callable[[ImageDatasets], None] | None = None,
+    **options: Any,
+) -> TrainingRun:
+    """Trains an image classifier on a folder of photos.
+
+    The run directory, where one is asked for, gets `model.keras`, `history.json`,
+    `history.csv`, `history.png`, `split.json` (who trained and who validated),
+    `audit.json` (what was found in the data) and `config.json` (what repeats the
+    run: `train(TrainingConfig.read("config.json"))`). Ctrl-C ends the training;
+    what there is then is saved and returned.
+
+    Args:
+        data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
+            `TrainingConfig`.
+        build_model: Called with the `ImageDatasets`; returns the model to train.
+            By default an `ImageClassifier` with the loader's image size and seed.
+        run_directory: Folder for the results, new or empty; `None` writes nothing.
+        callbacks: Further Keras callbacks.
+        verbose: As for `keras.Model.fit`.
+        progress: As for `ImageDatasetLoader.load`.
+        on_loaded: Called once with the `ImageDatasets` before training.
+        **options: `epochs`, `early_stopping` and `class_weights`, as in
+            `TrainingConfig`.
+
+    Returns:
+        `TrainingRun`.
+
+    Raises:
+        InputError: If the data, an argument or the run directory cannot be used.
+    """
+    config = _as_config(data, build_model, options)
+    directory = None if run_directory is None else _checked_directory(run_directory)
+    datasets = config.loader.load(progress)
+    if on_loaded is not None:
+        on_loaded(datasets)
+    model = _built(config.build_model, datasets)
+    weights = _class_weights(config.class_weights, datasets)
+    monitors = [_FollowEpochs(datasets), *_early_stopping(config, datasets)]
+    logger = None
+    if directory is not None:
+        logger = HistoryLogger(directory, len(datasets.split.train))
+        _write_inputs(directory, config, model, datasets)
+    interrupted = False
+    try:
+        model.fit(
+            datasets.train,
+            validation_data=datasets.validation,
+            epochs=config.epochs,
+            class_weight=weights,
+            shuffle=False,  # the pipeline shuffles
+            callbacks=[*monitors, *([logger] if logger else []), *callbacks],
+            verbose=verbose,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    history = dict(logger.history if logger else model.history.history)
+    if directory is not None:
+        _write_results(directory, model, history)
+    return TrainingRun(model, history, datasets, directory, interrupted)
+
+
+class _FollowEpochs(keras.callbacks.Callback):
+    """Makes the order of the photos that of Keras's epoch, whatever was read before."""
+
+    def __init__(self, datasets: ImageDatasets) -> None:
+        super().__init__()
+        self._order = datasets.epoch_order
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        del logs
+        self._order.epoch = epoch
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a run depends on, by name."""
+    found = {name: metadata.version(name) for name in _VERSIONED_PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **found,
+        "backend": keras.backend.backend(),
+    }
+
+
+def _as_config(
+    data: Any, build_model: ModelBuilder | None, options: Mapping[str, Any]
+) -> TrainingConfig:
+    if isinstance(data, TrainingConfig):
+        if build_model is not None or options:
+            raise InputError(
+                "A `TrainingConfig` says everything: `build_model` and options must "
+                f"not be given beside it. Received: {sorted(options)}"
+            )
+        return data
+    loader = data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
+    return TrainingConfig(loader, build_model or _default_model(loader), **options)
+
+
+def _default_model(loader: ImageDatasetLoader) -> ModelBuilder:
+    def build(datasets: ImageDatasets) -> keras.Model:
+        return ImageClassifier(
+            datasets.class_names, image_size=datasets.image_size, seed=loader.seed
+        )
+
+    return build
+
+
+def _built(build_model: ModelBuilder, datasets: ImageDatasets) -> keras.Model:
+    model = build_model(datasets)
+    if not model.compiled:
+        if not isinstance(model, ImageClassifier):
+            raise InputError("`build_model` must return a compiled model.")
+        model.compile()
+    return model
+
+
+def _early_stopping(
+    config: TrainingConfig, datasets: ImageDatasets
+) -> list[keras.callbacks.Callback]:
+    if config.early_stopping is None:
+        return []
+    if datasets.validation is None:
+        raise InputError("`early_stopping` needs a validation split above 0.")
+    return [
+        keras.callbacks.EarlyStopping(
+            monitor="val_loss",
+            patience=config.early_stopping,
+            restore_best_weights=True,
+        )
+    ]
+
+
+def _class_weights(
+    weights: str | Mapping[str, float] | None, datasets: ImageDatasets
+) -> dict[int, float] | None:
+    if weights is None:
+        return None
+    if isinstance(weights, Mapping):
+        if set(weights) != set(datasets.class_names):
+            raise InputError(
+                f"`class_weights` must name the classes {list(datasets.class_names)}. "
+                f"Received: {sorted(weights)}"
+            )
+        return {i: weights[name] for i, name in enumerate(datasets.class_names)}
+    counts = datasets.counts("train")
+    total = sum(counts.values())
+    return {i: total / (len(counts) * n) for i, n in enumerate(counts.values())}
+
+
+def _checked_directory(run_directory: str | os.PathLike[str]) -> Path:
+    directory = Path(run_directory)
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"The run directory {directory} is a file.")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise InputError(
+            f"The run directory {directory} is not empty. Name a new one: "
+            "an earlier run is never overwritten."
+        )
+    existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"The run directory {directory} cannot be written.")
+    return directory
+
+
+def _write_inputs(
+    directory: Path,
+    config: TrainingConfig,
+    model: keras.Model,
+    datasets: ImageDatasets,
+) -> None:
+    """Writes what is known before training, so that a dead run can be explained."""
+    content = config.to_json(model)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(directory / "config.json", json.dumps(content, indent=1))
+    audit = json.dumps(datasets.catalog.to_json(), indent=1)
+    write_text_atomically(directory / "audit.json", audit)
+    write_manifest(datasets.split, directory / "split.json")
+
+
+def _write_results(directory: Path, model: keras.Model, history: History) -> None:
+    with temporary_sibling(directory / "model.keras") as path:
+        model.save(path)
+    write_history(history, directory)
+    if history:
+        with temporary_sibling(directory / "history.png") as path:
+            plot_history(history).savefig(path, dpi=120)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,76 @@
+"""Checks that every serializable component passes; small functions, no base class."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+from keras import ops
+
+INHERITED = {"kwargs", "name", "dtype", "trainable"}
+
+
+def config_covers_signature(component):
+    parameters = inspect.signature(type(component).__init__).parameters
+    expected = set(parameters) - INHERITED - {"self"}
+    missing = expected - set(component.get_config())
+    assert not missing, f"{type(component).__name__}.get_config forgets {missing}"
+
+
+def config_round_trips(component):
+    text = json.dumps(keras.saving.serialize_keras_object(component))
+    rebuilt = keras.saving.deserialize_keras_object(json.loads(text))
+    assert type(rebuilt) is type(component)
+    assert json.dumps(rebuilt.get_config()) == json.dumps(component.get_config())
+
+
+def from_config_leaves_its_argument(component):
+    config = component.get_config()
+    before = json.dumps(config, default=str)
+    type(component).from_config(config)
+    assert json.dumps(config, default=str) == before
+
+
+def has_registered_name(component, name):
+    assert keras.saving.get_registered_name(type(component)) == name
+
+
+def saves_and_loads(layer, inputs, folder):
+    model = keras.Sequential([keras.Input(inputs.shape[1:], dtype="uint8"), layer])
+    path = folder / "layer.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    np.testing.assert_array_equal(predict(model, inputs), predict(loaded, inputs))
+
+
+def predict(model, inputs):
+    return ops.convert_to_numpy(model(inputs, training=False))
+
+
+def symbolic_matches_eager(make_layer, inputs):
+    for policy in ("float32", "mixed_bfloat16"):
+        layer = make_layer(dtype=policy)
+        symbolic = layer(keras.Input(inputs.shape[1:], dtype=str(inputs.dtype)))
+        eager = layer(inputs)
+        assert symbolic.shape[1:] == tuple(eager.shape[1:])
+        assert keras.backend.standardize_dtype(
+            symbolic.dtype
+        ) == keras.backend.standardize_dtype(eager.dtype)
+        assert keras.backend.standardize_dtype(eager.dtype) == layer.compute_dtype
+
+
+def takes_one_photo_or_a_batch(layer, inputs):
+    batch = ops.convert_to_numpy(layer(inputs))
+    for one, expected in zip(inputs, batch, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(layer(one)), expected, 1e-5)
+
+
+def runs_in_tf_data(layer, inputs):
+    import tensorflow as tf
+
+    direct = ops.convert_to_numpy(layer(inputs))
+    photos = tf.data.Dataset.from_tensor_slices(inputs)
+    single = np.stack(list(photos.map(layer).as_numpy_iterator()))
+    batched = next(photos.batch(len(inputs)).map(layer).as_numpy_iterator())
+    np.testing.assert_allclose(single, direct, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(batched, direct, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,159 @@
+import csv
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras_flowers import InputError
+from keras_flowers.callbacks import HistoryLogger, plot_history, read_history
+
+
+def fit(folder, *, epochs=3, initial_epoch=0, photos_per_epoch=None):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.25), "mse", metrics=["mae"])
+    data = np.ones((8, 2)), np.ones(8)
+    logger = HistoryLogger(folder, photos_per_epoch)
+    history = model.fit(
+        *data,
+        validation_data=data,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        callbacks=[logger],
+        verbose=0,
+    )
+    return logger, history.history
+
+
+def test_history_is_on_disk_after_every_epoch(tmp_path):
+    logger, keras_history = fit(tmp_path, photos_per_epoch=8)
+    history = read_history(tmp_path)
+    assert history == logger.history
+    assert history["epoch"] == [1, 2, 3]
+    assert history["learning_rate"] == [0.25] * 3
+    assert all(seconds > 0 for seconds in history["seconds"])
+    assert all(speed > 0 for speed in history["photos_per_second"])
+    for name, values in keras_history.items():
+        assert history[name] == values
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [float(row["val_loss"]) for row in rows] == history["val_loss"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "history.csv",
+        "history.json",
+    ]
+
+
+def test_a_later_start_continues_without_gap_or_repeat(tmp_path):
+    fit(tmp_path, epochs=4)
+    first = read_history(tmp_path)
+    fit(tmp_path, epochs=6, initial_epoch=3)
+    history = read_history(tmp_path)
+    assert history["epoch"] == [1, 2, 3, 4, 5, 6]
+    assert history["loss"][:3] == first["loss"][:3]
+
+
+def test_a_start_from_the_first_epoch_begins_anew(tmp_path):
+    fit(tmp_path, epochs=4)
+    fit(tmp_path, epochs=2)
+    assert read_history(tmp_path)["epoch"] == [1, 2]
+
+
+def test_numbers_that_json_lacks(tmp_path):
+    logger = HistoryLogger(tmp_path)
+    logger.set_model(keras.Sequential([keras.layers.Dense(1)]))
+    logger.model.compile("sgd", "mse")
+    logger.on_train_begin()
+    logger.on_epoch_begin(0)
+    logger.on_epoch_end(0, {"loss": math.nan, "up": math.inf, "down": -math.inf})
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (tmp_path / "history.json").read_text()
+    content = json.loads(text, parse_constant=refuse)
+    assert content["loss"] == ["NaN"]
+    history = read_history(tmp_path / "history.json")
+    assert math.isnan(history["loss"][0])
+    assert (history["up"], history["down"]) == ([math.inf], [-math.inf])
+    with (tmp_path / "history.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert math.isnan(float(row["loss"]))
+    assert float(row["down"]) == -math.inf
+
+
+def test_a_metric_that_comes_late_was_nan_before(tmp_path):
+    logger = HistoryLogger(tmp_path)
+    logger.set_model(keras.Sequential([keras.layers.Dense(1)]))
+    logger.model.compile("sgd", "mse")
+    logger.on_train_begin()
+    for epoch, logs in enumerate([{"loss": 1.0}, {"loss": 2.0, "val_loss": 3.0}]):
+        logger.on_epoch_begin(epoch)
+        logger.on_epoch_end(epoch, logs)
+    assert math.isnan(logger.history["val_loss"][0])
+    assert logger.history["val_loss"][1] == 3.0
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"loss": 1}', '{"loss": ["x"]}'])
+def test_what_is_no_history_is_named(tmp_path, content):
+    path = tmp_path / "history.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"history\.json is no history"):
+        read_history(path)
+    with pytest.raises(InputError, match="no history at"):
+        read_history(tmp_path / "missing.json")
+
+
+HISTORY = {
+    "epoch": [1.0, 2.0, 3.0],
+    "loss": [3.0, 2.0, 1.0],
+    "val_loss": [3.0, 1.5, 2.5],
+    "accuracy": [0.1, 0.5, 0.9],
+    "val_accuracy": [0.1, 0.6, 0.4],
+}
+
+
+def lines(figure):
+    return [[line.get_label() for line in axes.lines] for axes in figure.axes]
+
+
+def test_plot_shows_both_splits_and_marks_the_best_epoch():
+    figure = plot_history(HISTORY)
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
+    for axes, best in zip(figure.axes, (1.5, 0.6), strict=True):
+        training, validation, mark = axes.lines
+        assert (training.get_label(), validation.get_label()) == (
+            "training",
+            "validation",
+        )
+        assert list(mark.get_xdata()) == [2.0]
+        assert list(mark.get_ydata()) == [best]
+
+
+def test_plot_lays_runs_over_each_other(tmp_path):
+    (tmp_path / "history.json").write_text(json.dumps(HISTORY))
+    figure = plot_history({"wide": HISTORY, "narrow": tmp_path})
+    labels = lines(figure)[0]
+    assert "wide: validation" in labels
+    assert "narrow: validation" in labels
+    assert len(plot_history([HISTORY, HISTORY]).axes[0].lines) == 6
+
+
+def test_plot_takes_what_fit_returns(tmp_path):
+    _, history = fit(tmp_path)
+    keras_history = keras.callbacks.History()
+    keras_history.history = history
+    assert len(plot_history(keras_history).axes[0].lines) == 3
+
+
+def test_plot_draws_what_there_is_of_a_broken_run(tmp_path):
+    broken = {"loss": [1.0, math.nan], "val_loss": [math.nan, math.nan]}
+    plot_history(broken).savefig(tmp_path / "plot.png")
+
+
+@pytest.mark.parametrize("runs", [{}, {"loss": []}, [], 5])
+def test_nothing_to_draw_is_said(runs):
+    with pytest.raises(InputError):
+        plot_history(runs)

@@ -1,0 +1,161 @@
+"""The rules of the house, checked on the syntax trees of the sources."""
+
+import ast
+import configparser
+import re
+from pathlib import Path
+
+import keras_flowers
+import keras_flowers.callbacks
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Imports go from a room to rooms above it, never down.
+ROOMS = (
+    "errors",
+    "version",
+    "arguments",
+    "registration",
+    "files",
+    "archives",
+    "downloads",
+    "sample",
+    "sources",
+    "near_duplicates",
+    "photo_files",
+    "catalog",
+    "splits",
+    "image_store",
+    "preprocessing",
+    "dataset_loader",
+    "augmentation",
+    "image_classifier",
+    "callbacks",
+    "training",
+    "evaluation",
+)
+PACKAGES = {
+    "keras_flowers": ROOT / "keras_flowers",
+    "keras_flowers.callbacks": ROOT / "callbacks",
+    "keras_flowers.tuning": ROOT / "tuning",
+    "keras_flowers_cli": ROOT / "cli",
+}
+MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
+BACKEND_FREE = ("preprocessing", "augmentation", "image_classifier")
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(tree, *, module_level=False):
+    """Yields the modules that a tree imports, those for type checkers aside."""
+    nodes = tree.body if module_level else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(), str(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_private_of_keras_is_used(path):
+    for name in imports(tree_of(path)):
+        parts = name.split(".")
+        is_foreign = parts[0] in ("keras", "keras_tuner", "tensorflow", "tensorboard")
+        private = [p for p in parts if p in ("src", "python") or p.startswith("_")]
+        assert not (is_foreign and private), f"{name_of(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", (ROOT / "keras_flowers").glob("*.py"), ids=name_of)
+def test_imports_go_up_only(path):
+    room = path.stem
+    if room == "__init__":
+        allowed = {r for r in ROOMS if r != "callbacks"}
+    else:
+        assert room in ROOMS, f"name the place of {room} in ROOMS"
+        allowed = set(ROOMS[: ROOMS.index(room)])
+    for name in imports(tree_of(path)):
+        if name.startswith("keras_flowers."):
+            target = name.split(".")[1]
+            assert target in allowed, f"{room} must not import {target}"
+
+
+def test_callbacks_know_only_the_lowest_rooms():
+    for path in (ROOT / "callbacks").glob("*.py"):
+        for name in imports(tree_of(path)):
+            if name.startswith("keras_flowers."):
+                target = name.split(".")[1]
+                assert target in ("callbacks", "errors", "files"), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_tensorflow_is_imported_only_where_it_is_the_point(path):
+    names = [name.split(".")[0] for name in imports(tree_of(path), module_level=True)]
+    assert "tensorflow" not in names, "import it inside the function that needs it"
+    if path.stem in BACKEND_FREE:
+        assert "tensorflow" not in [n.split(".")[0] for n in imports(tree_of(path))]
+
+
+@pytest.mark.parametrize("path", (ROOT / "cli").glob("*.py"), ids=name_of)
+def test_the_command_line_starts_without_keras(path):
+    if path.stem == "devices":
+        return  # imported only by functions, as this test sees of the others
+    slow = {"keras", "tensorflow", "keras_flowers", "numpy", "matplotlib"}
+    for name in imports(tree_of(path), module_level=True):
+        assert name.split(".")[0] not in slow, f"{name_of(path)} imports {name}"
+        assert name != "keras_flowers_cli.devices"
+
+
+def test_every_package_folder_is_mapped_and_every_mapped_folder_exists():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert set(setup["options"]["packages"].split()) == set(PACKAGES)
+    lines = setup["options"]["package_dir"].strip().splitlines()
+    mapped = {name.strip(): folder.strip() for name, folder in
+              (line.split("=") for line in lines)}
+    assert mapped == {name: path.name for name, path in PACKAGES.items()}
+    for folder in PACKAGES.values():
+        assert (folder / "__init__.py").exists()
+        assert not [p for p in folder.rglob("__init__.py") if p.parent != folder]
+
+
+def public_symbols():
+    for module in (keras_flowers, keras_flowers.callbacks):
+        path = Path(module.__file__)
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    assert alias.asname == alias.name, "re-export explicitly"
+                    if not alias.name.startswith("__"):
+                        yield module, alias.name
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), public_symbols(), ids=lambda value: getattr(
+        value, "__name__", value
+    )
+)
+def test_public_symbols_are_documented(module, name):
+    symbol = getattr(module, name)
+    assert symbol.__doc__, f"{name} has no docstring"
+    page = ROOT / "docs" / "api" / f"{name}.md"
+    assert page.exists(), f"{name} has no page {page.name}"
+    assert f"::: {module.__name__}.{name}" in page.read_text()
+    assert f"{page.name}" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_the_readme_has_the_two_set_up_commands_and_ci_calls_the_second():
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(),
+                        re.DOTALL)
+    first, second = blocks[0].strip().splitlines()
+    assert first == "pip install . && keras-flowers train sample"
+    assert second == 'pip install -e ".[test]" && pytest'
+    assert second in (ROOT / ".ci" / "run").read_text()

@@ -1,0 +1,232 @@
+import json
+
+import component_checks
+import keras
+import keras_flowers
+import numpy as np
+import pytest
+from keras import ops
+from keras_flowers import ImageAugmentation, ImageClassifier, InputError
+from PIL import Image
+
+NAMES = ("daisy", "roses", "tulips")
+
+
+def small_classifier(**arguments):
+    arguments = {"image_size": (8, 8), "hidden_units": (6, 4), "seed": 1} | arguments
+    return ImageClassifier(NAMES, **arguments)
+
+
+def photos(count=4, height=8, width=8, dtype=np.uint8):
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (count, height, width, 3)).astype(dtype)
+
+
+def outputs(model, batch):
+    return ops.convert_to_numpy(model(batch, training=False))
+
+
+def test_the_default_is_the_model_of_the_lesson():
+    model = ImageClassifier(["a", "b", "c", "d", "e"])
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == [
+        "InputLayer",
+        "ResizeAndRescale",
+        "ImageAugmentation",
+        "Flatten",
+        "Dense",
+        "Dense",
+        "Dense",
+    ]
+    assert [layer.units for layer in model.layers[-3:]] == [256, 128, 5]
+    assert model.layers[-3].kernel.shape == (256 * 256 * 3, 256)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("size", [(8, 8), (13, 5), (1, 1)])
+def test_photos_of_any_size_and_dtype_become_probabilities(dtype, size):
+    got = outputs(small_classifier(), photos(3, *size, dtype=dtype))
+    assert got.shape == (3, 3)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_uint8_and_float_photos_give_the_same():
+    model = small_classifier()
+    np.testing.assert_array_equal(
+        outputs(model, photos()), outputs(model, photos(dtype=np.float32))
+    )
+
+
+def test_same_seed_same_weights():
+    first, second, other = (small_classifier(seed=s) for s in (1, 1, 2))
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    kernels = [model.layers[-1].get_weights()[0] for model in (first, other)]
+    assert not np.array_equal(*kernels)
+
+
+def test_compile_with_nothing_given():
+    model = small_classifier()
+    model.compile()
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert model.loss == "sparse_categorical_crossentropy"
+    assert model.jit_compile is True
+    history = model.fit(photos(), np.array([0, 1, 2, 0]), verbose=0)
+    assert set(history.history) == {"loss", "accuracy"}
+
+
+def test_compile_keeps_what_is_given():
+    model = small_classifier()
+    model.compile(
+        keras.optimizers.SGD(0.5), "mse", metrics=["mae"], jit_compile=False
+    )
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+    assert model.loss == "mse"
+    assert model.jit_compile is False
+
+
+def test_training_lowers_the_loss():
+    model = small_classifier(augmentation=False)
+    model.compile(keras.optimizers.Adam(0.01))
+    batch, labels = photos(12), np.arange(12) % 3
+    losses = model.fit(batch, labels, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_augmentation_acts_in_training_only():
+    model = small_classifier(seed=3)
+    batch = photos()
+    assert np.array_equal(outputs(model, batch), outputs(model, batch))
+    trained = ops.convert_to_numpy(model(batch, training=True))
+    assert not np.allclose(trained, outputs(model, batch))
+
+
+@pytest.mark.parametrize(
+    "augmentation", [True, False, ImageAugmentation("vertical", value_range=(0, 1))]
+)
+def test_a_saved_model_predicts_the_same(tmp_path, augmentation):
+    model = small_classifier(augmentation=augmentation, dropout=0.1)
+    model.compile(keras.optimizers.SGD(0.125))
+    model.fit(photos(), np.array([0, 1, 2, 0]), verbose=0)
+    path = tmp_path / "flowers.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path, safe_mode=True)
+    np.testing.assert_array_equal(outputs(model, photos()), outputs(loaded, photos()))
+    assert loaded.class_names == NAMES
+    assert isinstance(loaded.optimizer, keras.optimizers.SGD)
+    assert float(loaded.optimizer.learning_rate) == 0.125
+    assert loaded.jit_compile is True
+    loaded.fit(photos(), np.array([0, 1, 2, 0]), verbose=0)
+
+
+def test_custom_augmentation_survives_saving(tmp_path):
+    model = small_classifier(augmentation=ImageAugmentation(rotation=0.3, seed=5))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.augmentation.rotation == 0.3
+
+
+def test_component_checks():
+    for model in (
+        small_classifier(),
+        small_classifier(augmentation=ImageAugmentation(seed=1), dropout=0.2),
+    ):
+        component_checks.config_covers_signature(model)
+        component_checks.config_round_trips(model)
+        component_checks.from_config_leaves_its_argument(model)
+        component_checks.has_registered_name(model, "keras_flowers>ImageClassifier")
+
+
+def test_mixed_precision_keeps_probabilities_in_float32(tmp_path):
+    model = small_classifier(dtype="mixed_bfloat16")
+    assert model.layers[-2].compute_dtype == "bfloat16"
+    got = outputs(model, photos())
+    assert got.dtype == np.float32
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-2].compute_dtype == "bfloat16"
+    np.testing.assert_array_equal(outputs(loaded, photos()), got)
+
+
+def test_integers_of_numpy_are_accepted():
+    model = small_classifier(hidden_units=np.array([5, 4]))
+    assert model.hidden_units == (5, 4)
+    json.dumps(model.get_config())
+
+
+def test_no_hidden_layer_is_a_linear_classifier():
+    model = small_classifier(hidden_units=())
+    assert [w.shape for w in model.trainable_weights] == [(8 * 8 * 3, 3), (3,)]
+
+
+def test_classify_names_photos(tmp_path):
+    model = small_classifier()
+    paths = []
+    for index, photo in enumerate(photos(3, 20, 30)):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(photo).save(paths[-1])
+    results = model.classify(paths, batch_size=2)
+    assert [result.path for result in results] == [str(path) for path in paths]
+    for result in results:
+        assert list(result.probabilities) == sorted(
+            NAMES, key=lambda name: -result.probabilities[name]
+        )
+        assert result.label == next(iter(result.probabilities))
+        assert result.probability == max(result.probabilities.values())
+        assert sum(result.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_classify_agrees_with_a_call_on_the_decoded_photo(tmp_path):
+    model = small_classifier()
+    photo = photos(1)[0]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    (result,) = model.classify([tmp_path / "photo.png"])
+    expected = outputs(model, photo[None])[0]
+    got = [result.probabilities[name] for name in NAMES]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_classify_names_the_file_that_is_no_photo(tmp_path):
+    (tmp_path / "note.jpg").write_text("not a photo")
+    with pytest.raises(InputError, match="note.jpg"):
+        small_classifier().classify([tmp_path / "note.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"class_names": ["one"]}, "class_names"),
+        ({"class_names": ["same", "same"]}, "class_names"),
+        ({"class_names": "daisy"}, "class_names"),
+        ({"class_names": [1, 2]}, "class_names"),
+        ({"image_size": (0, 8)}, "image_size"),
+        ({"hidden_units": (0,)}, "hidden_units"),
+        ({"hidden_units": 5}, "hidden_units"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": "half"}, "dropout"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, named):
+    with pytest.raises(InputError, match=f"`{named}`.*Received: {named}="):
+        ImageClassifier(**({"class_names": NAMES} | arguments))
+
+
+def test_custom_object_scope_replaces_registration(tmp_path):
+    model = small_classifier()
+    model.save(tmp_path / "model.keras")
+    registered = keras.saving.get_custom_objects()
+    kept = dict(registered)
+    try:
+        registered.clear()
+        with keras_flowers.custom_object_scope():
+            loaded = keras.models.load_model(tmp_path / "model.keras")
+        by_argument = keras.models.load_model(
+            tmp_path / "model.keras", custom_objects=keras_flowers.custom_objects()
+        )
+    finally:
+        registered.update(kept)
+    for other in (loaded, by_argument):
+        np.testing.assert_array_equal(
+            outputs(model, photos()), outputs(other, photos())
+        )

@@ -1,0 +1,58 @@
+import component_checks
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+from keras_flowers import InputError, ResizeAndRescale
+from PIL import Image
+
+
+def photos(count=2, height=12, width=16):
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    target=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_resize_equals_that_of_pillow(size, target):
+    photo = photos(1, *size)[0]
+    layer = ResizeAndRescale(target, scale=1.0)
+    got = ops.convert_to_numpy(layer(photo))
+    pillow = Image.fromarray(photo).resize(target[::-1], Image.Resampling.BILINEAR)
+    # Pillow rounds to whole values after each axis.
+    np.testing.assert_allclose(got, np.asarray(pillow), atol=1.51)
+
+
+def test_photos_of_the_right_size_are_only_scaled():
+    batch = photos(2, 8, 8)
+    got = ops.convert_to_numpy(ResizeAndRescale((8, 8))(batch))
+    np.testing.assert_allclose(got, batch / 255, rtol=1e-6)
+
+
+def test_scale_and_offset():
+    batch = photos(1, 4, 4)
+    got = ResizeAndRescale((4, 4), scale=1 / 127.5, offset=-1.0)(batch)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(got), batch / 127.5 - 1, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_component_checks(tmp_path):
+    layer = ResizeAndRescale((5, 7), 0.5, 1.0)
+    component_checks.config_covers_signature(layer)
+    component_checks.config_round_trips(layer)
+    component_checks.from_config_leaves_its_argument(layer)
+    component_checks.has_registered_name(layer, "keras_flowers>ResizeAndRescale")
+    component_checks.saves_and_loads(layer, photos(), tmp_path)
+    component_checks.symbolic_matches_eager(ResizeAndRescale, photos())
+    component_checks.takes_one_photo_or_a_batch(layer, photos())
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5,), 5, "ab", (2, -1), None])
+def test_wrong_sizes_are_named(size):
+    with pytest.raises(InputError, match="`image_size`.*Received"):
+        ResizeAndRescale(size)

@@ -1,0 +1,271 @@
+import json
+
+import keras
+import keras_flowers
+import numpy as np
+import pytest
+from helpers import small_loader
+from keras_flowers import ImageClassifier, InputError, TrainingConfig, train
+
+RESULTS = [
+    "audit.json",
+    "config.json",
+    "history.csv",
+    "history.json",
+    "history.png",
+    "model.keras",
+    "split.json",
+]
+
+
+def small_model(datasets, seed=42, **arguments):
+    model = ImageClassifier(
+        datasets.class_names,
+        image_size=datasets.image_size,
+        hidden_units=(8,),
+        seed=seed,
+        **arguments,
+    )
+    model.compile(keras.optimizers.Adam(0.01))
+    return model
+
+
+def run(tmp_path, *, directory="run", build_model=small_model, loader=None, **options):
+    options = {"epochs": 2, "verbose": 0} | options
+    return train(
+        loader or small_loader(tmp_path),
+        build_model,
+        run_directory=None if directory is None else tmp_path / directory,
+        **options,
+    )
+
+
+def assert_same_weights(first, second):
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_leaves_everything_in_its_directory(tmp_path):
+    result = run(tmp_path)
+    directory = tmp_path / "run"
+    assert sorted(path.name for path in directory.iterdir()) == RESULTS
+    assert result.directory == directory
+    assert not result.interrupted
+    assert result.history["epoch"] == [1, 2]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(result.history)
+    assert json.loads((directory / "history.json").read_text())["epoch"] == [1, 2]
+    assert (directory / "history.png").read_bytes().startswith(b"\x89PNG")
+    split = json.loads((directory / "split.json").read_text())
+    assert len(split["photos"]) == 24
+    json.loads((directory / "audit.json").read_text())
+
+
+def test_the_saved_model_predicts_as_the_trained_one(tmp_path):
+    result = run(tmp_path)
+    loaded = keras.models.load_model(tmp_path / "run" / "model.keras")
+    photos = result.datasets.validation
+    np.testing.assert_array_equal(
+        result.model.predict(photos, verbose=0), loaded.predict(photos, verbose=0)
+    )
+
+
+def test_it_learns(tmp_path):
+    result = run(tmp_path, epochs=12, directory=None)
+    assert result.history["val_accuracy"][-1] > 0.9
+
+
+def test_the_default_model_is_that_of_the_package(tmp_path):
+    result = train(small_loader(tmp_path), epochs=1, verbose=0)
+    assert isinstance(result.model, ImageClassifier)
+    assert result.model.hidden_units == (256, 128)
+    assert result.model.image_size == (8, 8)
+    assert result.model.seed == 42
+    assert result.directory is None
+
+
+def test_two_runs_are_equal_to_the_bit(tmp_path):
+    first, second = (run(tmp_path, directory=None) for _ in range(2))
+    assert_same_weights(first.model, second.model)
+    assert first.history == second.history
+
+
+def test_a_run_is_repeated_from_its_config(tmp_path):
+    first = run(
+        tmp_path,
+        build_model=lambda data: small_model(data, seed=7, dropout=0.2),
+        class_weights="balanced",
+        early_stopping=5,
+    )
+    config = TrainingConfig.read(tmp_path / "run" / "config.json")
+    assert config.early_stopping == 5
+    second = train(config, run_directory=tmp_path / "again", verbose=0)
+    assert_same_weights(first.model, second.model)
+    assert second.model.optimizer.get_config() == first.model.optimizer.get_config()
+    for name in ("split.json", "audit.json"):
+        written = [(tmp_path / d / name).read_text() for d in ("run", "again")]
+        assert written[0] == written[1]
+
+
+def test_a_later_start_sees_the_photos_of_its_epoch(tmp_path):
+    """What a resumed run needs: the order of epoch k is that of epoch k."""
+    whole = run(tmp_path, directory=None, epochs=3)
+    datasets = small_loader(tmp_path).load()
+    model = small_model(datasets)
+    follow = keras_flowers.training._FollowEpochs(datasets)
+    for first, last in ((0, 1), (1, 3)):
+        next(iter(datasets.train))  # somebody looks at the data in between
+        model.fit(
+            datasets.train,
+            initial_epoch=first,
+            epochs=last,
+            callbacks=[follow],
+            verbose=0,
+        )
+    assert_same_weights(model, whole.model)
+
+
+def test_early_stopping_brings_the_best_weights_back(tmp_path):
+    def build(datasets):
+        model = small_model(datasets)
+        model.compile(keras.optimizers.SGD(50.0))  # goes astray at once
+        return model
+
+    result = run(tmp_path, directory=None, build_model=build, epochs=30,
+                 early_stopping=2)
+    losses = result.history["val_loss"]
+    assert len(losses) < 30
+    loss, _ = result.model.evaluate(result.datasets.validation, verbose=0)
+    assert loss == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_balanced_class_weights(tmp_path):
+    datasets = small_loader(tmp_path).load()
+    weights = keras_flowers.training._class_weights("balanced", datasets)
+    counts = datasets.counts("train")
+    products = [weights[i] * n for i, n in enumerate(counts.values())]
+    assert products == pytest.approx([sum(counts.values()) / 3] * 3)
+    named = {"daisy": 1.0, "roses": 2.0, "tulips": 3.0}
+    assert keras_flowers.training._class_weights(named, datasets) == {
+        0: 1.0,
+        1: 2.0,
+        2: 3.0,
+    }
+    with pytest.raises(InputError, match="class_weights"):
+        keras_flowers.training._class_weights({"daisy": 1.0}, datasets)
+
+
+class InterruptAt(keras.callbacks.Callback):
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.at = (epoch, batch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("epoch", "done"), [(0, []), (1, [1])])
+def test_ctrl_c_saves_what_is_there(tmp_path, epoch, done):
+    result = run(tmp_path, epochs=5, callbacks=[InterruptAt(epoch, 2)])
+    assert result.interrupted
+    assert result.history.get("epoch", []) == done
+    loaded = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert_same_weights(loaded, result.model)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == set(RESULTS) - (set() if done else {"history.png"})
+
+
+def test_a_run_directory_is_never_overwritten(tmp_path):
+    run(tmp_path)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(InputError, match="run is not empty"):
+        run(tmp_path)
+    assert {p: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_directory_that_is_a_file(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match="is a file"):
+        run(tmp_path)
+    with pytest.raises(InputError, match="cannot be written"):
+        run(tmp_path, directory="run/below")
+
+
+def test_bad_data_leaves_no_run_directory(tmp_path):
+    with pytest.raises(InputError):
+        train(tmp_path / "missing", run_directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_on_loaded_sees_the_data_before_training(tmp_path):
+    seen = []
+    result = run(tmp_path, directory=None, on_loaded=seen.append)
+    assert seen == [result.datasets]
+
+
+def test_any_compiled_keras_model_can_be_trained(tmp_path):
+    def build(datasets):
+        model = keras.Sequential(
+            [
+                keras.Input((*datasets.image_size, 3)),
+                keras_flowers.ResizeAndRescale(datasets.image_size),
+                keras_flowers.ImageAugmentation(value_range=(0, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(len(datasets.class_names), activation="softmax"),
+            ]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+        return model
+
+    run(tmp_path, build_model=build)
+    config = TrainingConfig.read(tmp_path / "run" / "config.json")
+    train(config, verbose=0)
+    with pytest.raises(InputError, match="compiled model"):
+        run(tmp_path, directory=None, build_model=lambda _: keras.Sequential())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"early_stopping": 0}, "early_stopping"),
+        ({"class_weights": "heavy"}, "class_weights"),
+    ],
+)
+def test_wrong_options_are_named(options, named):
+    with pytest.raises(InputError, match=f"`{named}`.*Received: {named}="):
+        train("sample", **options)
+
+
+def test_early_stopping_needs_validation(tmp_path):
+    loader = small_loader(tmp_path, validation_split=0.0)
+    with pytest.raises(InputError, match="early_stopping"):
+        run(tmp_path, loader=loader, early_stopping=1)
+
+
+def test_a_config_says_everything(tmp_path):
+    config = TrainingConfig(small_loader(tmp_path), small_model)
+    with pytest.raises(InputError, match="epochs"):
+        train(config, epochs=3)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 9}', "[]"])
+def test_what_is_no_config_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"config\.json is no configuration"):
+        TrainingConfig.read(path)
+    with pytest.raises(InputError, match="no configuration at"):
+        TrainingConfig.read(tmp_path / "missing.json")
+
+
+def test_a_config_for_other_classes_is_refused(tmp_path):
+    run(tmp_path)
+    (tmp_path / "run" / "split.json").unlink()
+    (tmp_path / "photos" / "tulips").rename(tmp_path / "photos" / "lilies")
+    with pytest.raises(InputError, match="lilies"):
+        train(TrainingConfig.read(tmp_path / "run" / "config.json"), verbose=0)
