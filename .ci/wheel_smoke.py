@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import keras
-import keras_flowers
 import keras_flowers.callbacks
 import keras_flowers.tuning
 import keras_flowers_cli
 import numpy as np
+
+import keras_flowers
 
 checkout = Path(sys.argv[1])
 for package in (

@@ -12,11 +12,12 @@ from common import FAST, machine, seconds
 
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
-import keras  # noqa: E402
-import keras_flowers  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from plain_script import augmentation  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
+from plain_script import augmentation
+
+import keras_flowers
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ from common import FAST, machine, photos_argument
 
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
-import keras_flowers  # noqa: E402
-from plain_script import load  # noqa: E402
+from plain_script import load
+
+import keras_flowers
 
 
 def epoch(dataset: object) -> tuple[int, float]:
@@ -67,8 +68,10 @@ def main() -> None:
     print(f"  a read of every file                     {read:8.2f} s")
     print(f"  ours: audit, decode and store            {decoded:8.2f} s")
     print(f"  ours: the same and first epoch           {ours_first:8.2f} s")
-    print(f"  ratio (ours / plain + read)              "
-          f"{ours_first / (plain_first + read):8.2f}")
+    print(
+        f"  ratio (ours / plain + read)              "
+        f"{ours_first / (plain_first + read):8.2f}"
+    )
     speeds = [max(n / s for n, s in runs) for runs in (plain, ours)]
     print("steady state, training photos per second")
     print(f"  plain loader                             {speeds[0]:8.0f}")

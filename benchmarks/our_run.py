@@ -12,8 +12,9 @@ import time
 
 started = time.perf_counter()
 
-import keras_flowers  # noqa: E402
 from plain_script import EpochTimes  # noqa: E402
+
+import keras_flowers  # noqa: E402
 
 
 def main(folder: str, epochs: int) -> None:

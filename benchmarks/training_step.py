@@ -17,11 +17,12 @@ from common import FAST, machine, seconds
 
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
-import cv2  # noqa: E402
-import keras  # noqa: E402
-import keras_flowers  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_flowers
 
 BATCH, SIDE, UNITS = 32, 256, 256
 INPUTS = SIDE * SIDE * 3
@@ -58,9 +59,7 @@ def bare_parts() -> dict[str, float]:
 
     def warp() -> None:
         for photo, matrix in zip(photos, matrices, strict=True):
-            cv2.warpAffine(
-                photo, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT
-            )
+            cv2.warpAffine(photo, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
 
     return {
         "forward product": seconds(forward),

@@ -59,9 +59,7 @@ class HistoryLogger(keras.callbacks.Callback):
         self.directory.mkdir(parents=True, exist_ok=True)
         self._is_new_run = True
 
-    def on_epoch_begin(
-        self, epoch: int, logs: Mapping[str, Any] | None = None
-    ) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Starts the clock."""
         del logs
         if self._is_new_run:

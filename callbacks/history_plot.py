@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from keras_flowers.callbacks.history_logger import History, read_history
 from matplotlib.figure import Figure
 
-from keras_flowers.callbacks.history_logger import History, read_history
 from keras_flowers.errors import InputError
 
 PANELS = {"loss": np.nanargmin, "accuracy": np.nanargmax}
@@ -59,15 +59,32 @@ def _draw(
     for column, (label, style) in styles.items():
         if column in history:
             values = history[column]
-            axes.plot(epochs, values, style, color=colour, label=prefix + label,
-                      marker="." if len(values) < 3 else None)
+            axes.plot(
+                epochs,
+                values,
+                style,
+                color=colour,
+                label=prefix + label,
+                marker="." if len(values) < 3 else None,
+            )
     values = np.asarray(history.get(best_column, []), dtype=float)
     if np.isfinite(values).any():
         best = int(best_of(np.where(np.isfinite(values), values, np.nan)))
-        axes.plot(epochs[best], values[best], "o", color=colour, fillstyle="none",
-                  markersize=9)
-        axes.annotate(f"{values[best]:.3f}", (epochs[best], values[best]),
-                      textcoords="offset points", xytext=(0, 8), ha="center")
+        axes.plot(
+            epochs[best],
+            values[best],
+            "o",
+            color=colour,
+            fillstyle="none",
+            markersize=9,
+        )
+        axes.annotate(
+            f"{values[best]:.3f}",
+            (epochs[best], values[best]),
+            textcoords="offset points",
+            xytext=(0, 8),
+            ha="center",
+        )
 
 
 def _named_histories(runs: Any) -> dict[str, History]:
@@ -102,7 +119,6 @@ def _history(run: Any) -> History:
     history = getattr(run, "history", run)
     if not isinstance(history, Mapping):
         raise InputError(
-            "A run must be a history or the path of one. "
-            f"Received: {run!r}"
+            f"A run must be a history or the path of one. Received: {run!r}"
         )
     return {name: [float(v) for v in values] for name, values in history.items()}

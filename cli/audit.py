@@ -3,7 +3,6 @@
 from typing import Any
 
 import click
-
 from keras_flowers_cli import runtime
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.options import Command, given, json_option, source_options

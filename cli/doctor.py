@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from keras_flowers_cli import runtime
 from keras_flowers_cli.options import Command, json_option
 from keras_flowers_cli.output import Output, table

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib import metadata
 
 import click
-
 from keras_flowers_cli.audit import audit
 from keras_flowers_cli.doctor import doctor
 from keras_flowers_cli.evaluate import evaluate

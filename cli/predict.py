@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from keras_flowers_cli import runtime
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import EXISTING_FILE, Command, json_option

@@ -1,7 +1,6 @@
 """`keras-flowers sample`: writes the sample data set as plain folders."""
 
 import click
-
 from keras_flowers_cli import runtime
 from keras_flowers_cli.options import Command
 from keras_flowers_cli.output import Output, ProgressBars

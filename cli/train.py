@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from keras_flowers_cli import runtime
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.options import (
@@ -47,9 +46,9 @@ class ModelOptions:
     def build(self, datasets: "ImageDatasets") -> "keras.Model":
         """Returns the compiled model for the loaded data."""
         import keras
+        from keras_flowers_cli.devices import mixed_precision_policy
 
         from keras_flowers.image_classifier import ImageClassifier
-        from keras_flowers_cli.devices import mixed_precision_policy
 
         model = ImageClassifier(
             datasets.class_names,
@@ -105,7 +104,9 @@ class ModelOptions:
     help="A split.json that decides the split instead.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 42]")
-@click.option("--no-augmentation", is_flag=True, help="Train on the photos as they are.")
+@click.option(
+    "--no-augmentation", is_flag=True, help="Train on the photos as they are."
+)
 @click.option(
     "--early-stopping",
     type=click.IntRange(1),
@@ -133,7 +134,9 @@ def train(
     **options: Any,
 ) -> int:
     """Train a classifier on the photos in DATA and save it with its history."""
-    chosen = {name: value for name, value in given(options).items() if value is not False}
+    chosen = {
+        name: value for name, value in given(options).items() if value is not False
+    }
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
     if config_file is not None and chosen:

@@ -68,8 +68,9 @@ class PhotoListing:
         empty_classes: The folders in it without any file.
         clutter: Files and folders of systems and programs, which are passed over:
             hidden ones, `__MACOSX`, `Thumbs.db`, `desktop.ini`.
-        ignored: What else is passed over: files outside of the class folders, links
-            to folders below a class folder, pipes and devices.
+        ignored: What else is passed over although it may hold photos: those that
+            stand outside of the class folders, links to folders below a class
+            folder, links back to the data folder, pipes and devices.
         unreadable: Folders whose content may not be listed.
     """
 
@@ -190,7 +191,8 @@ def scan(
 
     Raises:
         InputError: The folder is missing, has fewer than two class folders, or fewer
-            than two of them hold a photo that can be used.
+            than two of them hold a photo that can be used; or `workers` is not
+            positive.
     """
     listing = list_photos(Path(root))
     records = inspect_files(
@@ -217,7 +219,8 @@ def list_photos(root: Path) -> PhotoListing:
             class folders with files in them.
     """
     walk = _Walk(root)
-    class_names, empty_classes = [], []
+    class_names: list[str] = []
+    empty_classes: list[str] = []
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
@@ -228,7 +231,11 @@ def list_photos(root: Path) -> PhotoListing:
     for entry in entries:
         if _is_clutter(entry.name):
             walk.clutter.append(entry.name)
-        elif not entry.is_dir() or _leads_back(entry, root):
+        elif not _is_folder(entry):
+            # A LICENSE.txt here is nobody's mistake; a photo may be.
+            if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES:
+                walk.ignored.append(entry.name)
+        elif _leads_back(entry, root):
             walk.ignored.append(entry.name)
         else:
             before = len(walk.files)
@@ -296,6 +303,13 @@ def _is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
 def _leads_back(entry: os.DirEntry[str], root: Path) -> bool:
     """Says whether a link leads to the data folder or to one that holds it."""
     if not entry.is_symlink():
@@ -339,7 +353,12 @@ def inspect_files(
 
     Returns:
         The records, in the order of `files`.
+
+    Raises:
+        InputError: `workers` is not positive.
     """
+    if workers is not None and workers < 1:
+        raise InputError(f"`workers` must be positive. Received: workers={workers}")
     workers = min(workers or _default_workers(), max(1, len(files)))
     records: dict[int, PhotoRecord] = {}
     outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -523,18 +542,12 @@ def _passed_over(listing: PhotoListing) -> Iterator[Finding]:
             f"{_listed(listing.clutter)}"
         )
         yield Finding("clutter", listing.clutter, message)
-    # A LICENSE.txt beside the class folders is nobody's mistake; a photo may be.
-    ignored = tuple(
-        path
-        for path in listing.ignored
-        if "/" in path or Path(path).suffix.lower() in PHOTO_SUFFIXES
-    )
-    if ignored:
+    if listing.ignored:
         message = (
             "photos outside of the class folders, links to folders and special files "
-            f"are ignored: {_listed(ignored)}"
+            f"are ignored: {_listed(listing.ignored)}"
         )
-        yield Finding("ignored", ignored, message)
+        yield Finding("ignored", listing.ignored, message)
 
 
 def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:

@@ -26,8 +26,10 @@ from keras_flowers.sources import (
     resolve_source,
 )
 from keras_flowers.splits import (
+    SPLIT_NAMES,
     Split,
     apply_manifest,
+    checked_fractions,
     read_manifest,
     split_catalog,
 )
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Progress = Callable[[str, int, int | None], None]
-
-SPLITS = ("train", "validation", "test")
 
 
 class EpochOrder:
@@ -122,9 +122,9 @@ class ImageDatasets:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def _of(self, split: str) -> Sequence[PhotoRecord]:
-        if split not in SPLITS:
+        if split not in SPLIT_NAMES:
             raise InputError(
-                f"`split` must be one of {SPLITS}. Received: split={split!r}"
+                f"`split` must be one of {SPLIT_NAMES}. Received: split={split!r}"
             )
         records: Sequence[PhotoRecord] = getattr(self.split, split)
         return records
@@ -163,7 +163,6 @@ class ImageDatasetLoader:
         InputError: If an argument is outside of what is described above.
 
     Example:
-
     ```python
     datasets = keras_flowers.ImageDatasetLoader("photos").load()
     model.fit(datasets.train, validation_data=datasets.validation, epochs=15)
@@ -187,14 +186,19 @@ class ImageDatasetLoader:
         self.data = os.fspath(data)
         self.image_size = checked_image_size(image_size)
         self.batch_size = checked_integer("batch_size", batch_size, lowest=1)
-        self.validation_split = validation_split
-        self.test_split = test_split
+        fractions = checked_fractions(validation_split, test_split)
+        self.validation_split = fractions["validation"]
+        self.test_split = fractions["test"]
         self.seed = checked_integer("seed", seed, lowest=0)
         self.split_manifest = _as_text(split_manifest)
         self.cache_directory = _as_text(cache_directory)
         self.disk_budget = checked_integer("disk_budget", disk_budget, lowest=0)
-        self.max_extracted_size = checked_integer("max_extracted_size", max_extracted_size, lowest=1)
-        self.max_extracted_files = checked_integer("max_extracted_files", max_extracted_files, lowest=1)
+        self.max_extracted_size = checked_integer(
+            "max_extracted_size", max_extracted_size, lowest=1
+        )
+        self.max_extracted_files = checked_integer(
+            "max_extracted_files", max_extracted_files, lowest=1
+        )
 
     def load(self, progress: Progress | None = None) -> ImageDatasets:
         """Finds, audits, decodes and splits the photos.
@@ -248,9 +252,7 @@ class ImageDatasetLoader:
             records: Sequence[PhotoRecord], positions: Callable[[], np.ndarray]
         ) -> Any:
             labels = _labels(records, split.class_names)
-            return _pipeline(
-                store.reader(records), labels, positions, self.batch_size
-            )
+            return _pipeline(store.reader(records), labels, positions, self.batch_size)
 
         def in_order(records: Sequence[PhotoRecord]) -> Any:
             count = len(records)
@@ -324,7 +326,7 @@ def _pipeline(
 
 def _labels(records: Sequence[PhotoRecord], class_names: Sequence[str]) -> np.ndarray:
     label_of = {name: label for label, name in enumerate(class_names)}
-    labels = [label_of[record.path.split("/", 1)[0]] for record in records]
+    labels = [label_of[record.class_name] for record in records]
     return np.asarray(labels, dtype=np.int32)
 
 

@@ -1,5 +1,6 @@
 """Writes files that appear at once, and shows paths on one line."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -46,6 +47,42 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
 
 
+@contextlib.contextmanager
+def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary name beside `path` that takes its place at the end.
+
+    A reader sees the old file or the new one, whole; on failure the old one stays and
+    the temporary one is removed. What was written reaches the disk before the rename.
+
+    Args:
+        path: The file to write or to replace. Its folder must exist.
+
+    Yields:
+        A path that does not exist yet, in the same folder and with the same suffix:
+        write the file there.
+
+    Raises:
+        InputError: The file cannot be written, with the reason: a missing or
+            read-only folder, a full disk.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"`{printable_path(path)}` cannot be written: "
+            f"{error.strerror or type(error).__name__}"
+        ) from error
+
+
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file as UTF-8 that is either whole or not there.
 
@@ -54,10 +91,10 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
         text: The content. Line ends are written as they are.
 
     Raises:
-        InputError: The file cannot be written, with the reason.
+        InputError: As for `temporary_sibling`.
     """
     with temporary_sibling(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(text.encode("utf-8"))
 
 
 def printable_path(path: str | os.PathLike[str]) -> str:

@@ -67,7 +67,6 @@ class ImageClassifier(keras.Model):
         InputError: If an argument is outside of what is described above.
 
     Example:
-
     ```python
     model = keras_flowers.ImageClassifier(["daisy", "roses", "tulips"])
     model.compile()

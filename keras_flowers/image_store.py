@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -63,17 +64,18 @@ class StoredPhotos(PhotoReader):
         self._rows = np.asarray(rows, dtype=np.int64)
         self._shape = (*image_size, 3)
         self._row_bytes = _row_bytes(image_size)
-        self._file = path.open("rb")
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns the photos at `positions`."""
         rows = self._rows[np.asarray(positions, dtype=np.int64)]
         photos = np.empty((len(rows), *self._shape), np.uint8)
-        descriptor = self._file.fileno()
         for photo, row in zip(photos, rows.tolist(), strict=True):
-            done = os.preadv(descriptor, [photo], row * self._row_bytes)
+            done = os.preadv(self._descriptor, [photo], row * self._row_bytes)
             if done != self._row_bytes:
-                raise OSError(f"The image store {self._file.name} was cut short.")
+                raise OSError(f"The image store {self._path} was cut short.")
         return photos
 
 
@@ -159,8 +161,9 @@ class ImageStore:
             return DecodedPhotos(paths, self._image_size)
         rows = [self._index.entries[record.path][1] for record in records]
         path = self.directory / self._index.file_name
-        return StoredPhotos(path, [-1 if r is None else r for r in rows],
-                            self._image_size)
+        return StoredPhotos(
+            path, [-1 if r is None else r for r in rows], self._image_size
+        )
 
     def _update(
         self,
@@ -196,9 +199,7 @@ class ImageStore:
                 progress("decode", done, total)
 
         if not self.is_stored:
-            return inspect_files(
-                self._root, missing, workers=workers, progress=report
-            )
+            return inspect_files(self._root, missing, workers=workers, progress=report)
         row_bytes = _row_bytes(self._image_size)
         committed = index.row_count * row_bytes
         flags = os.O_RDWR | os.O_CREAT
@@ -316,6 +317,8 @@ class _Index:
         record, row = self.entries.get(file.path, (None, None))
         if record is None or not _is_unchanged(record, file):
             return False
+        if record.problem_kind == "unreadable":
+            return False  # a permission may have changed, which no time stamp tells
         return row is not None or record.problem is not None or not with_rows
 
     def kept(self, files: Sequence[FileEntry]) -> "_Index":
@@ -328,9 +331,7 @@ class _Index:
         }
         return dataclasses.replace(self, entries=entries)
 
-    def extended(
-        self, records: Sequence[PhotoRecord], rows: range | None
-    ) -> "_Index":
+    def extended(self, records: Sequence[PhotoRecord], rows: range | None) -> "_Index":
         """Returns the index with new records, whose pixels stand in `rows`."""
         entries = dict(self.entries)
         for position, record in enumerate(records):

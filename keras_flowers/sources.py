@@ -56,7 +56,8 @@ CACHE_VARIABLE = "KERAS_FLOWERS_CACHE"
 SAMPLE_NAME = "sample"
 """The name of the data set that `keras_flowers.sample` draws."""
 
-_CLUTTER = frozenset({"__macosx", "thumbs.db"})
+# What systems and programs leave behind, in lower case.
+_CLUTTER = frozenset({"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 _SPLIT_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
 )
@@ -177,7 +178,8 @@ def find_class_root(folder: Path) -> Path:
 
     A class folder is one that holds a photo, by its suffix, directly or in a folder
     below. Folders that only wrap another, as archives bring them along, are passed
-    through. Names that begin with a dot, `__MACOSX` and `Thumbs.db` are ignored.
+    through. What systems leave behind is ignored: names that begin with a dot,
+    `__MACOSX`, `Thumbs.db` and the like.
 
     Args:
         folder: The folder to search.

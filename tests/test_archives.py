@@ -415,6 +415,20 @@ def test_limits_hold_exactly(tmp_path, make):
     assert extracted(tmp_path, content, ExtractionLimits(size, entries)) == FILES
 
 
+def test_a_tar_that_declares_too_much_is_refused_before_it_is_written(tmp_path):
+    header = member("1.jpg")
+    header.size = 2**40
+
+    assert "--max-extracted-size" in refused(tmp_path, header.tobuf())
+
+
+def test_links_count_before_they_are_resolved(tmp_path):
+    links = [member(f"{i}.jpg", tarfile.LNKTYPE, "missing") for i in range(9)]
+
+    message = refused(tmp_path, tar_of(*links), ExtractionLimits(files=8))
+    assert "--max-extracted-files" in message
+
+
 def test_folders_that_no_member_declares_count_too(tmp_path):
     content = tar_bytes({"a/b/c/d/1.jpg": b""})
 

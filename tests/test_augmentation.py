@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+
 from keras_flowers import ImageAugmentation, InputError
 from keras_flowers.augmentation import FILL_MODES, affine_transforms, warp
 

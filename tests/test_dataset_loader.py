@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import draw_photos, small_loader
+
 from keras_flowers import ImageDatasetLoader, InputError
 from keras_flowers.photo_files import load_photo
 from keras_flowers.splits import write_manifest
@@ -112,9 +113,7 @@ def test_a_manifest_reproduces_the_split_elsewhere(tmp_path):
     datasets = small_loader(tmp_path, validation_split=0.3).load()
     write_manifest(datasets.split, tmp_path / "split.json")
     (tmp_path / "elsewhere").mkdir()
-    copy = draw_photos(
-        tmp_path / "elsewhere", {"daisy": 10, "roses": 8, "tulips": 6}
-    )
+    copy = draw_photos(tmp_path / "elsewhere", {"daisy": 10, "roses": 8, "tulips": 6})
     loader = small_loader(tmp_path, split_manifest=tmp_path / "split.json", seed=5)
     loader.data = str(copy)
     other = loader.load()
@@ -180,4 +179,4 @@ def test_wrong_arguments_are_named(arguments, named):
 )
 def test_impossible_splits_are_refused_before_anything_is_read(arguments):
     with pytest.raises(InputError, match="_split"):
-        ImageDatasetLoader("no such folder", **arguments).load()
+        ImageDatasetLoader("no such folder", **arguments)

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import keras
-import keras_flowers
 import numpy as np
 import pytest
 from helpers import small_loader
+
+import keras_flowers
 from keras_flowers import Evaluation, ImageClassifier, InputError
 
 

@@ -5,8 +5,9 @@ import math
 import keras
 import numpy as np
 import pytest
-from keras_flowers import InputError
 from keras_flowers.callbacks import HistoryLogger, plot_history, read_history
+
+from keras_flowers import InputError
 
 
 def fit(folder, *, epochs=3, initial_epoch=0, photos_per_epoch=None):

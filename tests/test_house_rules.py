@@ -5,9 +5,10 @@ import configparser
 import re
 from pathlib import Path
 
-import keras_flowers
 import keras_flowers.callbacks
 import pytest
+
+import keras_flowers
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,8 +120,10 @@ def test_every_package_folder_is_mapped_and_every_mapped_folder_exists():
     setup.read(ROOT / "setup.cfg")
     assert set(setup["options"]["packages"].split()) == set(PACKAGES)
     lines = setup["options"]["package_dir"].strip().splitlines()
-    mapped = {name.strip(): folder.strip() for name, folder in
-              (line.split("=") for line in lines)}
+    mapped = {
+        name.strip(): folder.strip()
+        for name, folder in (line.split("=") for line in lines)
+    }
     assert mapped == {name: path.name for name, path in PACKAGES.items()}
     for folder in PACKAGES.values():
         assert (folder / "__init__.py").exists()
@@ -139,9 +142,9 @@ def public_symbols():
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), public_symbols(), ids=lambda value: getattr(
-        value, "__name__", value
-    )
+    ("module", "name"),
+    public_symbols(),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_public_symbols_are_documented(module, name):
     symbol = getattr(module, name)
@@ -153,8 +156,9 @@ def test_public_symbols_are_documented(module, name):
 
 
 def test_the_readme_has_the_two_set_up_commands_and_ci_calls_the_second():
-    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(),
-                        re.DOTALL)
+    blocks = re.findall(
+        r"```(?:sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
     first, second = blocks[0].strip().splitlines()
     assert first == "pip install . && keras-flowers train sample"
     assert second == 'pip install -e ".[test]" && pytest'

@@ -2,12 +2,13 @@ import json
 
 import component_checks
 import keras
-import keras_flowers
 import numpy as np
 import pytest
 from keras import ops
-from keras_flowers import ImageAugmentation, ImageClassifier, InputError
 from PIL import Image
+
+import keras_flowers
+from keras_flowers import ImageAugmentation, ImageClassifier, InputError
 
 NAMES = ("daisy", "roses", "tulips")
 
@@ -78,9 +79,7 @@ def test_compile_with_nothing_given():
 
 def test_compile_keeps_what_is_given():
     model = small_classifier()
-    model.compile(
-        keras.optimizers.SGD(0.5), "mse", metrics=["mae"], jit_compile=False
-    )
+    model.compile(keras.optimizers.SGD(0.5), "mse", metrics=["mae"], jit_compile=False)
     assert isinstance(model.optimizer, keras.optimizers.SGD)
     assert model.loss == "mse"
     assert model.jit_compile is False

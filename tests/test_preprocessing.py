@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
-from keras_flowers import InputError, ResizeAndRescale
 from PIL import Image
+
+from keras_flowers import InputError, ResizeAndRescale
 
 
 def photos(count=2, height=12, width=16):

@@ -2,9 +2,10 @@ import subprocess
 import sys
 
 import keras
-import keras_flowers
 import numpy as np
 import pytest
+
+import keras_flowers
 from keras_flowers.registration import register
 
 # An on-disk contract: these names stand in every saved file. Never change one.

@@ -2,6 +2,7 @@ import functools
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -126,6 +127,7 @@ def test_the_class_folders_are_found_below_wrappers(tmp_path, wrapper):
         ".git/logo/1.png",
         ".DS_Store",
         "Thumbs.db",
+        "@eaDir/flower_photos/1.jpg",
         "LICENSE.txt",
         "preview.jpg",
         "docs/LICENSE.txt",
@@ -494,6 +496,25 @@ def test_a_lost_or_damaged_note_needs_no_download(cache, site):
     note.unlink()
     assert resolve_source(url, cache_directory=cache) == root
     assert len(site.requests) == 1
+
+
+def test_a_note_does_not_outlive_its_download(cache, site, monkeypatch):
+    url = f"{site.address}/flowers.tgz"
+    shutil.rmtree(resolve_source(url, cache_directory=cache).parent)
+    for path in (cache / "downloads").glob("[!.]*[!n]"):
+        path.unlink()
+    site.content = tar_bytes("daisy/7.jpg")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sources, "write_text_atomically", killed)
+        resolve_source(url, cache_directory=cache)
+
+    root = resolve_source(url, cache_directory=cache)
+    assert (root / "daisy/7.jpg").exists()
+    assert cache / "extracted" / hashlib.sha256(site.content).hexdigest() == root
 
 
 def test_a_damaged_download_is_not_kept(cache, site):

@@ -1,10 +1,11 @@
 import json
 
 import keras
-import keras_flowers
 import numpy as np
 import pytest
 from helpers import small_loader
+
+import keras_flowers
 from keras_flowers import ImageClassifier, InputError, TrainingConfig, train
 
 RESULTS = [
@@ -130,8 +131,9 @@ def test_early_stopping_brings_the_best_weights_back(tmp_path):
         model.compile(keras.optimizers.SGD(50.0))  # goes astray at once
         return model
 
-    result = run(tmp_path, directory=None, build_model=build, epochs=30,
-                 early_stopping=2)
+    result = run(
+        tmp_path, directory=None, build_model=build, epochs=30, early_stopping=2
+    )
     losses = result.history["val_loss"]
     assert len(losses) < 30
     loss, _ = result.model.evaluate(result.datasets.validation, verbose=0)
@@ -217,7 +219,7 @@ def test_any_compiled_keras_model_can_be_trained(tmp_path):
                 keras.layers.Dense(len(datasets.class_names), activation="softmax"),
             ]
         )
-        model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 
     run(tmp_path, build_model=build)
