@@ -19,7 +19,7 @@ def audit(data: str, as_json: bool, **source: Any) -> None:
     Files that cannot be read, duplicates within and across classes, near-duplicates,
     empty folders, clutter and imbalance. Nothing is changed.
     """
-    runtime.prepare()
+    runtime.start_keras()
     from keras_flowers.catalog import scan
     from keras_flowers.dataset_loader import ImageDatasetLoader
 

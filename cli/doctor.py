@@ -14,7 +14,7 @@ from keras_flowers_cli.output import Output, table
 @json_option
 def doctor(as_json: bool) -> None:
     """Show versions, devices, speed settings, the cache, and what a GPU lacks."""
-    runtime.prepare()
+    runtime.start_keras()
     from keras_flowers.training import versions
 
     output = Output(as_json)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
-    help="Which split of the manifest.  [default: test if there is one, else validation]",
+    help="Which split of the manifest.  [default: test, or validation without one]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="[default: 32]")
 @click.option(
@@ -58,7 +58,7 @@ def evaluate(
     """
     if split is not None and split_manifest is None:
         raise click.UsageError("--split needs --split-manifest.")
-    runtime.prepare()
+    runtime.start_keras()
     from keras_flowers.dataset_loader import ImageDatasetLoader
     from keras_flowers.evaluation import evaluate as evaluate_model
 

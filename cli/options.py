@@ -9,6 +9,7 @@ import click
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 MAX_SIDE = 4096
+_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
 
 
 class ImageSize(click.ParamType):
@@ -56,7 +57,6 @@ class ByteSize(click.ParamType):
     """`500MB`, `20GB` or a plain number, as bytes."""
 
     name = "bytes"
-    _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -65,7 +65,7 @@ class ByteSize(click.ParamType):
         if isinstance(value, int):
             return value
         number = value.rstrip("kKmMgGtTbB")
-        unit = self._UNITS.get(value[len(number) :].strip().lower())
+        unit = _UNITS.get(value[len(number) :].strip().lower())
         try:
             count = float(number)
         except ValueError:

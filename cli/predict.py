@@ -47,7 +47,7 @@ def predict(
     A photo that cannot be read is named on stderr and the others are classified; the
     exit code is then 2 if it was named on the command line.
     """
-    runtime.prepare()
+    runtime.start_keras()
     import keras_flowers  # noqa: F401  registers what the file holds
 
     output = Output(as_json)

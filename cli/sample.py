@@ -17,7 +17,7 @@ from keras_flowers_cli.output import Output, ProgressBars
 @click.option("--seed", type=click.IntRange(0), default=42, show_default=True)
 def sample(directory: str, photos_per_class: int, seed: int) -> None:
     """Draw the sample photos into DIRECTORY, one folder per class."""
-    runtime.prepare()
+    runtime.start_keras()
     from keras_flowers.sample import SAMPLE_CLASS_NAMES, write_sample
 
     with ProgressBars() as progress:

@@ -143,7 +143,7 @@ def train(
         names = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
         raise click.UsageError(f"--config takes the place of {names}.")
     _check_splits(chosen)
-    runtime.prepare()
+    runtime.start_keras()
     from keras_flowers.training import TrainingConfig
     from keras_flowers.training import train as train_model
 

@@ -1,6 +1,5 @@
 """Writes files that appear at once, and shows paths on one line."""
 
-import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -44,42 +43,6 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
         reason = error.strerror or type(error).__name__
         raise InputError(
             f"`{printable_path(path)}` cannot be written: {reason}"
-        ) from error
-
-
-@contextlib.contextmanager
-def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary name beside `path` that takes its place at the end.
-
-    A reader sees the old file or the new one, whole; on failure the old one stays and
-    the temporary one is removed. What was written reaches the disk before the rename.
-
-    Args:
-        path: The file to write or to replace. Its folder must exist.
-
-    Yields:
-        A path that does not exist yet, in the same folder and with the same suffix:
-        write the file there.
-
-    Raises:
-        InputError: The file cannot be written, with the reason: a missing or
-            read-only folder, a full disk.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
-    try:
-        try:
-            yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(
-            f"`{printable_path(path)}` cannot be written: "
-            f"{error.strerror or type(error).__name__}"
         ) from error
 
 
