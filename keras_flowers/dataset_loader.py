@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from keras_flowers.arguments import checked_image_size, checked_integer
+from keras_flowers.batch_buffers import BatchBuffers
 from keras_flowers.catalog import Catalog, build_catalog, list_photos
 from keras_flowers.errors import InputError
 from keras_flowers.image_store import (
@@ -303,16 +304,21 @@ def _pipeline(
     """Returns batches of photos and labels in the order `positions()` of a pass."""
     import tensorflow as tf
 
-    photo_shape = reader.read([0]).shape[1:]
+    buffers = BatchBuffers(reader.photo_shape)
 
     def batches() -> Iterator[np.ndarray]:
         order = positions()
         for start in range(0, len(order), batch_size):
             yield order[start : start + batch_size]
 
+    def read(batch: np.ndarray) -> np.ndarray:
+        photos = buffers.array(len(batch))
+        reader.read_into(photos, batch)
+        return photos
+
     def fetch(batch: Any) -> tuple[Any, Any]:
-        photos = tf.numpy_function(reader.read, [batch], tf.uint8, stateful=False)
-        photos = tf.ensure_shape(photos, (None, *photo_shape))
+        photos = tf.numpy_function(read, [batch], tf.uint8, stateful=False)
+        photos = tf.ensure_shape(photos, (None, *reader.photo_shape))
         return photos, tf.gather(tf.constant(labels), batch)
 
     dataset = tf.data.Dataset.from_generator(

@@ -39,7 +39,9 @@ Progress = Callable[[str, int, int | None], None]
 class PhotoReader(ABC):
     """Gives the pixels of photos, by position in the list it was made for."""
 
-    @abstractmethod
+    def __init__(self, image_size: tuple[int, int]) -> None:
+        self.photo_shape = (*image_size, 3)
+
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns the photos at `positions`.
 
@@ -49,6 +51,15 @@ class PhotoReader(ABC):
         Returns:
             A uint8 array `(count, height, width, 3)`, values 0..255.
         """
+        photos = np.empty((len(positions), *self.photo_shape), np.uint8)
+        self.read_into(photos, positions)
+        return photos
+
+    @abstractmethod
+    def read_into(
+        self, photos: np.ndarray, positions: Sequence[int] | np.ndarray
+    ) -> None:
+        """Reads the photos at `positions` into an array of the shape of `read`."""
 
 
 class StoredPhotos(PhotoReader):
@@ -61,37 +72,38 @@ class StoredPhotos(PhotoReader):
     def __init__(
         self, path: Path, rows: Sequence[int], image_size: tuple[int, int]
     ) -> None:
+        super().__init__(image_size)
         self._rows = np.asarray(rows, dtype=np.int64)
-        self._shape = (*image_size, 3)
         self._row_bytes = _row_bytes(image_size)
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns the photos at `positions`."""
+    def read_into(
+        self, photos: np.ndarray, positions: Sequence[int] | np.ndarray
+    ) -> None:
+        """Reads the photos at `positions`."""
         rows = self._rows[np.asarray(positions, dtype=np.int64)]
-        photos = np.empty((len(rows), *self._shape), np.uint8)
         for photo, row in zip(photos, rows.tolist(), strict=True):
             done = os.preadv(self._descriptor, [photo], row * self._row_bytes)
             if done != self._row_bytes:
                 raise OSError(f"The image store {self._path} was cut short.")
-        return photos
 
 
 class DecodedPhotos(PhotoReader):
     """Decodes the files each time, for photos that do not fit on the disk."""
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]) -> None:
+        super().__init__(image_size)
         self._paths = list(paths)
         self._image_size = image_size
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns the photos at `positions`."""
-        photos = np.empty((len(positions), *self._image_size, 3), np.uint8)
+    def read_into(
+        self, photos: np.ndarray, positions: Sequence[int] | np.ndarray
+    ) -> None:
+        """Decodes the photos at `positions`."""
         for photo, position in zip(photos, positions, strict=True):
             photo[...] = load_photo(self._paths[int(position)], self._image_size)
-        return photos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,7 +105,8 @@ class PhotoRecord:
             unreadable.
         problem_kind: None for a photo that can be used, otherwise one of
             "not_an_image", "corrupt", "empty_file", "decompression_bomb",
-            "unsupported_format", "unreadable".
+            "unsupported_format", "unreadable". The last one says nothing about the
+            content: the same file may be readable the next time.
         problem: None for a photo that can be used, otherwise the reason in one line.
     """
 
@@ -190,19 +191,30 @@ def inspect_photo(
                     photo, _ = _decode(data, format_name, side)
                 pixels = _resized(photo, image_size)
     except _UnusableError as unusable:
-        kind, reason = unusable.kind, unusable.reason
-        return (
-            PhotoRecord(
-                *(relative_path, size, modified_ns, sha256),
-                *(0, 0, "", ""),
-                *(kind, reason),
-            ),
-            None,
+        record = PhotoRecord(
+            path=relative_path,
+            size=size,
+            modified_ns=modified_ns,
+            sha256=sha256,
+            width=0,
+            height=0,
+            format="",
+            perceptual_hash="",
+            problem_kind=unusable.kind,
+            problem=unusable.reason,
         )
+        return record, None
     record = PhotoRecord(
-        *(relative_path, size, modified_ns, sha256),
-        *(width, height, format_name, hashed),
-        *(None, None),
+        path=relative_path,
+        size=size,
+        modified_ns=modified_ns,
+        sha256=sha256,
+        width=width,
+        height=height,
+        format=format_name,
+        perceptual_hash=hashed,
+        problem_kind=None,
+        problem=None,
     )
     return record, pixels
 
@@ -321,6 +333,9 @@ def _decode(
     except UnidentifiedImageError as error:
         reason = f"truncated or corrupt: a {format_name} file without a usable header"
         raise _UnusableError("corrupt", reason) from error
+    except MemoryError as error:  # The file may be sound.
+        reason = "cannot be read: not enough memory"
+        raise _UnusableError("unreadable", reason) from error
     except Exception as error:  # Pillow raises whatever hostile bytes lead it to.
         reason = f"truncated or corrupt: {_reason(error)}"
         raise _UnusableError("corrupt", reason) from error

@@ -65,8 +65,8 @@ def split_catalog(
 
     Of a class of `n` photos, `round(validation_split * n)` validate and
     `round(test_split * n)` test, at least one each where any are asked for. Where
-    copies have to stay together these numbers may be missed by less than the size of
-    the largest group of copies.
+    copies have to stay together, a class may miss these numbers by less than the size
+    of its largest group of copies, or by more if the groups reach across classes.
 
     Args:
         catalog: The photos.

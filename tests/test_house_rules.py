@@ -28,6 +28,7 @@ ROOMS = (
     "catalog",
     "splits",
     "image_store",
+    "batch_buffers",
     "preprocessing",
     "dataset_loader",
     "augmentation",

@@ -1,0 +1,181 @@
+"""What the documentation says is true: its programs run, its options exist."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keras_flowers_cli.main import commands
+from PIL import Image
+
+from keras_flowers import ImageClassifier, ImageDatasetLoader
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SHELL = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def option_names(command):
+    return {
+        name
+        for option in command.params
+        for name in option.opts
+        if name.startswith("--")
+    }
+
+
+def draw_flower_photos(folder):
+    """Draws 8 noisy photos of one brightness for each class."""
+    generator = np.random.default_rng(0)
+    for label, name in enumerate(FLOWERS):
+        (folder / name).mkdir(parents=True)
+        for index in range(8):
+            noise = generator.integers(-40, 40, (24, 32, 3))
+            pixels = np.clip(40 + 45 * label + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:03}.jpg")
+
+
+@pytest.fixture
+def small_world(tmp_path, monkeypatch):
+    """A folder with small photos under the name of the large data set."""
+    draw_flower_photos(tmp_path / "flower_photos")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "cache"))
+    # An example sets it; here it comes too late and must not outlive the test.
+    monkeypatch.setenv("TF_CPU_ALLOCATOR_USE_BFC", "false")
+    for component in (ImageDatasetLoader, ImageClassifier):
+        defaults = component.__init__.__defaults__
+        assert (256, 256) in defaults
+        small = tuple((16, 16) if value == (256, 256) else value for value in defaults)
+        monkeypatch.setattr(component.__init__, "__defaults__", small)
+    # Compiling takes longer than a step; other tests train with XLA.
+    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
+
+
+def made_small(program):
+    program = program.replace("epochs=15", "epochs=1")
+    return re.sub(r"\((?:128, 128|256, 256)\)", "(16, 16)", program)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if PYTHON.search(page.read_text())], ids=name_of
+)
+def test_the_programs_of_a_page_run(page, small_world):
+    """One after the other, as a reader runs them, in one namespace."""
+    text = page.read_text()
+    names = {"__name__": "__main__"}
+    for block in PYTHON.finditer(text):
+        lines_before = text.count("\n", 0, block.start(1))
+        program = "\n" * lines_before + made_small(block[1])
+        exec(compile(program, str(page), "exec"), names)
+
+
+def test_the_lesson_the_readme_and_every_api_page_hold_programs():
+    pages = [ROOT / "README.md", DOCS / "lesson.md", *DOCS.glob("api/*.md")]
+    assert [
+        name_of(page) for page in pages if not PYTHON.search(page.read_text())
+    ] == []
+
+
+def section_of(command):
+    text = (DOCS / "cli.md").read_text()
+    found = re.search(
+        rf"^## keras-flowers {command}\n(.*?)(?=^## |\Z)",
+        text,
+        re.DOTALL | re.MULTILINE,
+    )
+    assert found, f"docs/cli.md has no section on {command}"
+    return found[1]
+
+
+def test_the_command_line_page_knows_exactly_the_commands():
+    text = (DOCS / "cli.md").read_text()
+    sections = re.findall(r"^## keras-flowers (.*)$", text, re.MULTILINE)
+    assert sorted(sections) == sorted(commands.commands)
+    for name in sections:
+        assert f"[`{name}`](#keras-flowers-{name})" in text
+
+
+@pytest.mark.parametrize("name", commands.commands)
+def test_the_command_line_page_names_exactly_the_options(name):
+    assert set(OPTION.findall(section_of(name))) == option_names(
+        commands.commands[name]
+    )
+
+
+@pytest.mark.parametrize("name", commands.commands)
+def test_the_command_line_page_gives_the_defaults(name):
+    rows = {}
+    for line in section_of(name).splitlines():
+        if line.startswith("| `--"):
+            option, _, default = (cell.strip() for cell in line[1:-1].split(" | "))
+            rows[option.strip("`")] = default
+    for option in commands.commands[name].params:
+        in_help = re.search(r"\[default: (.*)\]", getattr(option, "help", None) or "")
+        if getattr(option, "show_default", False):
+            assert rows[option.opts[0]] == str(option.default)
+        elif in_help:
+            assert rows[option.opts[0]] == in_help[1]
+
+
+def command_lines(page):
+    for block in SHELL.findall(page.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|\|", line):
+                words = part.split("#")[0].split()
+                if words[:1] == ["keras-flowers"]:
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_command_lines_use_what_exists(page):
+    for name, *words in command_lines(page):
+        if name in ("COMMAND", "--version"):
+            continue
+        assert name in commands.commands
+        used = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert used <= option_names(commands.commands[name]), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_options_in_the_text_exist(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    known = set.union(*map(option_names, commands.commands.values()))
+    for quoted in re.findall(r"`(--[^`]*)`", prose):
+        assert set(OPTION.findall(quoted)) <= known | {"--help", "--version"}, quoted
+
+
+def test_every_benchmark_is_described():
+    text = (DOCS / "performance.md").read_text()
+    programs = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - {
+        "common.py"
+    }
+    assert {name for name in programs if f"benchmarks/{name}" not in text} == set()
+
+
+def test_the_design_page_lists_the_modules_in_the_order_of_their_imports():
+    text = (DOCS / "design.md").read_text()
+    rooms = re.findall(r"^\| `([a-z_]+)` \| ", text, re.MULTILINE)
+    modules = {path.stem for path in (ROOT / "keras_flowers").glob("*.py")}
+    assert sorted(rooms) == sorted(modules - {"__init__"} | {"callbacks"})
+    for room in modules - {"__init__"}:
+        source = (ROOT / "keras_flowers" / f"{room}.py").read_text()
+        imported = re.findall(r"(?:from|import) keras_flowers\.(\w+)", source)
+        below = [name for name in imported if rooms.index(name) >= rooms.index(room)]
+        assert not below, f"{room} imports {below}, which stand below it"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_links_between_files_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
