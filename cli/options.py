@@ -1,5 +1,6 @@
 """Options and argument types that several commands share."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,7 +76,20 @@ class ByteSize(click.ParamType):
         return int(count * unit)
 
 
-FRACTION = click.FloatRange(0, 1, max_open=True)
+class Number(click.FloatRange):
+    """A range of numbers; NaN, which compares with nothing, is outside of it."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Returns the number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
+FRACTION = Number(0, 1, max_open=True)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 json_option = click.option(

@@ -65,18 +65,21 @@ class Output:
 class ProgressBars:
     """A progress callback that draws one bar per stage on stderr.
 
+    Where stderr is no terminal nothing is drawn.
     The bars appear with the first report and go at `stop` or at the end of the
     `with` block.
     """
 
     def __init__(self) -> None:
+        console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
 

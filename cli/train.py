@@ -14,6 +14,7 @@ from keras_flowers_cli.options import (
     Command,
     HiddenUnits,
     ImageSize,
+    Number,
     given,
     json_option,
     loader_options,
@@ -93,7 +94,7 @@ class ModelOptions:
 )
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=Number(0, 100, min_open=True),
     help="[default: that of the optimizer]",
 )
 @click.option("--validation-split", type=FRACTION, help="[default: 0.2]")

@@ -1,4 +1,5 @@
 import numpy as np
+
 from keras_flowers.batch_buffers import BatchBuffers
 
 
