@@ -107,5 +107,6 @@ def table(*columns: str, title: str | None = None) -> Table:
     """Returns an empty table; all but the first column are right-aligned numbers."""
     result = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        result.add_column(column, justify="right" if index else "left")
+        # Folded, not cut: two long paths must stay apart.
+        result.add_column(column, justify="right" if index else "left", overflow="fold")
     return result

@@ -52,22 +52,24 @@ def predict(
 
     output = Output(as_json)
     model = load_classifier(model_file)
-    named = [path for path in photos if not path.is_dir()]
-    found = [path for folder in photos if folder.is_dir() for path in _photos(folder)]
-    results, unreadable = _classified(model, [*named, *found])
+    paths = [photo for path in photos for photo in _photos(path)]
+    results, unreadable = _classified(model, paths)
     for message in unreadable.values():
         click.echo(f"error: {message}", err=True)
     _show(output, results, top)
     if csv_file is not None:
         _write_csv(csv_file, model.class_names, results)
     output.result([_as_json(result, top) for result in results])
-    return 2 if not results or any(path in unreadable for path in named) else 0
+    return 2 if not results or any(path in unreadable for path in photos) else 0
 
 
-def _photos(folder: Path) -> Iterable[Path]:
+def _photos(path: Path) -> Iterable[Path]:
+    """Yields the path itself, or the photos of a folder."""
     from keras_flowers.photo_files import PHOTO_SUFFIXES
 
-    for directory, folders, files in os.walk(folder):
+    if not path.is_dir():
+        yield path
+    for directory, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if Path(name).suffix.lower() in PHOTO_SUFFIXES:

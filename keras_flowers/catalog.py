@@ -29,12 +29,12 @@ from keras_flowers.photo_files import (
     PhotoRecord,
     Pixels,
     inspect_photo,
+    is_clutter,
 )
 
 Progress = Callable[[int, int], None]
 Visit = Callable[[int, PhotoRecord, Pixels | None], None]
 
-_CLUTTER = frozenset({"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 _IMBALANCED = 3.0  # largest class to smallest
 _MOST_WORKERS = 16  # more threads than this wait for Python's lock
 
@@ -229,7 +229,7 @@ def list_photos(root: Path) -> PhotoListing:
             f"class. Received: {error.strerror or type(error).__name__}"
         ) from error
     for entry in entries:
-        if _is_clutter(entry.name):
+        if is_clutter(entry.name):
             walk.clutter.append(entry.name)
         elif not _is_folder(entry):
             # A LICENSE.txt here is nobody's mistake; a photo may be.
@@ -280,7 +280,7 @@ class _Walk:
         """Sorts the entries of a folder in and yields the folders to visit next."""
         for entry in entries:
             path = f"{folder}/{entry.name}"
-            if _is_clutter(entry.name):
+            if is_clutter(entry.name):
                 self.clutter.append(path)
             elif entry.is_dir(follow_symlinks=False):
                 yield path
@@ -297,17 +297,6 @@ class _Walk:
             self.files.append(FileEntry(path, status.st_size, status.st_mtime_ns))
         else:
             self.ignored.append(path)
-
-
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _CLUTTER
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # A link that leads to itself.
-        return False
 
 
 def _leads_back(entry: os.DirEntry[str], root: Path) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -306,11 +306,6 @@ def _pipeline(
 
     buffers = BatchBuffers(reader.photo_shape)
 
-    def batches() -> Iterator[np.ndarray]:
-        order = positions()
-        for start in range(0, len(order), batch_size):
-            yield order[start : start + batch_size]
-
     def read(batch: np.ndarray) -> np.ndarray:
         photos = buffers.array(len(batch))
         reader.read_into(photos, batch)
@@ -321,13 +316,17 @@ def _pipeline(
         photos = tf.ensure_shape(photos, (None, *reader.photo_shape))
         return photos, tf.gather(tf.constant(labels), batch)
 
-    dataset = tf.data.Dataset.from_generator(
-        batches, output_signature=tf.TensorSpec((None,), tf.int64)
-    )
-    dataset = dataset.map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
+    def order(_: Any) -> Any:
+        # Within the pipeline, so that each pass asks anew.
+        pass_positions = tf.numpy_function(positions, [], tf.int64)
+        pass_positions = tf.ensure_shape(pass_positions, (len(labels),))
+        return tf.data.Dataset.from_tensor_slices(pass_positions)
+
+    dataset = tf.data.Dataset.range(1).flat_map(order).batch(batch_size)
+    dataset = dataset.map(fetch, num_parallel_calls=reader.parallel_reads)
     count = math.ceil(len(labels) / batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return dataset.prefetch(2)
 
 
 def _labels(records: Sequence[PhotoRecord], class_names: Sequence[str]) -> np.ndarray:

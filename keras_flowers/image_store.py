@@ -37,10 +37,18 @@ Progress = Callable[[str, int, int | None], None]
 
 
 class PhotoReader(ABC):
-    """Gives the pixels of photos, by position in the list it was made for."""
+    """Gives the pixels of photos, by position in the list it was made for.
 
-    def __init__(self, image_size: tuple[int, int]) -> None:
+    Attributes:
+        photo_shape: `(height, width, 3)`.
+        parallel_reads: How many reads at once pay; `None` for one after the other.
+    """
+
+    def __init__(
+        self, image_size: tuple[int, int], parallel_reads: int | None = None
+    ) -> None:
         self.photo_shape = (*image_size, 3)
+        self.parallel_reads = parallel_reads
 
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns the photos at `positions`.
@@ -94,7 +102,7 @@ class DecodedPhotos(PhotoReader):
     """Decodes the files each time, for photos that do not fit on the disk."""
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]) -> None:
-        super().__init__(image_size)
+        super().__init__(image_size, parallel_reads=os.cpu_count())
         self._paths = list(paths)
         self._image_size = image_size
 

@@ -57,6 +57,7 @@ Whether a file is a photo is decided by its content; these are for file dialogs 
 for guessing what a user meant.
 """
 
+_CLUTTER = frozenset({"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 _SUPPORTED = "JPEG, PNG, WEBP, BMP, GIF or TIFF"
 _SIGNATURE_BYTES = 32
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -153,6 +154,14 @@ class PhotoRecord:
             TypeError: The keys of `value` are not the fields of a record.
         """
         return cls(**value)
+
+
+def is_clutter(name: str) -> bool:
+    """Says whether a file or folder of this name belongs to a system or a program.
+
+    Hidden ones do, and those that unpacking and thumbnails leave behind.
+    """
+    return name.startswith(".") or name.lower() in _CLUTTER
 
 
 def inspect_photo(

@@ -45,7 +45,7 @@ from keras_flowers.downloads import (
 )
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, write_text_atomically
-from keras_flowers.photo_files import PHOTO_SUFFIXES
+from keras_flowers.photo_files import PHOTO_SUFFIXES, is_clutter
 
 Progress = Callable[[str, int, int | None], None]
 """Called as `progress(stage, done, total)`; see `resolve_source`."""
@@ -57,7 +57,6 @@ SAMPLE_NAME = "sample"
 """The name of the data set that `keras_flowers.sample` draws."""
 
 # What systems and programs leave behind, in lower case.
-_CLUTTER = frozenset({"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 _SPLIT_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
 )
@@ -411,7 +410,7 @@ def _holds_photos_directly(folder: Path) -> bool:
 def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER:
+            if not is_clutter(entry.name):
                 yield entry
 
 

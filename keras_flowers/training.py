@@ -61,9 +61,13 @@ class TrainingConfig:
 
     def to_json(self, model: keras.Model) -> dict[str, Any]:
         """Returns what repeats the run, given the model that `build_model` built."""
+        loader = keras.saving.serialize_keras_object(self.loader)
+        if Path(self.loader.data).exists():
+            # Else the run could be repeated from the same folder only.
+            loader["config"]["data"] = str(Path(self.loader.data).absolute())
         return {
             "format": _CONFIG_FORMAT,
-            "loader": keras.saving.serialize_keras_object(self.loader),
+            "loader": loader,
             "model": keras.saving.serialize_keras_object(model),
             "epochs": self.epochs,
             "early_stopping": self.early_stopping,

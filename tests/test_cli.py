@@ -105,7 +105,7 @@ def test_every_option_of_train_arrives(tmp_path):
     assert (
         loader
         | {
-            "data": str(photos),
+            "data": str(photos.absolute()),
             "image_size": [8, 10],
             "batch_size": 4,
             "validation_split": 0.3,

@@ -19,12 +19,12 @@ ROOMS = (
     "arguments",
     "registration",
     "files",
+    "near_duplicates",
+    "photo_files",
     "archives",
     "downloads",
     "sample",
     "sources",
-    "near_duplicates",
-    "photo_files",
     "catalog",
     "splits",
     "image_store",
@@ -44,6 +44,7 @@ PACKAGES = {
     "keras_flowers_cli": ROOT / "cli",
 }
 MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
+LIBRARY = sorted((ROOT / "keras_flowers").glob("*.py"))
 BACKEND_FREE = ("preprocessing", "augmentation", "image_classifier")
 
 
@@ -76,7 +77,9 @@ def test_nothing_private_of_keras_is_used(path):
         assert not (is_foreign and private), f"{name_of(path)} imports {name}"
 
 
-@pytest.mark.parametrize("path", (ROOT / "keras_flowers").glob("*.py"), ids=name_of)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "keras_flowers").glob("*.py")), ids=name_of
+)
 def test_imports_go_up_only(path):
     room = path.stem
     if room == "__init__":
@@ -106,7 +109,7 @@ def test_tensorflow_is_imported_only_where_it_is_the_point(path):
         assert "tensorflow" not in [n.split(".")[0] for n in imports(tree_of(path))]
 
 
-@pytest.mark.parametrize("path", (ROOT / "cli").glob("*.py"), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=name_of)
 def test_the_command_line_starts_without_keras(path):
     if path.stem == "devices":
         return  # imported only by functions, as this test sees of the others
@@ -144,7 +147,7 @@ def public_symbols():
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    public_symbols(),
+    sorted(public_symbols(), key=str),
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_public_symbols_are_documented(module, name):

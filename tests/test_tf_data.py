@@ -1,0 +1,61 @@
+"""The layers inside a tf.data pipeline, which takes the TensorFlow backend."""
+
+import component_checks
+import keras
+import numpy as np
+import pytest
+
+from keras_flowers import ImageAugmentation, ResizeAndRescale
+
+PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ResizeAndRescale((4, 5)), lambda: ImageAugmentation(seed=1)]
+)
+def test_direct_single_and_batched_agree(make):
+    component_checks.runs_in_tf_data(make(), PHOTOS)
+
+
+def test_augmentation_is_repeatable_and_in_range():
+    import tensorflow as tf
+
+    def augmented():
+        layer = ImageAugmentation(seed=3)
+        photos = tf.data.Dataset.from_tensor_slices(PHOTOS).batch(2)
+        batches = photos.map(lambda batch: layer(batch, training=True))
+        return np.concatenate(list(batches.as_numpy_iterator()))
+
+    first, second = augmented(), augmented()
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, PHOTOS)
+    assert first.min() >= 0
+    assert first.max() <= 255
+
+
+def test_xla_compiles_both_and_agrees_with_the_eager_result():
+    import tensorflow as tf
+
+    for make in (
+        lambda: ResizeAndRescale((4, 5)),
+        lambda: ImageAugmentation(fill_mode="constant", seed=4),
+    ):
+        compiled, eager = make(), make()
+        assert compiled.supports_jit
+        function = tf.function(
+            lambda batch, layer=compiled: layer(batch, training=True), jit_compile=True
+        )
+        got = function(tf.constant(PHOTOS)).numpy()
+        np.testing.assert_allclose(got, eager(PHOTOS, training=True), atol=0.05)
+
+
+def test_an_exported_model_does_not_augment(tmp_path):
+    import tensorflow as tf
+
+    model = keras.Sequential(
+        [keras.Input((9, 7, 3)), ImageAugmentation(seed=1, value_range=(0, 255))]
+    )
+    model.export(tmp_path / "saved_model", verbose=False)
+    serve = tf.saved_model.load(str(tmp_path / "saved_model")).serve
+    photos = PHOTOS.astype("float32")
+    np.testing.assert_array_equal(serve(photos), photos)
