@@ -52,7 +52,8 @@ class ImageAugmentation(keras.layers.Layer):
         value_range: Pair of floats, the lowest and the highest value of the
             photos. Pass `(0, 1)` after a rescaling.
         seed: Integer or `None`. With an integer every new layer gives the same
-            sequence. Where the sequence stands is saved with the model.
+            sequence, which differs between backends, and on TensorFlow with and
+            without XLA. Where the sequence stands is saved with the model.
 
     Input shape:
         `(height, width, channels)` or `(batch, height, width, channels)`, of any

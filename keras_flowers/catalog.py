@@ -299,6 +299,13 @@ class _Walk:
             self.ignored.append(path)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
 def _leads_back(entry: os.DirEntry[str], root: Path) -> bool:
     """Says whether a link leads to the data folder or to one that holds it."""
     if not entry.is_symlink():

@@ -38,7 +38,8 @@ def test_xla_compiles_both_and_agrees_with_the_eager_result():
 
     for make in (
         lambda: ResizeAndRescale((4, 5)),
-        lambda: ImageAugmentation(fill_mode="constant", seed=4),
+        # Without chance: XLA draws other random numbers from the same seed.
+        lambda: ImageAugmentation(None, (0.1, 0.1), (0.2, 0.2), (0.3, 0.3)),
     ):
         compiled, eager = make(), make()
         assert compiled.supports_jit
