@@ -1,6 +1,6 @@
 """The same training as `plain_script.py` with this package, as a child process.
 
-    python benchmarks/our_run.py PHOTOS EPOCHS
+    python benchmarks/our_run.py PHOTOS EPOCHS [IMAGE_SIZE]
 
 Prints one JSON line as `plain_script.py` does.
 """
@@ -17,10 +17,11 @@ from plain_script import EpochTimes  # noqa: E402
 import keras_flowers  # noqa: E402
 
 
-def main(folder: str, epochs: int) -> None:
+def main(folder: str, epochs: int, side: int) -> None:
     """Trains and prints what it took."""
     times = EpochTimes()
-    run = keras_flowers.train(folder, epochs=epochs, verbose=0, callbacks=[times])
+    loader = keras_flowers.ImageDatasetLoader(folder, image_size=(side, side))
+    run = keras_flowers.train(loader, epochs=epochs, verbose=0, callbacks=[times])
     usage = resource.getrusage(resource.RUSAGE_SELF)
     result = {
         "epochs": times.seconds,
@@ -32,4 +33,4 @@ def main(folder: str, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int((sys.argv[3:] or [256])[0]))

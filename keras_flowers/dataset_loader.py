@@ -326,7 +326,11 @@ def _pipeline(
     dataset = dataset.map(fetch, num_parallel_calls=reader.parallel_reads)
     count = math.ceil(len(labels) / batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
-    return dataset.prefetch(2)
+    options = tf.data.Options()
+    # Everything is fixed above, and at the end of an epoch the iterator waits for the
+    # autotuner's thread to end: up to four seconds with TensorFlow 2.21.
+    options.autotune.enabled = False
+    return dataset.prefetch(2).with_options(options)
 
 
 def _labels(records: Sequence[PhotoRecord], class_names: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,32 @@
+"""How soon the command line answers where it needs no Keras.
+
+    python benchmarks/cli_start.py
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from common import machine, seconds
+
+
+def main() -> None:
+    """Prints the median time of each answer."""
+    command = str(Path(sys.executable).with_name("keras-flowers"))
+    print(machine())
+    for arguments in (
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["train", "photos", "--epochs", "0"],
+        ["fly"],
+    ):
+
+        def answer(arguments: list[str] = arguments) -> None:
+            subprocess.run([command, *arguments], capture_output=True, check=False)
+
+        print(f"keras-flowers {' '.join(arguments):24} {seconds(answer):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
