@@ -1,6 +1,8 @@
 """How soon the command line answers where it needs no Keras.
 
     python benchmarks/cli_start.py
+
+Prints the median time of each command, start of Python included.
 """
 
 import subprocess

@@ -1,7 +1,7 @@
 """Draws the history of one or several runs."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from keras_flowers.errors import InputError
 
-PANELS = {"loss": np.nanargmin, "accuracy": np.nanargmax}
+PANELS: dict[str, Callable[..., Any]] = {"loss": np.nanargmin, "accuracy": np.nanargmax}
 
 
 def plot_history(runs: Any) -> Figure:
@@ -67,20 +67,20 @@ def _draw(
                 label=prefix + label,
                 marker="." if len(values) < 3 else None,
             )
-    values = np.asarray(history.get(best_column, []), dtype=float)
-    if np.isfinite(values).any():
-        best = int(best_of(np.where(np.isfinite(values), values, np.nan)))
+    scores = np.asarray(history.get(best_column, []), dtype=float)
+    if np.isfinite(scores).any():
+        best = int(best_of(np.where(np.isfinite(scores), scores, np.nan)))
         axes.plot(
             epochs[best],
-            values[best],
+            scores[best],
             "o",
             color=colour,
             fillstyle="none",
             markersize=9,
         )
         axes.annotate(
-            f"{values[best]:.3f}",
-            (epochs[best], values[best]),
+            f"{scores[best]:.3f}",
+            (epochs[best], scores[best]),
             textcoords="offset points",
             xytext=(0, 8),
             ha="center",

@@ -1,6 +1,7 @@
 """What the computation runs on, and what is missing for a GPU."""
 
 import ctypes
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -74,9 +75,8 @@ def _loads(library: str) -> bool:
 
 def _in_site_packages(library: str) -> bool:
     """Says whether the library came with TensorFlow's `and-cuda` packages."""
-    import nvidia
-
+    packages = importlib.util.find_spec("nvidia")
+    folders = packages.submodule_search_locations if packages else None
     return any(
-        next(Path(folder).rglob(library), None) is not None
-        for folder in nvidia.__path__
+        next(Path(folder).rglob(library), None) is not None for folder in folders or ()
     )

@@ -13,7 +13,7 @@ MAX_SIDE = 4096
 _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
 
 
-class ImageSize(click.ParamType):
+class ImageSize(click.ParamType):  # type: ignore[type-arg]
     """`256` or `HEIGHTxWIDTH`, as a pair of pixels."""
 
     name = "size"
@@ -33,7 +33,7 @@ class ImageSize(click.ParamType):
         return height, width
 
 
-class HiddenUnits(click.ParamType):
+class HiddenUnits(click.ParamType):  # type: ignore[type-arg]
     """`256,128` as a tuple of widths; `none` for no hidden layer."""
 
     name = "widths"
@@ -54,7 +54,7 @@ class HiddenUnits(click.ParamType):
         return tuple(map(int, widths))
 
 
-class ByteSize(click.ParamType):
+class ByteSize(click.ParamType):  # type: ignore[type-arg]
     """`500MB`, `20GB` or a plain number, as bytes."""
 
     name = "bytes"

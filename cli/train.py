@@ -166,7 +166,7 @@ def train(
             on_loaded=describe,
         )
     seconds = time.monotonic() - started
-    _show(output, run, seconds)
+    _show(output, run, run_dir, seconds)
     output.result(_as_json(run, seconds))
     return EXIT_INTERRUPTED if run.interrupted else 0
 
@@ -191,7 +191,7 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
         return {name: options.pop(name) for name in names if name in options}
 
     fit = take("epochs", "early_stopping", "class_weights")
-    defaults = {
+    defaults: dict[str, Any] = {
         "hidden_units": (256, 128),
         "dropout": 0.0,
         "optimizer": "adam",
@@ -239,7 +239,7 @@ def _describe_device(output: Output) -> None:
         )
 
 
-def _show(output: Output, run: "TrainingRun", seconds: float) -> None:
+def _show(output: Output, run: "TrainingRun", directory: Path, seconds: float) -> None:
     if run.interrupted:
         output.say("Interrupted: what was trained so far is saved.")
     shown = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -258,9 +258,9 @@ def _show(output: Output, run: "TrainingRun", seconds: float) -> None:
             f"Validation accuracy {run.history['val_accuracy'][-1]:.3f} "
             f"(best {best:.3f}), {seconds:.0f} s in all"
         )
-    for path in sorted(run.directory.iterdir()):
+    for path in sorted(directory.iterdir()):
         output.say(f"  {path}")
-    output.say(f"Next: keras-flowers predict {run.directory}/model.keras PHOTO")
+    output.say(f"Next: keras-flowers predict {directory}/model.keras PHOTO")
 
 
 def _as_json(run: "TrainingRun", seconds: float) -> dict[str, Any]:

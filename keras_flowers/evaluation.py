@@ -51,7 +51,8 @@ class Evaluation:
     def losses(self) -> np.ndarray:
         """The cross-entropy of each photo, float `(count,)`, in nats."""
         true = self.probabilities[np.arange(len(self.labels)), self.labels]
-        return -np.log(np.maximum(true, np.finfo(np.float32).tiny))
+        losses: np.ndarray = -np.log(np.maximum(true, np.finfo(np.float32).tiny))
+        return losses
 
     @property
     def loss(self) -> float:

@@ -355,8 +355,8 @@ class _Index:
         """Returns the index with new records, whose pixels stand in `rows`."""
         entries = dict(self.entries)
         for position, record in enumerate(records):
-            has_row = rows is not None and record.problem is None
-            entries[record.path] = (record, rows[position] if has_row else None)
+            row = None if rows is None or record.problem else rows[position]
+            entries[record.path] = (record, row)
         row_count = self.row_count if rows is None else rows.stop
         return dataclasses.replace(self, entries=entries, row_count=row_count)
 
@@ -421,7 +421,7 @@ def _locked(directory: Path) -> AbstractContextManager[Any]:
 
 
 def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:
-    view = memoryview(np.ascontiguousarray(pixels)).cast("B")
+    view = np.ascontiguousarray(pixels).data.cast("B")
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
