@@ -1,19 +1,22 @@
 """Decodes every photo once into uint8 rows on disk that all epochs share.
 
-A store is a folder of the cache: `photos-N.u8` holds one row of
+A store is a folder of the cache: `photos-NAME.u8` holds one row of
 `height * width * 3` bytes per photo, `index.json` says which photo stands in which
-row. Rows are only ever appended, and the index is replaced when they are safely on
-disk: whoever reads the index reads finished rows, whatever happens to a writer.
+row of which file. Rows are only ever appended, and the index is replaced when they
+are safely on disk: whoever reads the index reads finished rows, whatever happens to a
+writer.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from keras_flowers.catalog import FileEntry, PhotoListing, inspect_files
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
 from keras_flowers.photo_files import PhotoRecord, load_photo
+from keras_flowers.sources import Progress
 
 # Part of a store's key: raise it when the same file would give other pixels.
 DECODER_VERSION = 1
@@ -32,8 +36,6 @@ DEFAULT_DISK_BUDGET = 32 * 2**30
 _INDEX_FORMAT = 1
 # What is left free on the disk for everybody else.
 _DISK_MARGIN = 512 * 2**20
-
-Progress = Callable[[str, int, int | None], None]
 
 
 class PhotoReader(ABC):
@@ -50,52 +52,37 @@ class PhotoReader(ABC):
         self.photo_shape = (*image_size, 3)
         self.parallel_reads = parallel_reads
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns the photos at `positions`.
+    @abstractmethod
+    def read_into(self, photos: np.ndarray, positions: np.ndarray) -> None:
+        """Reads photos into an array.
 
         Args:
+            photos: A contiguous uint8 array `(count, height, width, 3)` that receives
+                values 0..255.
             positions: Integers, `(count,)`.
-
-        Returns:
-            A uint8 array `(count, height, width, 3)`, values 0..255.
         """
-        photos = np.empty((len(positions), *self.photo_shape), np.uint8)
-        self.read_into(photos, positions)
-        return photos
-
-    @abstractmethod
-    def read_into(
-        self, photos: np.ndarray, positions: Sequence[int] | np.ndarray
-    ) -> None:
-        """Reads the photos at `positions` into an array of the shape of `read`."""
 
 
 class StoredPhotos(PhotoReader):
     """Reads rows of a store through the page cache of the operating system.
 
-    It reads with `preadv` rather than through a mapping: twice as fast for whole
-    rows in random order, and the pages do not count as memory of the process.
+    It reads with `preadv` rather than through a mapping: faster for whole rows in
+    random order, and the pages do not count as memory of the process.
     """
 
     def __init__(
-        self, path: Path, rows: Sequence[int], image_size: tuple[int, int]
+        self, file: "_RowFile", rows: Sequence[int], image_size: tuple[int, int]
     ) -> None:
         super().__init__(image_size)
+        self._file = file
         self._rows = np.asarray(rows, dtype=np.int64)
-        self._row_bytes = _row_bytes(image_size)
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
 
-    def read_into(
-        self, photos: np.ndarray, positions: Sequence[int] | np.ndarray
-    ) -> None:
+    def read_into(self, photos: np.ndarray, positions: np.ndarray) -> None:
         """Reads the photos at `positions`."""
-        rows = self._rows[np.asarray(positions, dtype=np.int64)]
-        for photo, row in zip(photos, rows.tolist(), strict=True):
-            done = os.preadv(self._descriptor, [photo], row * self._row_bytes)
-            if done != self._row_bytes:
-                raise OSError(f"The image store {self._path} was cut short.")
+        for photo, row in zip(photos, self._rows[positions].tolist(), strict=True):
+            done = os.preadv(self._file.descriptor, [photo], row * photo.nbytes)
+            if done != photo.nbytes:
+                raise InputError(f"The image store {self._file.path} was cut short.")
 
 
 class DecodedPhotos(PhotoReader):
@@ -106,12 +93,19 @@ class DecodedPhotos(PhotoReader):
         self._paths = list(paths)
         self._image_size = image_size
 
-    def read_into(
-        self, photos: np.ndarray, positions: Sequence[int] | np.ndarray
-    ) -> None:
+    def read_into(self, photos: np.ndarray, positions: np.ndarray) -> None:
         """Decodes the photos at `positions`."""
-        for photo, position in zip(photos, positions, strict=True):
-            photo[...] = load_photo(self._paths[int(position)], self._image_size)
+        for photo, position in zip(photos, positions.tolist(), strict=True):
+            photo[...] = load_photo(self._paths[position], self._image_size)
+
+
+class _RowFile:
+    """An open file of rows; it stays readable when another process replaces it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,16 +116,14 @@ class StoreSettings:
         cache_directory: The folder that holds all stores.
         disk_budget: Bytes that one store may take; beyond it photos are decoded on
             the fly.
-        workers: Threads that decode; `None` for one per core.
     """
 
     cache_directory: Path
     disk_budget: int = DEFAULT_DISK_BUDGET
-    workers: int | None = None
 
 
 class ImageStore:
-    """The photos of one data folder at one size, as of the last `update`.
+    """The photos of one data folder at one size, as they are now.
 
     Attributes:
         directory: The folder of the store.
@@ -156,60 +148,85 @@ class ImageStore:
             progress: Called with `"decode"`, photos done and photos in all.
 
         Raises:
-            InputError: If the cache folder cannot be written.
-            OSError: If the disk is full, in spite of the check beforehand.
+            InputError: If the cache folder cannot be written, or its disk is full in
+                spite of the check beforehand.
         """
         self._root = listing.root
         self._image_size = image_size
+        self._row_bytes = image_size[0] * image_size[1] * 3
+        self._settings = settings
         self.directory = store_directory(
             settings.cache_directory, listing.root, image_size
         )
-        self.reason_not_stored = _reason_not_to_store(
-            len(listing.files), image_size, settings, self.directory
-        )
+        self.reason_not_stored = self._reason_not_to_store(listing.files)
         self.is_stored = self.reason_not_stored is None
-        index = _Index.read(self.directory)
-        if not index.covers(listing.files, with_rows=self.is_stored):
-            index = self._update(listing, settings.workers, progress)
-        self._index = index
-        self.records = tuple(index.entries[f.path][0] for f in listing.files)
+        self._index, self._file = self._opened(listing.files, progress)
+        self.records = tuple(self._index.entries[f.path][0] for f in listing.files)
 
     def reader(self, records: Sequence[PhotoRecord]) -> PhotoReader:
         """Returns a reader whose position `i` is the photo of `records[i]`."""
-        if not self.is_stored:
+        if self._file is None:
             paths = [self._root / record.path for record in records]
             return DecodedPhotos(paths, self._image_size)
-        rows = [self._index.entries[record.path][1] for record in records]
-        path = self.directory / self._index.file_name
-        return StoredPhotos(
-            path, [-1 if r is None else r for r in rows], self._image_size
-        )
+        rows = [self._index.row_of(record) for record in records]
+        return StoredPhotos(self._file, rows, self._image_size)
+
+    def _reason_not_to_store(self, files: Sequence[FileEntry]) -> str | None:
+        needed, budget = len(files) * self._row_bytes, self._settings.disk_budget
+        if needed > budget:
+            return (
+                f"{_gigabytes(needed)} of decoded photos exceed the disk budget of "
+                f"{_gigabytes(budget)}: photos are decoded on the fly."
+            )
+        missing = _Index.read(self.directory).missing(files, with_rows=True)
+        new = len(missing) * self._row_bytes
+        places = (self.directory, *self.directory.absolute().parents)
+        existing = next(place for place in places if place.exists())
+        if new > shutil.disk_usage(existing).free - _DISK_MARGIN:
+            return (
+                f"{_gigabytes(new)} of decoded photos do not fit on the disk of "
+                f"{self._settings.cache_directory}: photos are decoded on the fly."
+            )
+        return None
+
+    def _opened(
+        self, files: Sequence[FileEntry], progress: Progress | None
+    ) -> tuple["_Index", _RowFile | None]:
+        """Returns an index that covers the files, and the rows it speaks of."""
+        while True:
+            index = _Index.read(self.directory)
+            if not index.covers(files, with_rows=self.is_stored):
+                index = self._update(files, progress)
+            if not self.is_stored:
+                return index, None
+            try:
+                return index, _RowFile(self.directory / index.file_name)
+            except FileNotFoundError:
+                # Another process replaced the rows in between; its index says where.
+                continue
 
     def _update(
-        self,
-        listing: PhotoListing,
-        workers: int | None,
-        progress: Progress | None,
+        self, files: Sequence[FileEntry], progress: Progress | None
     ) -> "_Index":
         with _locked(self.directory):
             # Another process may have done the work while this one waited.
-            index = _Index.read(self.directory).kept(listing.files)
-            missing = index.missing(listing.files, with_rows=self.is_stored)
-            if missing:
-                records = self._inspect(index, missing, workers, progress)
-                rows = range(index.row_count, index.row_count + len(missing))
-                index = index.extended(records, rows if self.is_stored else None)
-            if index.is_sparse():
+            index = _Index.read(self.directory).kept(files)
+            _remove_other_rows(self.directory, index.file_name)
+            if not index.stored_paths():
+                index = _Index.empty(index.entries)
+            missing = index.missing(files, with_rows=self.is_stored)
+            records = self._inspect(index, missing, progress)
+            index = index.extended(records, with_rows=self.is_stored)
+            if self._wastes_space(index):
                 index = self._compacted(index)
-            index.write(self.directory)
-            _remove_other_row_files(self.directory, index.file_name)
+            index.write(self.directory, self._row_bytes)
+            _remove_other_rows(self.directory, index.file_name)
             return index
 
     def _inspect(
         self,
         index: "_Index",
         missing: Sequence[FileEntry],
-        workers: int | None,
         progress: Progress | None,
     ) -> Sequence[PhotoRecord]:
         """Looks at the missing files; writes their pixels behind the last row."""
@@ -219,52 +236,78 @@ class ImageStore:
                 progress("decode", done, total)
 
         if not self.is_stored:
-            return inspect_files(self._root, missing, workers=workers, progress=report)
-        row_bytes = _row_bytes(self._image_size)
-        committed = index.row_count * row_bytes
-        flags = os.O_RDWR | os.O_CREAT
-        descriptor = os.open(self.directory / index.file_name, flags, 0o644)
+            return inspect_files(self._root, missing, progress=report)
+        path = self.directory / index.file_name
+        with _RowWriter(path, index.row_count, self._row_bytes) as rows:
+            return inspect_files(
+                self._root,
+                missing,
+                image_size=self._image_size,
+                progress=report,
+                visit=rows.write,
+            )
 
-        def write_row(position: int, record: PhotoRecord, pixels: Any) -> None:
-            del record
-            if pixels is not None:
-                _write_all(descriptor, pixels, committed + position * row_bytes)
-
-        try:
-            # Left behind by a writer that was killed, perhaps.
-            os.ftruncate(descriptor, committed)
-            try:
-                records = inspect_files(
-                    self._root,
-                    missing,
-                    image_size=self._image_size,
-                    workers=workers,
-                    progress=report,
-                    visit=write_row,
-                )
-                os.ftruncate(descriptor, committed + len(missing) * row_bytes)
-                os.fsync(descriptor)
-            except BaseException:
-                os.ftruncate(descriptor, committed)
-                raise
-        finally:
-            os.close(descriptor)
-        return records
+    def _wastes_space(self, index: "_Index") -> bool:
+        """Says whether rows that belong to no photo any more take too much."""
+        living = len(index.stored_paths())
+        size = index.row_count * self._row_bytes
+        is_over_budget = size > self._settings.disk_budget and index.row_count > living
+        return is_over_budget or index.row_count > 2 * living
 
     def _compacted(self, index: "_Index") -> "_Index":
         """Copies the living rows into a new file; readers keep the old one."""
         compacted = index.renumbered()
-        row_bytes = _row_bytes(self._image_size)
         source = self.directory / index.file_name
         target = self.directory / compacted.file_name
-        with source.open("rb") as old, target.open("wb") as new:
+        with source.open("rb") as old, target.open("xb") as new:
             for path in compacted.stored_paths():
-                row = index.entries[path][1]
-                old.seek(0 if row is None else row * row_bytes)
-                new.write(old.read(row_bytes))
+                old.seek(index.row_of(index.entries[path][0]) * self._row_bytes)
+                new.write(old.read(self._row_bytes))
             new.flush()
             os.fsync(new.fileno())
         return compacted
+
+
+class _RowWriter:
+    """Writes rows behind those that are in use; they count once it closed well."""
+
+    def __init__(self, path: Path, first_row: int, row_bytes: int) -> None:
+        self._path = path
+        self._start = first_row * row_bytes
+        self._row_bytes = row_bytes
+
+    def __enter__(self) -> "_RowWriter":
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        # Left behind by a writer that was killed, perhaps.
+        os.ftruncate(self._descriptor, self._start)
+        return self
+
+    def write(
+        self, position: int, record: PhotoRecord, pixels: np.ndarray | None
+    ) -> None:
+        """Writes the pixels of the file at `position`; called by several threads."""
+        del record
+        if pixels is None:
+            return
+        view = np.ascontiguousarray(pixels).data.cast("B")
+        offset = self._start + position * self._row_bytes
+        while view:
+            written = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        try:
+            if error is None:
+                os.fsync(self._descriptor)
+            else:
+                os.ftruncate(self._descriptor, self._start)
+        finally:
+            os.close(self._descriptor)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise InputError(
+                f"The disk of the image store {self._path.parent} is full. Pass "
+                "another `cache_directory`, or `disk_budget=0` to decode on the fly."
+            ) from error
 
 
 def store_directory(
@@ -278,49 +321,56 @@ def store_directory(
 
 @dataclasses.dataclass(frozen=True)
 class _Index:
-    """Which photo stands in which row, and what was found in each file."""
+    """Which photo stands in which row of which file, and what each file holds."""
 
-    generation: int
+    file_name: str
     row_count: int
     entries: dict[str, tuple[PhotoRecord, int | None]]
 
     @classmethod
+    def empty(cls, entries: dict[str, Any] | None = None) -> "_Index":
+        """Returns an index without rows, whose file name was never used before."""
+        return cls(f"photos-{secrets.token_hex(8)}.u8", 0, entries or {})
+
+    @classmethod
     def read(cls, directory: Path) -> "_Index":
         """Reads the index; whatever cannot be trusted counts as an empty one."""
-        empty = cls(generation=1, row_count=0, entries={})
         try:
             content = json.loads((directory / "index.json").read_text())
             if content["format"] != _INDEX_FORMAT:
-                return empty
+                return cls.empty()
             entries = {}
             for fields, row in content["entries"]:
                 record = PhotoRecord.from_json(fields)
                 entries[record.path] = (record, row)
-            index = cls(content["generation"], content["row_count"], entries)
-            if index.row_count:
-                size = (directory / index.file_name).stat().st_size
-                if size < index.row_count * content["row_bytes"]:
-                    return empty
+            index = cls(content["file_name"], content["row_count"], entries)
+            size = index.row_count * content["row_bytes"]
+            if size and (directory / index.file_name).stat().st_size < size:
+                return cls.empty()
         except (OSError, ValueError, KeyError, TypeError):
-            return empty
+            return cls.empty()
         return index
 
-    def write(self, directory: Path) -> None:
-        size = 0
+    def write(self, directory: Path, row_bytes: int) -> None:
+        """Replaces the index of the store."""
+        # The file has the length of all rows also where the last ones are unreadable.
         if self.row_count:
-            size = (directory / self.file_name).stat().st_size
+            os.truncate(directory / self.file_name, self.row_count * row_bytes)
         content = {
             "format": _INDEX_FORMAT,
-            "generation": self.generation,
+            "file_name": self.file_name,
             "row_count": self.row_count,
-            "row_bytes": size // self.row_count if self.row_count else 0,
+            "row_bytes": row_bytes,
             "entries": [[r.to_json(), row] for r, row in self.entries.values()],
         }
         write_text_atomically(directory / "index.json", json.dumps(content))
 
-    @property
-    def file_name(self) -> str:
-        return f"photos-{self.generation}.u8"
+    def row_of(self, record: PhotoRecord) -> int:
+        """Returns the row of a photo that can be read."""
+        row = self.entries[record.path][1]
+        if row is None:
+            raise ValueError(f"{record.path} has no row: {record.problem}")
+        return row
 
     def missing(
         self, files: Sequence[FileEntry], *, with_rows: bool
@@ -351,58 +401,28 @@ class _Index:
         }
         return dataclasses.replace(self, entries=entries)
 
-    def extended(self, records: Sequence[PhotoRecord], rows: range | None) -> "_Index":
-        """Returns the index with new records, whose pixels stand in `rows`."""
+    def extended(self, records: Sequence[PhotoRecord], *, with_rows: bool) -> "_Index":
+        """Returns the index with new records, whose rows follow the last one."""
         entries = dict(self.entries)
-        for position, record in enumerate(records):
-            row = None if rows is None or record.problem else rows[position]
-            entries[record.path] = (record, row)
-        row_count = self.row_count if rows is None else rows.stop
+        for row, record in enumerate(records, start=self.row_count):
+            has_row = with_rows and record.problem is None
+            entries[record.path] = (record, row if has_row else None)
+        row_count = self.row_count + (len(records) if with_rows else 0)
         return dataclasses.replace(self, entries=entries, row_count=row_count)
 
     def stored_paths(self) -> list[str]:
+        """Returns the photos that have a row."""
         return [path for path, (_, row) in self.entries.items() if row is not None]
 
-    def is_sparse(self) -> bool:
-        """Says whether more than half of the rows belong to no photo any more."""
-        return self.row_count > 2 * len(self.stored_paths())
-
     def renumbered(self) -> "_Index":
-        """Returns the index of the next generation, with rows from 0 up."""
+        """Returns the index of a new file, with rows from 0 up."""
         rows = {path: row for row, path in enumerate(self.stored_paths())}
-        return _Index(
-            generation=self.generation + 1,
-            row_count=len(rows),
-            entries={p: (r, rows.get(p)) for p, (r, _) in self.entries.items()},
-        )
+        entries = {p: (r, rows.get(p)) for p, (r, _) in self.entries.items()}
+        return dataclasses.replace(_Index.empty(entries), row_count=len(rows))
 
 
 def _is_unchanged(record: PhotoRecord, file: FileEntry) -> bool:
     return (record.size, record.modified_ns) == (file.size, file.modified_ns)
-
-
-def _row_bytes(image_size: tuple[int, int]) -> int:
-    return image_size[0] * image_size[1] * 3
-
-
-def _reason_not_to_store(
-    count: int, image_size: tuple[int, int], settings: StoreSettings, directory: Path
-) -> str | None:
-    needed = count * _row_bytes(image_size)
-    if needed > settings.disk_budget:
-        return (
-            f"{_gigabytes(needed)} of decoded photos exceed the disk budget of "
-            f"{_gigabytes(settings.disk_budget)}: photos are decoded on the fly."
-        )
-    present = sum(file.stat().st_size for file in directory.glob("photos-*.u8"))
-    existing = next(p for p in (directory, *directory.parents) if p.exists())
-    free = shutil.disk_usage(existing).free - _DISK_MARGIN
-    if needed - present > free:
-        return (
-            f"{_gigabytes(needed)} of decoded photos do not fit on the disk of "
-            f"{settings.cache_directory}: photos are decoded on the fly."
-        )
-    return None
 
 
 def _gigabytes(count: int) -> str:
@@ -420,14 +440,8 @@ def _locked(directory: Path) -> AbstractContextManager[Any]:
         ) from error
 
 
-def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:
-    view = np.ascontiguousarray(pixels).data.cast("B")
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _remove_other_row_files(directory: Path, file_name: str) -> None:
+def _remove_other_rows(directory: Path, file_name: str) -> None:
+    """Removes the files of rows that no index speaks of."""
     for path in directory.glob("photos-*.u8"):
         if path.name != file_name:
             path.unlink(missing_ok=True)

@@ -36,9 +36,15 @@ def opened(folder, settings, decoded=None):
     return ImageStore(list_photos(folder), SIZE, settings, progress)
 
 
+def read(reader, positions):
+    photos = np.empty((len(positions), *reader.photo_shape), np.uint8)
+    reader.read_into(photos, np.asarray(positions, dtype=np.int64))
+    return photos
+
+
 def pixels(store):
     usable = [record for record in store.records if record.problem is None]
-    return store.reader(usable).read(range(len(usable)))
+    return read(store.reader(usable), range(len(usable)))
 
 
 def expected(folder):
@@ -58,8 +64,8 @@ def test_rows_are_the_decoded_photos_in_order(folder, settings):
 def test_positions_may_repeat_and_come_in_any_order(folder, settings):
     store = opened(folder, settings)
     reader = store.reader(store.records)
-    np.testing.assert_array_equal(reader.read([5, 0, 5]), expected(folder)[[5, 0, 5]])
-    assert reader.read([]).shape == (0, *SIZE, 3)
+    np.testing.assert_array_equal(read(reader, [5, 0, 5]), expected(folder)[[5, 0, 5]])
+    assert read(reader, []).shape == (0, *SIZE, 3)
 
 
 def test_a_second_opening_decodes_nothing(folder, settings):
@@ -93,7 +99,7 @@ def test_rows_of_removed_photos_are_given_back(folder, settings):
     (file,) = smaller.directory.glob("photos-*.u8")
     assert file.stat().st_size == 2 * 8 * 8 * 3
     # Whoever reads the old rows still can.
-    np.testing.assert_array_equal(old_reader.read(range(7)), old)
+    np.testing.assert_array_equal(read(old_reader, range(7)), old)
 
 
 def test_unreadable_files_have_a_record_and_no_row(folder, settings):
@@ -110,7 +116,7 @@ def test_unreadable_files_have_a_record_and_no_row(folder, settings):
 def test_image_sizes_have_stores_of_their_own(folder, settings):
     opened(folder, settings)
     other = ImageStore(list_photos(folder), (4, 6), settings)
-    assert other.reader(other.records).read([0]).shape == (1, 4, 6, 3)
+    assert read(other.reader(other.records), [0]).shape == (1, 4, 6, 3)
     np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
 
 
@@ -149,7 +155,7 @@ def test_a_disk_that_fills_up_leaves_the_old_store(folder, settings, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(image_store.os, "pwrite", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(InputError, match="full.*cache_directory.*disk_budget"):
             opened(folder, settings)
     assert path.stat().st_size == size
     new.unlink()
@@ -161,8 +167,8 @@ def test_a_disk_that_fills_up_leaves_the_old_store(folder, settings, monkeypatch
     [
         lambda folder: (folder / "index.json").write_text("{"),
         lambda folder: (folder / "index.json").write_text('{"format": 99}'),
-        lambda folder: (folder / "photos-1.u8").unlink(),
-        lambda folder: (folder / "photos-1.u8").write_bytes(b"short"),
+        lambda folder: next(folder.glob("photos-*.u8")).unlink(),
+        lambda folder: next(folder.glob("photos-*.u8")).write_bytes(b"short"),
     ],
 )
 def test_a_damaged_store_is_built_again(folder, settings, damage):
@@ -172,10 +178,34 @@ def test_a_damaged_store_is_built_again(folder, settings, damage):
 
 def test_rows_left_by_a_killed_writer_are_not_trusted(folder, settings):
     directory = opened(folder, settings).directory
-    with (directory / "photos-1.u8").open("ab") as file:
+    (rows,) = directory.glob("photos-*.u8")
+    with rows.open("ab") as file:
         file.write(b"x" * 1000)
+    (directory / "photos-left.u8").write_bytes(b"x")
     shutil.copy(folder / "roses" / "000.png", folder / "daisy" / "new.png")
     np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
+    assert list(directory.glob("photos-*.u8")) == [rows]
+
+
+def test_when_every_photo_changed_the_old_rows_go(folder, settings):
+    reader = (store := opened(folder, settings)).reader(store.records)
+    old = expected(folder)
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        os.utime(path, ns=(number, number))
+    changed = opened(folder, settings)
+    (rows,) = changed.directory.glob("photos-*.u8")
+    assert rows.stat().st_size == 7 * 8 * 8 * 3
+    np.testing.assert_array_equal(read(reader, range(7)), old)
+
+
+def test_dead_rows_count_against_the_budget(folder, settings):
+    budget = StoreSettings(settings.cache_directory, disk_budget=7 * 8 * 8 * 3)
+    opened(folder, budget)
+    os.utime(folder / "daisy" / "000.png", ns=(1, 1))
+    store = opened(folder, budget)
+    (rows,) = store.directory.glob("photos-*.u8")
+    assert rows.stat().st_size == 7 * 8 * 8 * 3
+    np.testing.assert_array_equal(pixels(store), expected(folder))
 
 
 def test_two_threads_that_build_at_once_end_with_one_good_store(folder, settings):
