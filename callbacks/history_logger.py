@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
@@ -34,19 +35,23 @@ class HistoryLogger(keras.callbacks.Callback):
     `"-Infinity"` in JSON, which has no numbers for them, and as `nan`, `inf` and
     `-inf` in CSV; `read_history` gives them back as floats.
 
+    A metric with several values, one per class say, becomes one entry per value:
+    `f1_score_0`, `f1_score_1` and so on.
+
     Args:
-        directory: Folder of the two files; created when missing.
+        directory: Folder of the two files, created when missing; `None` keeps the
+            history in memory only, in the attribute `history`.
         photos_per_epoch: Number of photos in an epoch, for `photos_per_second`,
             which is left out without it.
     """
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None = None,
         photos_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
-        self.directory = Path(directory)
+        self.directory = None if directory is None else Path(directory)
         self.photos_per_epoch = photos_per_epoch
         self.history: History = {}
         self._is_new_run = True
@@ -56,7 +61,8 @@ class HistoryLogger(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Makes ready for a run."""
         del logs
-        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
         self._is_new_run = True
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -76,23 +82,26 @@ class HistoryLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Adds the epoch and replaces both files."""
         now = time.perf_counter()
-        entry = {
-            "epoch": float(epoch + 1),
-            "learning_rate": self._learning_rate(),
-            "seconds": now - self._started,
-        }
+        entry = {"epoch": float(epoch + 1), **self._learning_rate()}
+        entry["seconds"] = now - self._started
         if self.photos_per_epoch is not None:
             training_seconds = (self._trained or now) - self._started
             entry["photos_per_second"] = self.photos_per_epoch / training_seconds
-        entry |= {name: float(value) for name, value in (logs or {}).items()}
+        for name, value in (logs or {}).items():
+            entry |= _numbers(name, value)
         self._append(entry)
-        write_history(self.history, self.directory)
+        if self.directory is not None:
+            write_history(self.history, self.directory)
 
     def _before(self, epoch: int) -> History:
-        path = self.directory / "history.json"
-        if epoch == 0 or not path.exists():
+        if epoch == 0:
             return {}
-        history = read_history(path)
+        history = self.history
+        if self.directory is not None:
+            path = self.directory / "history.json"
+            history = read_history(path) if path.exists() else {}
+        if not history:
+            return {}
         kept = [i for i, number in enumerate(history["epoch"]) if number <= epoch]
         return {name: [values[i] for i in kept] for name, values in history.items()}
 
@@ -105,9 +114,20 @@ class HistoryLogger(keras.callbacks.Callback):
         for column in self.history.values():
             column.extend([math.nan] * (done + 1 - len(column)))
 
-    def _learning_rate(self) -> float:
-        rate = self.model.optimizer.learning_rate
-        return float(keras.ops.convert_to_numpy(rate))
+    def _learning_rate(self) -> dict[str, float]:
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer is None:
+            return {}
+        rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
+        return {"learning_rate": float(rate)}
+
+
+def _numbers(name: str, value: Any) -> dict[str, float]:
+    """Returns the value by its name, or each value of several by a name of its own."""
+    values = np.asarray(value, dtype=float)
+    if values.size == 1:
+        return {name: values.item()}
+    return {f"{name}_{i}": number for i, number in enumerate(values.ravel().tolist())}
 
 
 def write_history(history: History, directory: Path) -> None:

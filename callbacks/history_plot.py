@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras_flowers.callbacks.history_logger import History, read_history
-from matplotlib.figure import Figure
 
 from keras_flowers.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANELS: dict[str, Callable[..., Any]] = {"loss": np.nanargmin, "accuracy": np.nanargmax}
 
 
-def plot_history(runs: Any) -> Figure:
+def plot_history(runs: Any) -> "Figure":
     """Draws loss and accuracy of both splits over the epochs.
 
     The best epoch of the validation split (of the training split without one) is
@@ -32,6 +34,8 @@ def plot_history(runs: Any) -> Figure:
     Raises:
         InputError: If there is nothing to draw, or a path holds no history.
     """
+    from matplotlib.figure import Figure
+
     named = _named_histories(runs)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, (metric, best_of) in zip(

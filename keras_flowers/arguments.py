@@ -12,14 +12,14 @@ def checked_image_size(image_size: Any) -> tuple[int, int]:
         InputError: If it is none.
     """
     try:
-        height, width = (int(size) for size in image_size)
-    except (TypeError, ValueError):
-        height = width = 0
-    if height < 1 or width < 1:
+        height, width = (
+            checked_integer("image_size", size, lowest=1) for size in image_size
+        )
+    except (TypeError, ValueError) as error:
         raise InputError(
             "`image_size` must be a pair of positive integers (height, width). "
             f"Received: image_size={image_size!r}"
-        )
+        ) from error
     return height, width
 
 

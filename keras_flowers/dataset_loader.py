@@ -23,6 +23,7 @@ from keras_flowers.photo_files import PhotoRecord
 from keras_flowers.registration import register
 from keras_flowers.sources import (
     ExtractionLimits,
+    Progress,
     default_cache_directory,
     resolve_source,
 )
@@ -37,8 +38,6 @@ from keras_flowers.splits import (
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-Progress = Callable[[str, int, int | None], None]
 
 
 class EpochOrder:
@@ -90,6 +89,8 @@ class ImageDatasets:
         epoch_order: The order of the training photos by epoch.
         reason_not_stored: Why photos are decoded on the fly, in one line, or `None`
             where they are read from the image store.
+        read_errors: What reading photos raised inside of a pipeline, where TensorFlow
+            hides it behind an error of its own.
     """
 
     train: "tf.data.Dataset"
@@ -103,6 +104,7 @@ class ImageDatasets:
     catalog: Catalog
     epoch_order: EpochOrder
     reason_not_stored: str | None
+    read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
 
     def in_order(self, split: str) -> "tf.data.Dataset | None":
         """Returns the pipeline of a split in the order of `paths(split)`."""
@@ -151,6 +153,9 @@ class ImageDatasetLoader:
         validation_split: Fraction of each class, 0 to below 1, for validation.
         test_split: The same for a test split.
         seed: Integer that decides the split and the order of every epoch.
+        keep_near_duplicates_together: Whether photos that show nearly the same picture
+            stand on one side of the split, as those with equal bytes always do. Turn
+            it off for frames of a video, where all are alike.
         split_manifest: Path of a manifest, such as the `split.json` of a run, that
             decides the split instead of fractions and seed.
         cache_directory: Folder for downloads, archives and image stores; `None` for
@@ -178,19 +183,21 @@ class ImageDatasetLoader:
         validation_split: float = 0.2,
         test_split: float = 0.0,
         seed: int = 42,
+        keep_near_duplicates_together: bool = True,
         split_manifest: str | os.PathLike[str] | None = None,
         cache_directory: str | os.PathLike[str] | None = None,
         disk_budget: int = DEFAULT_DISK_BUDGET,
         max_extracted_size: int = ExtractionLimits.total_bytes,
         max_extracted_files: int = ExtractionLimits.files,
     ) -> None:
-        self.data = os.fspath(data)
+        self.data = _as_source(data)
         self.image_size = checked_image_size(image_size)
         self.batch_size = checked_integer("batch_size", batch_size, lowest=1)
         fractions = checked_fractions(validation_split, test_split)
         self.validation_split = fractions["validation"]
         self.test_split = fractions["test"]
         self.seed = checked_integer("seed", seed, lowest=0)
+        self.keep_near_duplicates_together = bool(keep_near_duplicates_together)
         self.split_manifest = _as_text(split_manifest)
         self.cache_directory = _as_text(cache_directory)
         self.disk_budget = checked_integer("disk_budget", disk_budget, lowest=0)
@@ -232,28 +239,35 @@ class ImageDatasetLoader:
         )
 
     def _cache(self) -> Path:
-        return Path(self.cache_directory or default_cache_directory())
+        if self.cache_directory is None:
+            return default_cache_directory()
+        return Path(self.cache_directory).expanduser()
 
     def _split(self, catalog: Catalog) -> Split:
         if self.split_manifest is not None:
-            return apply_manifest(catalog, read_manifest(Path(self.split_manifest)))
+            return apply_manifest(
+                catalog, read_manifest(Path(self.split_manifest).expanduser())
+            )
         return split_catalog(
             catalog,
             validation_split=self.validation_split,
             test_split=self.test_split,
             seed=self.seed,
+            keep_near_duplicates_together=self.keep_near_duplicates_together,
         )
 
     def _datasets(
         self, store: ImageStore, catalog: Catalog, split: Split
     ) -> ImageDatasets:
         order = EpochOrder(len(split.train), self.seed)
+        read_errors: list[Exception] = []
 
         def pipeline(
             records: Sequence[PhotoRecord], positions: Callable[[], np.ndarray]
         ) -> Any:
             labels = _labels(records, split.class_names)
-            return _pipeline(store.reader(records), labels, positions, self.batch_size)
+            reader = store.reader(records)
+            return _pipeline(reader, labels, positions, self.batch_size, read_errors)
 
         def in_order(records: Sequence[PhotoRecord]) -> Any:
             count = len(records)
@@ -271,6 +285,7 @@ class ImageDatasetLoader:
             catalog=catalog,
             epoch_order=order,
             reason_not_stored=store.reason_not_stored,
+            read_errors=read_errors,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -282,6 +297,7 @@ class ImageDatasetLoader:
             "validation_split": self.validation_split,
             "test_split": self.test_split,
             "seed": self.seed,
+            "keep_near_duplicates_together": self.keep_near_duplicates_together,
             "split_manifest": self.split_manifest,
             "cache_directory": self.cache_directory,
             "disk_budget": self.disk_budget,
@@ -300,6 +316,7 @@ def _pipeline(
     labels: np.ndarray,
     positions: Callable[[], np.ndarray],
     batch_size: int,
+    read_errors: list[Exception],
 ) -> "tf.data.Dataset":
     """Returns batches of photos and labels in the order `positions()` of a pass."""
     import tensorflow as tf
@@ -308,7 +325,11 @@ def _pipeline(
 
     def read(batch: np.ndarray) -> np.ndarray:
         photos = buffers.array(len(batch))
-        reader.read_into(photos, batch)
+        try:
+            reader.read_into(photos, batch)
+        except Exception as error:
+            read_errors.append(error)
+            raise
         return photos
 
     def fetch(batch: Any) -> tuple[Any, Any]:
@@ -337,6 +358,11 @@ def _labels(records: Sequence[PhotoRecord], class_names: Sequence[str]) -> np.nd
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = [label_of[record.class_name] for record in records]
     return np.asarray(labels, dtype=np.int32)
+
+
+def _as_source(data: str | os.PathLike[str]) -> str:
+    """Returns the source as text; a path stays one where a text would be a name."""
+    return data if isinstance(data, str) else os.path.join(os.curdir, data)  # noqa: PTH118
 
 
 def _as_text(path: str | os.PathLike[str] | None) -> str | None:

@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
 
 from keras_flowers.dataset_loader import ImageDatasets
 from keras_flowers.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +100,10 @@ class Evaluation:
             "confusion_matrix": self.confusion_matrix.tolist(),
         }
 
-    def plot_confusion_matrix(self) -> Figure:
+    def plot_confusion_matrix(self) -> "Figure":
         """Draws the confusion matrix: counts, shaded by the part of the true class."""
+        from matplotlib.figure import Figure
+
         matrix = self.confusion_matrix
         size = len(self.class_names)
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -153,7 +157,10 @@ def evaluate(
             f"The model knows the classes {list(known)}; the data also has {unknown}."
         )
     label_of = np.array([list(known).index(name) for name in datasets.class_names])
-    probabilities = model.predict(photos.map(lambda images, _: images), verbose=0)
+    try:
+        probabilities = model.predict(photos.map(lambda images, _: images), verbose=0)
+    except Exception as error:
+        raise next(iter(datasets.read_errors), error) from error
     return Evaluation(
         class_names=tuple(known),
         paths=datasets.paths(split),

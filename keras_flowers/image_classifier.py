@@ -1,15 +1,17 @@
 """The model: from raw photos to class probabilities, with the names it knows."""
 
 import dataclasses
+import numbers
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_flowers.arguments import checked_image_size
+from keras_flowers.arguments import checked_image_size, checked_integer
 from keras_flowers.augmentation import ImageAugmentation
 from keras_flowers.errors import InputError
 from keras_flowers.photo_files import load_photo
@@ -92,24 +94,29 @@ class ImageClassifier(keras.Model):
 
         # === Layers ===
         dtype = kwargs.get("dtype")
-        seeds = _seeds(seed)
         layers = [ResizeAndRescale(image_size, dtype=dtype)]
         if augmentation is True:
             layers.append(
-                ImageAugmentation(value_range=(0, 1), seed=next(seeds), dtype=dtype)
+                ImageAugmentation(
+                    value_range=(0, 1), seed=_seed(seed, "augmentation"), dtype=dtype
+                )
             )
         elif augmentation:
             layers.append(augmentation)
         layers.append(keras.layers.Flatten(dtype=dtype))
-        for units in hidden_units:
-            layers.append(_dense(units, "relu", next(seeds), dtype))
+        for index, units in enumerate(hidden_units):
+            layer_seed = _seed(seed, f"hidden layer {index}")
+            layers.append(_dense(units, "relu", layer_seed, dtype))
             if dropout:
+                layer_seed = _seed(seed, f"dropout {index}")
                 layers.append(
-                    keras.layers.Dropout(dropout, seed=next(seeds), dtype=dtype)
+                    keras.layers.Dropout(dropout, seed=layer_seed, dtype=dtype)
                 )
         # Probabilities stay float32 under mixed precision: sums of half-precision
         # probabilities are off by too much for the loss.
-        layers.append(_dense(len(class_names), "softmax", next(seeds), "float32"))
+        layers.append(
+            _dense(len(class_names), "softmax", _seed(seed, "output"), "float32")
+        )
 
         # === Functional model ===
         inputs = keras.Input((None, None, 3), name="photos")
@@ -146,18 +153,32 @@ class ImageClassifier(keras.Model):
             metrics: As for `keras.Model.compile`.
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
                 Dense models gain on every device, so on TensorFlow `"auto"` is
-                `True`; on the other backends it is left to Keras.
+                `True` unless a layer, such as an augmentation of Keras, does not
+                support it; on the other backends it is left to Keras.
             **kwargs: The other arguments of `keras.Model.compile`.
         """
-        if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
-            jit_compile = not kwargs.get("run_eagerly", False)
+        is_auto = jit_compile == "auto"
         super().compile(
             optimizer=optimizer,
             loss=loss,
             metrics=list(metrics) if isinstance(metrics, tuple) else metrics,
-            jit_compile=jit_compile,
+            jit_compile=self._xla_pays(kwargs) if is_auto else jit_compile,
             **kwargs,
         )
+        self._jit_compile_is_auto = is_auto
+
+    def _xla_pays(self, options: dict[str, Any]) -> bool | str:
+        if keras.backend.backend() != "tensorflow":
+            return "auto"
+        can = all(layer.supports_jit for layer in self.layers)
+        return can and not options.get("run_eagerly", False)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile`; `"auto"` is decided anew on loading."""
+        config: dict[str, Any] = super().get_compile_config()
+        if config and self._jit_compile_is_auto:
+            config["jit_compile"] = "auto"
+        return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as the saved one was; called by `load_model`."""
@@ -179,8 +200,12 @@ class ImageClassifier(keras.Model):
             One `Classification` per path, in the order of `paths`.
 
         Raises:
-            InputError: If a file is no readable photo; the message names it.
+            InputError: If a file is no readable photo; the message names it. Or if
+                an argument is not as described.
         """
+        if isinstance(paths, str | os.PathLike):
+            raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
+        batch_size = checked_integer("batch_size", batch_size, lowest=1)
         names = [os.fspath(path) for path in paths]
         results: list[Classification] = []
         with ThreadPoolExecutor() as pool:
@@ -239,16 +264,18 @@ def _dense(
     )
 
 
-def _seeds(seed: int | None) -> Iterator[int | None]:
-    """Yields a different seed per component, or `None` forever without a seed."""
-    component = 0
-    while True:
-        yield None if seed is None else seed + component
-        component += 1
+def _seed(seed: int | None, role: str) -> int | None:
+    """Returns a seed of its own for each role.
+
+    It depends on the role alone, so that a model without augmentation starts from the
+    same weights as one with it.
+    """
+    return None if seed is None else zlib.crc32(f"{seed} {role}".encode())
 
 
 def _checked_class_names(class_names: Any) -> tuple[str, ...]:
-    names = () if isinstance(class_names, str) else tuple(class_names)
+    is_list = isinstance(class_names, Iterable) and not isinstance(class_names, str)
+    names = tuple(class_names) if is_list else ()
     is_valid = len(names) >= 2 and len(set(names)) == len(names)
     if not is_valid or not all(isinstance(name, str) for name in names):
         raise InputError(
@@ -260,20 +287,18 @@ def _checked_class_names(class_names: Any) -> tuple[str, ...]:
 
 def _checked_hidden_units(hidden_units: Any) -> tuple[int, ...]:
     try:
-        # Plain ints: Dense refuses the integers of NumPy and of tuners.
-        units = tuple(int(width) for width in hidden_units)
-    except (TypeError, ValueError):
-        units = (0,)
-    if any(width < 1 for width in units):
+        return tuple(
+            checked_integer("hidden_units", width, lowest=1) for width in hidden_units
+        )
+    except (TypeError, ValueError) as error:
         raise InputError(
             "`hidden_units` must be a sequence of positive integers. "
             f"Received: hidden_units={hidden_units!r}"
-        )
-    return units
+        ) from error
 
 
 def _checked_dropout(dropout: Any) -> float:
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+    if not isinstance(dropout, numbers.Real) or not 0 <= dropout < 1:
         raise InputError(
             "`dropout` must be a number from 0 to below 1. "
             f"Received: dropout={dropout!r}"

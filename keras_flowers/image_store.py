@@ -193,7 +193,7 @@ class ImageStore:
         self, files: Sequence[FileEntry], progress: Progress | None
     ) -> tuple["_Index", _RowFile | None]:
         """Returns an index that covers the files, and the rows it speaks of."""
-        while True:
+        for _ in range(5):
             index = _Index.read(self.directory)
             if not index.covers(files, with_rows=self.is_stored):
                 index = self._update(files, progress)
@@ -204,6 +204,7 @@ class ImageStore:
             except FileNotFoundError:
                 # Another process replaced the rows in between; its index says where.
                 continue
+        raise InputError(f"The image store {self.directory} is damaged: remove it.")
 
     def _update(
         self, files: Sequence[FileEntry], progress: Progress | None

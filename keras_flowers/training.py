@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import numbers
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +14,13 @@ from typing import Any, Self
 import keras
 
 from keras_flowers.arguments import checked_integer
-from keras_flowers.callbacks import HistoryLogger, plot_history
-from keras_flowers.callbacks.history_logger import History, write_history
-from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets, Progress
+from keras_flowers.callbacks import HistoryLogger
+from keras_flowers.callbacks.history_logger import History
+from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
-from keras_flowers.files import temporary_sibling, write_text_atomically
 from keras_flowers.image_classifier import ImageClassifier
-from keras_flowers.splits import write_manifest
+from keras_flowers.run_directory import RunDirectory
+from keras_flowers.sources import Progress
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
@@ -33,7 +35,10 @@ class TrainingConfig:
     Attributes:
         loader: Where the photos come from.
         build_model: Called with the loaded data sets; returns the model to train.
-            A model that is not compiled is compiled with its defaults.
+            An `ImageClassifier` that is not compiled is compiled with its defaults.
+            To repeat a run its model is built anew from its configuration, so its
+            initial weights must follow from that, as those of an `ImageClassifier`
+            with a seed do.
         epochs: Positive integer, how often the training photos are seen.
         early_stopping: Epochs without a lower validation loss after which training
             stops and the best weights come back; `None` to run all epochs.
@@ -49,22 +54,25 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Checks what no other part checks."""
-        checked_integer("epochs", self.epochs, lowest=1)
+        _store_integer(self, "epochs")
         if self.early_stopping is not None:
-            checked_integer("early_stopping", self.early_stopping, lowest=1)
-        named = isinstance(self.class_weights, Mapping)
-        if not named and self.class_weights not in (None, "balanced"):
+            _store_integer(self, "early_stopping")
+        weights = self.class_weights
+        if isinstance(weights, Mapping):
+            _store(self, "class_weights", _checked_weights(weights))
+        elif weights not in (None, "balanced"):
             raise InputError(
                 "`class_weights` must be None, 'balanced' or a dictionary from class "
-                f"name to weight. Received: class_weights={self.class_weights!r}"
+                f"name to weight. Received: class_weights={weights!r}"
             )
 
     def to_json(self, model: keras.Model) -> dict[str, Any]:
         """Returns what repeats the run, given the model that `build_model` built."""
         loader = keras.saving.serialize_keras_object(self.loader)
-        if Path(self.loader.data).exists():
+        data = Path(self.loader.data)
+        if data.is_dir() or (data.suffix and data.is_file()):
             # Else the run could be repeated from the same folder only.
-            loader["config"]["data"] = str(Path(self.loader.data).absolute())
+            loader["config"]["data"] = str(data.absolute())
         return {
             "format": _CONFIG_FORMAT,
             "loader": loader,
@@ -94,9 +102,12 @@ class TrainingConfig:
             manifest = path.with_name("split.json")
             if manifest.exists():
                 loader_config["config"]["split_manifest"] = str(manifest)
+            loader = keras.saving.deserialize_keras_object(loader_config)
+            if not isinstance(loader, ImageDatasetLoader):
+                raise TypeError("its loader is none")
             return cls(
-                loader=keras.saving.deserialize_keras_object(loader_config),
-                build_model=_SerializedModel(content["model"]),
+                loader=loader,
+                build_model=_SerializedModel(path, content["model"]),
                 epochs=content["epochs"],
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
@@ -113,10 +124,18 @@ class TrainingConfig:
 class _SerializedModel:
     """Builds the model of an earlier run, compiled as it was."""
 
+    path: Path
     config: dict[str, Any]
 
     def __call__(self, datasets: ImageDatasets) -> keras.Model:
-        model = keras.saving.deserialize_keras_object(self.config)
+        try:
+            model = keras.saving.deserialize_keras_object(self.config)
+        except Exception as error:
+            # Keras raises nearly anything for a class it does not know, or does not
+            # trust.
+            raise InputError(
+                f"The model of {self.path} cannot be built: {_first_line(error)}"
+            ) from error
         names = getattr(model, "class_names", datasets.class_names)
         if tuple(names) != datasets.class_names:
             raise InputError(
@@ -184,17 +203,17 @@ def train(
         InputError: If the data, an argument or the run directory cannot be used.
     """
     config = _as_config(data, build_model, options)
-    directory = None if run_directory is None else _checked_directory(run_directory)
+    directory = None if run_directory is None else RunDirectory(run_directory)
     datasets = config.loader.load(progress)
     if on_loaded is not None:
         on_loaded(datasets)
     model = _built(config.build_model, datasets)
     weights = _class_weights(config.class_weights, datasets)
-    monitors = [_FollowEpochs(datasets), *_early_stopping(config, datasets)]
-    logger = None
+    stoppers = _early_stopping(config, datasets)
     if directory is not None:
-        logger = HistoryLogger(directory, len(datasets.split.train))
-        _write_inputs(directory, config, model, datasets)
+        directory.claim(config.to_json(model), datasets)
+    path = None if directory is None else directory.path
+    logger = HistoryLogger(path, len(datasets.split.train))
     interrupted = False
     try:
         model.fit(
@@ -203,15 +222,18 @@ def train(
             epochs=config.epochs,
             class_weight=weights,
             shuffle=False,  # the pipeline shuffles
-            callbacks=[*monitors, *([logger] if logger else []), *callbacks],
+            callbacks=[_FollowEpochs(datasets), *stoppers, logger, *callbacks],
             verbose=verbose,
         )
     except KeyboardInterrupt:
         interrupted = True
-    history = dict(logger.history if logger else model.history.history)
+    except Exception as error:
+        if directory is not None and not logger.history:
+            directory.give_back()
+        raise next(iter(datasets.read_errors), error) from error
     if directory is not None:
-        _write_results(directory, model, history)
-    return TrainingRun(model, history, datasets, directory, interrupted)
+        directory.write_results(model, logger.history)
+    return TrainingRun(model, logger.history, datasets, path, interrupted)
 
 
 class _FollowEpochs(keras.callbacks.Callback):
@@ -297,47 +319,30 @@ def _class_weights(
             )
         return {i: weights[name] for i, name in enumerate(datasets.class_names)}
     counts = datasets.counts("train")
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        raise InputError(f"`class_weights` cannot balance {empty}: no training photos.")
     total = sum(counts.values())
     return {i: total / (len(counts) * n) for i, n in enumerate(counts.values())}
 
 
-def _checked_directory(run_directory: str | os.PathLike[str]) -> Path:
-    directory = Path(run_directory)
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"The run directory {directory} is a file.")
-    if directory.is_dir() and any(directory.iterdir()):
-        raise InputError(
-            f"The run directory {directory} is not empty. Name a new one: "
-            "an earlier run is never overwritten."
-        )
-    existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"The run directory {directory} cannot be written.")
-    return directory
+def _store(config: TrainingConfig, name: str, value: Any) -> None:
+    object.__setattr__(config, name, value)
 
 
-def _write_inputs(
-    directory: Path,
-    config: TrainingConfig,
-    model: keras.Model,
-    datasets: ImageDatasets,
-) -> None:
-    """Writes what is known before training, so that a dead run can be explained."""
-    content = config.to_json(model)
-    directory.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(directory / "config.json", json.dumps(content, indent=1))
-    audit = json.dumps(datasets.catalog.to_json(), indent=1)
-    write_text_atomically(directory / "audit.json", audit)
-    write_manifest(datasets.split, directory / "split.json")
+def _store_integer(config: TrainingConfig, name: str) -> None:
+    _store(config, name, checked_integer(name, getattr(config, name), lowest=1))
 
 
-def _write_results(directory: Path, model: keras.Model, history: History) -> None:
-    with temporary_sibling(directory / "model.keras") as path:
-        model.save(path)
-    write_history(history, directory)
-    if history:
-        with temporary_sibling(directory / "history.png") as path:
-            plot_history(history).savefig(path, dpi=120)
+def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    for weight in weights.values():
+        is_number = isinstance(weight, numbers.Real) and math.isfinite(weight)
+        if not is_number or weight < 0:
+            raise InputError(
+                "`class_weights` must hold numbers from 0 up. "
+                f"Received: class_weights={dict(weights)!r}"
+            )
+    return {name: float(weight) for name, weight in weights.items()}
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import draw_photos, small_loader
+from PIL import Image
 
 from keras_flowers import ImageDatasetLoader, InputError
 from keras_flowers.photo_files import load_photo
@@ -121,6 +122,28 @@ def test_a_manifest_reproduces_the_split_elsewhere(tmp_path):
         assert [p.relative_to(copy) for p in other.paths(split)] == [
             p.relative_to(tmp_path / "photos") for p in datasets.paths(split)
         ]
+
+
+def test_a_path_is_never_the_name_of_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="sample"):
+        small_loader(tmp_path).from_config(
+            small_loader(tmp_path).get_config() | {"data": Path("sample")}
+        ).load()
+
+
+def test_photos_that_are_all_alike_can_be_split_if_asked(tmp_path):
+    loader = small_loader(tmp_path)
+    for name in ("daisy", "roses"):
+        photos = sorted((Path(loader.data) / name).iterdir())
+        ramp = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (64, 1))
+        for index, photo in enumerate(photos):
+            pixels = np.stack([ramp, ramp, np.roll(ramp, index)], axis=-1)
+            Image.fromarray(pixels).save(photo)
+    with pytest.raises(InputError, match="keep_near_duplicates_together"):
+        loader.load()
+    apart = small_loader(tmp_path, keep_near_duplicates_together=False).load()
+    assert apart.counts("validation")["daisy"] == 2
 
 
 def test_progress_is_reported(tmp_path):

@@ -85,6 +85,19 @@ def test_numbers_that_json_lacks(tmp_path):
     assert float(row["down"]) == -math.inf
 
 
+def test_a_metric_with_several_values_has_an_entry_for_each(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "mse", metrics=[keras.metrics.F1Score(average=None)])
+    logger = HistoryLogger(tmp_path)
+    model.fit(np.ones((4, 2)), np.eye(3)[[0, 1, 2, 0]], callbacks=[logger], verbose=0)
+    assert {"f1_score_0", "f1_score_1", "f1_score_2"} <= set(read_history(tmp_path))
+
+
+def test_without_a_directory_the_history_is_kept_in_memory():
+    logger, history = fit(None)
+    assert logger.history["val_loss"] == history["val_loss"]
+
+
 def test_a_metric_that_comes_late_was_nan_before(tmp_path):
     logger = HistoryLogger(tmp_path)
     logger.set_model(keras.Sequential([keras.layers.Dense(1)]))

@@ -34,6 +34,7 @@ ROOMS = (
     "augmentation",
     "image_classifier",
     "callbacks",
+    "run_directory",
     "training",
     "evaluation",
 )

@@ -85,6 +85,35 @@ def test_compile_keeps_what_is_given():
     assert model.jit_compile is False
 
 
+def test_xla_is_left_off_where_a_layer_does_not_support_it():
+    model = small_classifier(augmentation=keras.layers.RandomRotation(0.1))
+    model.compile()
+    assert model.jit_compile is False
+
+
+def test_where_xla_pays_is_decided_anew_on_loading():
+    model = small_classifier()
+    model.compile()
+    assert model.get_compile_config()["jit_compile"] == "auto"
+    model.compile(jit_compile=False)
+    assert model.get_compile_config()["jit_compile"] is False
+
+
+def test_augmentation_and_dropout_leave_the_initial_weights_alone():
+    models = [
+        small_classifier(augmentation=augmentation, dropout=dropout)
+        for augmentation in (True, False)
+        for dropout in (0.0, 0.5)
+    ]
+    for model in models[1:]:
+        for a, b in zip(
+            model.trainable_weights, models[0].trainable_weights, strict=True
+        ):
+            np.testing.assert_array_equal(
+                ops.convert_to_numpy(a), ops.convert_to_numpy(b)
+            )
+
+
 def test_training_lowers_the_loss():
     model = small_classifier(augmentation=False)
     model.compile(keras.optimizers.Adam(0.01))
@@ -186,6 +215,13 @@ def test_classify_agrees_with_a_call_on_the_decoded_photo(tmp_path):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_classify_takes_a_list():
+    with pytest.raises(InputError, match="`paths`.*photo.jpg"):
+        small_classifier().classify("photo.jpg")
+    with pytest.raises(InputError, match="`batch_size`"):
+        small_classifier().classify([], batch_size=0)
+
+
 def test_classify_names_the_file_that_is_no_photo(tmp_path):
     (tmp_path / "note.jpg").write_text("not a photo")
     with pytest.raises(InputError, match="note.jpg"):
@@ -202,6 +238,8 @@ def test_classify_names_the_file_that_is_no_photo(tmp_path):
         ({"image_size": (0, 8)}, "image_size"),
         ({"hidden_units": (0,)}, "hidden_units"),
         ({"hidden_units": 5}, "hidden_units"),
+        ({"hidden_units": "128"}, "hidden_units"),
+        ({"class_names": None}, "class_names"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": "half"}, "dropout"),
     ],

@@ -53,7 +53,7 @@ def test_component_checks(tmp_path):
     component_checks.takes_one_photo_or_a_batch(layer, photos())
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5,), 5, "ab", (2, -1), None])
+@pytest.mark.parametrize("size", [(0, 5), (5,), 5, "ab", "12", (2, -1), (2.5, 2), None])
 def test_wrong_sizes_are_named(size):
     with pytest.raises(InputError, match="`image_size`.*Received"):
         ResizeAndRescale(size)

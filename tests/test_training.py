@@ -87,7 +87,8 @@ def test_the_default_model_is_that_of_the_package(tmp_path):
 def test_two_runs_are_equal_to_the_bit(tmp_path):
     first, second = (run(tmp_path, directory=None) for _ in range(2))
     assert_same_weights(first.model, second.model)
-    assert first.history == second.history
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert first.history[name] == second.history[name]
 
 
 def test_a_run_is_repeated_from_its_config(tmp_path):
@@ -241,6 +242,76 @@ def test_any_compiled_keras_model_can_be_trained(tmp_path):
 def test_wrong_options_are_named(options, named):
     with pytest.raises(InputError, match=f"`{named}`.*Received: {named}="):
         train("sample", **options)
+
+
+def test_a_history_has_the_same_columns_without_a_directory(tmp_path):
+    kept, written = run(tmp_path, directory=None), run(tmp_path)
+    assert set(kept.history) == set(written.history)
+    assert kept.history["epoch"] == [1, 2]
+
+
+def test_integers_of_numpy_are_accepted(tmp_path):
+    run(tmp_path, epochs=np.int64(1), early_stopping=np.int32(2))
+    weights = {name: np.float32(1) for name in ("daisy", "roses", "tulips")}
+    run(tmp_path, directory="again", epochs=1, class_weights=weights)
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["class_weights"] == {"daisy": 1.0, "roses": 1.0, "tulips": 1.0}
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan"), "heavy"])
+def test_class_weights_are_numbers(weight):
+    with pytest.raises(InputError, match="`class_weights`"):
+        train("sample", class_weights={"daisy": weight})
+
+
+def test_of_two_runs_that_take_a_directory_at_once_one_stops(tmp_path):
+    def another_run_comes_first(datasets):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.json").write_text("theirs")
+        return small_model(datasets)
+
+    with pytest.raises(InputError, match="not empty"):
+        run(tmp_path, build_model=another_run_comes_first)
+    assert (tmp_path / "run" / "config.json").read_text() == "theirs"
+    assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+class FailAtOnce(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise RuntimeError("a defect")
+
+
+def test_a_run_that_fails_at_once_gives_its_directory_back(tmp_path):
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(tmp_path, callbacks=[FailAtOnce()])
+    assert not (tmp_path / "run").exists()
+    run(tmp_path)
+
+
+def test_a_photo_that_vanishes_while_training_is_named(tmp_path):
+    loader = small_loader(tmp_path, disk_budget=0)
+
+    def remove(datasets):
+        datasets.paths("train")[0].unlink()
+
+    with pytest.raises(InputError, match=r"photos.*\.png.*cannot be read"):
+        run(tmp_path, loader=loader, on_loaded=remove)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_with_an_unknown_model_is_named(tmp_path):
+    run(tmp_path)
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    config["model"]["registered_name"] = "elsewhere>Model"
+    config["model"]["module"] = "elsewhere"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"model of .*config\.json cannot be built"):
+        train(TrainingConfig.read(path), verbose=0)
+    config["loader"] = config["model"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json is no configuration"):
+        TrainingConfig.read(path)
 
 
 def test_early_stopping_needs_validation(tmp_path):
