@@ -6,7 +6,7 @@ import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.options import Command, given, json_option, source_options
-from keras_flowers_cli.output import Output, ProgressBars, table
+from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
 
 @click.command(cls=Command)
@@ -30,7 +30,7 @@ def audit(data: str, as_json: bool, **source: Any) -> None:
             root, progress=lambda done, total: progress("inspect", done, total)
         )
     output.say(f"{len(catalog.photos)} photos in {root}")
-    classes = table("class", "photos")
+    classes = TextTable("class", "photos")
     for name, count in catalog.counts.items():
         classes.add_row(name, str(count))
     output.show(classes)

@@ -1,6 +1,7 @@
 """What the computation runs on, and what is missing for a GPU."""
 
 import ctypes
+import importlib
 import importlib.util
 import os
 import shutil
@@ -11,10 +12,15 @@ import keras
 
 def gpus() -> list[str]:
     """Returns the names of the GPUs that Keras's backend uses."""
+    if keras.backend.backend() == "torch":
+        torch = importlib.import_module("torch")
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     try:
         return list(keras.distribution.list_devices("gpu"))
     except (RuntimeError, ValueError):
         return []  # JAX raises where it has no such platform.
+    except AttributeError:
+        return []  # This backend knows no devices.
 
 
 def description() -> str:
@@ -27,13 +33,26 @@ def description() -> str:
 
 
 def missing_for_gpu() -> str | None:
-    """Returns what keeps TensorFlow from using a GPU, or `None` if it uses one."""
+    """Returns what keeps Keras's backend from using a GPU, or `None` if it uses one."""
     if gpus():
         return None
     if not _has_nvidia_device():
         return "no NVIDIA GPU is visible on this machine"
     if not _loads("libcuda.so.1"):
         return "the NVIDIA driver (libcuda.so.1) is not installed"
+    return _missing_for_backend(keras.backend.backend())
+
+
+def _missing_for_backend(backend: str) -> str:
+    if backend == "jax":
+        return (
+            "JAX does not see the GPU; it needs its CUDA plugin: "
+            'pip install "jax[cuda12]"'
+        )
+    if backend == "torch":
+        return "PyTorch does not see the GPU; it needs a build of PyTorch with CUDA"
+    if backend != "tensorflow":
+        return f"the {backend} backend of Keras uses no NVIDIA GPU"
     for library in ("libcudart.so.12", "libcudnn.so.9", "libcublas.so.12"):
         if not _loads(library) and not _in_site_packages(library):
             return f"{library} is missing; install keras-flowers[gpu]"

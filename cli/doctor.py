@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.errors import first_line
 from keras_flowers_cli.options import Command, json_option
-from keras_flowers_cli.output import Output, table
+from keras_flowers_cli.output import Output, TextTable
 
 
 @click.command(cls=Command)
@@ -20,7 +21,7 @@ def doctor(as_json: bool) -> None:
     output = Output(as_json)
     with output.stdout_for_people():
         facts = {**versions(), **_machine(), **_cache()}
-    rows = table("what", "found")
+    rows = TextTable("what", "found")
     for name, value in facts.items():
         rows.add_row(name.replace("_", " "), str(value))
     output.show(rows)
@@ -51,7 +52,7 @@ def _xla() -> str:
         double = tf.function(lambda value: value * 2, jit_compile=True)
         works = float(double(tf.constant(2.0))) == 4.0
     except tf.errors.OpError as error:
-        return f"does not work: {error.message.splitlines()[0]}"
+        return f"does not work: {first_line(error)}"
     return "works" if works else "gives a wrong result"
 
 

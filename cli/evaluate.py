@@ -1,6 +1,5 @@
 """`keras-flowers evaluate`: how good a saved model is on labelled photos."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +7,16 @@ import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
+    BATCH_SIZE,
     EXISTING_FILE,
     Command,
+    UserPath,
+    check_writable,
     given,
     json_option,
     loader_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, table
+from keras_flowers_cli.output import Output, ProgressBars, TextTable, json_text
 
 if TYPE_CHECKING:
     from keras_flowers.evaluation import Evaluation
@@ -33,10 +35,10 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "validation", "test"]),
     help="Which split of the manifest.  [default: test, or validation without one]",
 )
-@click.option("--batch-size", type=click.IntRange(1), help="[default: 32]")
+@click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
     "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False, path_type=Path),
     help="Folder for evaluation.json and confusion_matrix.png.  "
     "[default: evaluation beside MODEL]",
 )
@@ -58,6 +60,8 @@ def evaluate(
     """
     if split is not None and split_manifest is None:
         raise click.UsageError("--split needs --split-manifest.")
+    folder = output_dir or model_file.parent / "evaluation"
+    check_writable(folder, "--output-dir")
     runtime.start_keras()
     from keras_flowers.dataset_loader import ImageDatasetLoader
     from keras_flowers.evaluation import evaluate as evaluate_model
@@ -73,15 +77,21 @@ def evaluate(
             **given(loading),
         ).load(progress)
     if split_manifest is None:
-        split = "train"
+        split = "train"  # that of a loader without other splits: all photos
     elif split is None:
         split = "validation" if datasets.test is None else "test"
     evaluation = evaluate_model(model, datasets, split)
     _show(output, evaluation)
-    folder = output_dir or model_file.parent / "evaluation"
-    _write(folder, evaluation)
+    report = {
+        "model": str(model_file),
+        "data": data,
+        "split_manifest": None if split_manifest is None else str(split_manifest),
+        "split": None if split_manifest is None else split,
+        **evaluation.to_json(),
+    }
+    _write(folder, evaluation, report)
     output.say(f"written to {folder}")
-    output.result(evaluation.to_json())
+    output.result(report)
 
 
 def _show(output: Output, evaluation: "Evaluation") -> None:
@@ -89,12 +99,12 @@ def _show(output: Output, evaluation: "Evaluation") -> None:
         f"{len(evaluation.labels)} photos: accuracy {evaluation.accuracy:.4f}, "
         f"loss {evaluation.loss:.4f}"
     )
-    scores = table("class", "precision", "recall", "F1", "photos")
+    scores = TextTable("class", "precision", "recall", "F1", "photos")
     for name, row in evaluation.per_class.items():
         numbers = (f"{value:.3f}" for value in (row.precision, row.recall, row.f1))
         scores.add_row(name, *numbers, str(row.count))
     output.show(scores)
-    matrix = table(
+    matrix = TextTable(
         "true \\ predicted", *evaluation.class_names, title="confusion matrix"
     )
     for name, counts in zip(
@@ -104,11 +114,10 @@ def _show(output: Output, evaluation: "Evaluation") -> None:
     output.show(matrix)
 
 
-def _write(folder: Path, evaluation: "Evaluation") -> None:
+def _write(folder: Path, evaluation: "Evaluation", report: dict[str, Any]) -> None:
     from keras_flowers.files import temporary_sibling, write_text_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(evaluation.to_json(), indent=1)
-    write_text_atomically(folder / "evaluation.json", text)
+    write_text_atomically(folder / "evaluation.json", json_text(report))
     with temporary_sibling(folder / "confusion_matrix.png") as path:
         evaluation.plot_confusion_matrix().savefig(path, dpi=120)

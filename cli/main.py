@@ -9,14 +9,18 @@ from importlib import metadata
 import click
 from keras_flowers_cli.audit import audit
 from keras_flowers_cli.doctor import doctor
+from keras_flowers_cli.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DEFECT,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    explained,
+    first_line,
+)
 from keras_flowers_cli.evaluate import evaluate
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.train import train
-
-EXIT_ERROR = 1
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 
 
 @click.group(
@@ -56,53 +60,46 @@ def run(arguments: Sequence[str]) -> int:
         result = commands.main(
             arguments, prog_name="keras-flowers", standalone_mode=False
         )
-        return result if isinstance(result, int) else 0
-    except BrokenPipeError:
-        # The reader of a pipe such as `| head` went away; keep Python from
-        # complaining again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (KeyboardInterrupt, click.Abort):
-        _say("interrupted")
-        return EXIT_INTERRUPTED
+        return result if isinstance(result, int) else EXIT_DONE
+    except (BrokenPipeError, SystemExit):
+        # The reader of a pipe such as `| head` went away. Click and Rich make a
+        # SystemExit of it, and nothing else here raises one.
+        _drop_output()
+        return EXIT_DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_BAD_INPUT
+    except (KeyboardInterrupt, click.Abort) as error:
+        # Click makes an Abort of Ctrl-C and of the end of a file alike.
+        if isinstance(error.__cause__, EOFError):
+            return _reported(error.__cause__, debug)
+        _say("interrupted")
+        return EXIT_INTERRUPTED
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        message = _explained(error)
-        if message is not None:
-            _say(f"error: {message}")
-            return EXIT_BAD_INPUT
-        hint = "" if debug else " (--debug shows where)"
-        _say(f"unexpected {type(error).__name__}: {_first_line(error)}{hint}")
-        return EXIT_ERROR
+        return _reported(error, debug)
 
 
-def _explained(error: Exception) -> str | None:
-    """Returns what to tell the user, or `None` for a defect of the program."""
-    if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else "keras-flowers"
-        return f"{error.format_message()}\nSee '{command} --help'."
-    if isinstance(error, click.ClickException):
-        return error.format_message()
-    if isinstance(error, OSError):
-        place = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{place}"
-    if isinstance(error, MemoryError):
-        return "out of memory; a smaller --image-size or --batch-size needs less"
-    # By name: the modules that define these import Keras and TensorFlow.
-    if any(cls.__name__ == "InputError" for cls in type(error).__mro__):
-        return str(error)
-    if type(error).__name__ == "ResourceExhaustedError":
-        return "out of memory; a smaller --image-size or --batch-size needs less"
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
+def _reported(error: BaseException, debug: bool) -> int:
+    """Says what went wrong; returns the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    message = explained(error)
+    if message is not None:
+        _say(f"error: {message}")
+        return EXIT_BAD_INPUT
+    hint = "" if debug else " (--debug shows where)"
+    _say(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
+    return EXIT_DEFECT
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    # A path in it may hold bytes that are no text.
+    click.echo(message.encode("utf-8", "backslashreplace").decode(), err=True)
+
+
+def _drop_output() -> None:
+    """Keeps Python from complaining of a broken pipe when it flushes at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -4,6 +4,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_flowers_cli.errors import first_line
+
 if TYPE_CHECKING:
     from keras_flowers.image_classifier import ImageClassifier
 
@@ -13,25 +15,26 @@ def load_classifier(path: Path) -> "ImageClassifier":
     import keras
 
     from keras_flowers.errors import InputError
+    from keras_flowers.files import printable_path
     from keras_flowers.image_classifier import ImageClassifier
 
+    shown = printable_path(path)
     if path.suffix in (".h5", ".hdf5"):
         raise InputError(
-            f"{path} is an HDF5 file, which may hold code and does not keep the "
+            f"{shown} is an HDF5 file, which may hold code and does not keep the "
             "preprocessing. Save the model as a .keras file."
         )
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is no model file; a .keras file is needed.")
+        raise InputError(f"{shown} is no model file; a .keras file is needed.")
     try:
         model = keras.models.load_model(path)
-    except OSError:
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            raise  # such as a file that may not be read
         # Keras raises nearly anything for a file that is not what it should be.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} cannot be loaded: {reason}") from error
+        raise InputError(f"{shown} cannot be loaded: {first_line(error)}") from error
     if not isinstance(model, ImageClassifier):
         raise InputError(
-            f"{path} holds a {type(model).__name__}; an ImageClassifier is needed."
+            f"{shown} holds a {type(model).__name__}; an ImageClassifier is needed."
         )
     return model

@@ -1,6 +1,8 @@
 """Options and argument types that several commands share."""
 
 import math
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +12,14 @@ import click
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 MAX_SIDE = 4096
-_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
+MAX_WIDTH = 1_000_000
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{infix}b": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for infix, base in (("", 1000), ("i", 1024))
+}
+_SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?) *({'|'.join(_UNITS)})")
+_MAX_BYTES = 2.0**62
 
 
 class ImageSize(click.ParamType):  # type: ignore[type-arg]
@@ -27,10 +36,9 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
         sides = value.lower().split("x")
         if len(sides) > 2 or not all(side.isdecimal() for side in sides):
             self.fail(f"{value!r} is neither a number nor HEIGHTxWIDTH.", param, ctx)
-        height, width = int(sides[0]), int(sides[-1])
-        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        if not all(_is_within(side, MAX_SIDE) for side in sides):
             self.fail(f"{value!r} is not within 1 to {MAX_SIDE} pixels.", param, ctx)
-        return height, width
+        return int(sides[0]), int(sides[-1])
 
 
 class HiddenUnits(click.ParamType):  # type: ignore[type-arg]
@@ -47,15 +55,18 @@ class HiddenUnits(click.ParamType):  # type: ignore[type-arg]
         if value == "none":
             return ()
         widths = [width.strip() for width in value.split(",")]
-        if not all(width.isdecimal() and int(width) > 0 for width in widths):
+        if not all(_is_within(width, MAX_WIDTH) for width in widths):
             self.fail(
-                f"{value!r} is no list of positive numbers such as 256,128.", param, ctx
+                f"{value!r} is no list of numbers from 1 to {MAX_WIDTH} such as "
+                "256,128.",
+                param,
+                ctx,
             )
         return tuple(map(int, widths))
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg]
-    """`500MB`, `20GB` or a plain number, as bytes."""
+    """`500MB`, `20GiB` or a plain number, as bytes."""
 
     name = "bytes"
 
@@ -65,15 +76,11 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
         """Returns the number of bytes."""
         if isinstance(value, int):
             return value
-        number = value.rstrip("kKmMgGtTbB")
-        unit = _UNITS.get(value[len(number) :].strip().lower())
-        try:
-            count = float(number)
-        except ValueError:
-            count = -1.0
-        if unit is None or not 0 <= count < 10**9:
-            self.fail(f"{value!r} is no size such as 500MB or 20GB.", param, ctx)
-        return int(count * unit)
+        match = _SIZE.fullmatch(value.strip().lower())
+        count = float(match[1]) * _UNITS[match[2]] if match else math.inf
+        if count > _MAX_BYTES:
+            self.fail(f"{value!r} is no size such as 500MB or 20GiB.", param, ctx)
+        return int(count)
 
 
 class Number(click.FloatRange):
@@ -89,8 +96,21 @@ class Number(click.FloatRange):
         return number
 
 
+class UserPath(click.Path):
+    """A path in which `~` is the home folder, as after `--option=` for a shell."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Returns the path as `click.Path` does."""
+        # Unlike the method of pathlib it leaves the name of an unknown user alone.
+        path = os.path.expanduser(value)  # noqa: PTH111
+        return super().convert(path, param, ctx)
+
+
 FRACTION = Number(0, 1, max_open=True)
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FILE = UserPath(exists=True, dir_okay=False, path_type=Path)
+BATCH_SIZE = click.IntRange(1, 2**31 - 1)
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
@@ -100,7 +120,7 @@ json_option = click.option(
 cache_option = click.option(
     "--cache-dir",
     "cache_directory",
-    type=click.Path(file_okay=False),
+    type=UserPath(file_okay=False),
     help="Folder for downloads, archives and decoded photos.",
 )
 _LIMITS = (
@@ -111,7 +131,7 @@ _LIMITS = (
     ),
     click.option(
         "--max-extracted-files",
-        type=click.IntRange(1),
+        type=click.IntRange(1, 2**31 - 1),
         help="How many files an archive may hold. [default: 200000]",
     ),
 )
@@ -139,9 +159,22 @@ def _all(function: _Function, *options: Callable[[_Function], _Function]) -> _Fu
     return function
 
 
+def check_writable(folder: Path, option: str) -> None:
+    """Refuses a folder in which nothing can be written, before the work for it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Returns the options that were given, so that defaults stand in one place."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _is_within(text: str, highest: int) -> bool:
+    # The length first: Python refuses to read thousands of digits.
+    is_short = text.isdecimal() and len(text) <= len(str(highest))
+    return is_short and 1 <= int(text) <= highest
 
 
 class Command(click.Command):

@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _STAGES = {
     "download": "downloading",
@@ -37,20 +39,25 @@ class Output:
 
     def __init__(self, as_json: bool = False) -> None:
         self._as_json = as_json
-        self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=as_json, highlight=False, soft_wrap=True)
 
     def say(self, text: str = "") -> None:
         """Prints a line for people."""
-        self.console.print(text, markup=False)
+        self._console.print(_plain(text))
 
-    def show(self, table: Table) -> None:
+    def show(self, table: "TextTable") -> None:
         """Prints a table for people."""
-        self.console.print(table)
+        self._console.print(table)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people read along, on a terminal that can redraw a line."""
+        return self._console.file.isatty()
 
     def result(self, content: Any) -> None:
         """Prints the result as JSON where that was asked for."""
         if self._as_json:
-            click.echo(json.dumps(content, indent=1, allow_nan=False))
+            click.echo(json_text(content))
 
     @contextlib.contextmanager
     def stdout_for_people(self) -> Iterator[None]:
@@ -103,10 +110,49 @@ class ProgressBars:
         self.stop()
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """Returns an empty table; all but the first column are right-aligned numbers."""
-    result = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        # Folded, not cut: two long paths must stay apart.
-        result.add_column(column, justify="right" if index else "left", overflow="fold")
-    return result
+class TextTable:
+    """A table of plain text: nothing in a cell is markup, and a path is one line.
+
+    All but the first column are right-aligned numbers.
+    """
+
+    def __init__(self, *columns: str, title: str | None = None) -> None:
+        self._table = Table(
+            title=None if title is None else _plain(title, "table.title"),
+            title_justify="left",
+        )
+        for index, column in enumerate(columns):
+            # Folded, not cut: two long paths must stay apart.
+            self._table.add_column(
+                _plain(column), justify="right" if index else "left", overflow="fold"
+            )
+
+    def add_row(self, *cells: str, style: str | None = None) -> None:
+        """Adds a row, one cell per column."""
+        self._table.add_row(*map(_plain, cells), style=style)
+
+    def __rich__(self) -> Table:
+        """Returns what Rich prints."""
+        return self._table
+
+
+def json_text(content: Any) -> str:
+    """Returns strict JSON, with NaN and infinities as in `history.json`: as strings."""
+    return json.dumps(_strict(content), indent=1, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    return value
+
+
+def _plain(text: str, style: str = "") -> Text:
+    # Here, because it imports Keras; what is shown comes from commands that have.
+    from keras_flowers.files import printable_path
+
+    return Text(printable_path(text), style)

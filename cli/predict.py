@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.errors import EXIT_BAD_INPUT, EXIT_DONE
 from keras_flowers_cli.models import load_classifier
-from keras_flowers_cli.options import EXISTING_FILE, Command, json_option
-from keras_flowers_cli.output import Output, ProgressBars, table
+from keras_flowers_cli.options import (
+    EXISTING_FILE,
+    Command,
+    UserPath,
+    check_writable,
+    json_option,
+)
+from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
 if TYPE_CHECKING:
     from keras_flowers.image_classifier import Classification, ImageClassifier
@@ -26,12 +33,16 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, path_type=Path),
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=3, show_default=True, help="Classes shown."
+    "--top",
+    type=click.IntRange(1, 1_000_000),
+    default=3,
+    show_default=True,
+    help="Classes shown.",
 )
 @click.option(
     "--csv",
     "csv_file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False, path_type=Path),
     help="Also write path, class and all probabilities to this file.",
 )
 @json_option
@@ -47,6 +58,8 @@ def predict(
     A photo that cannot be read is named on stderr and the others are classified; the
     exit code is then 2 if it was named on the command line.
     """
+    if csv_file is not None:
+        check_writable(csv_file.parent, "--csv")
     runtime.start_keras()
     import keras_flowers  # noqa: F401  registers what the file holds
 
@@ -60,19 +73,21 @@ def predict(
     if csv_file is not None:
         _write_csv(csv_file, model.class_names, results)
     output.result([_as_json(result, top) for result in results])
-    return 2 if not results or any(path in unreadable for path in photos) else 0
+    if not results or any(path in unreadable for path in photos):
+        return EXIT_BAD_INPUT
+    return EXIT_DONE
 
 
 def _photos(path: Path) -> Iterable[Path]:
     """Yields the path itself, or the photos of a folder."""
-    from keras_flowers.photo_files import PHOTO_SUFFIXES
+    from keras_flowers.photo_files import PHOTO_SUFFIXES, is_clutter
 
     if not path.is_dir():
         yield path
     for directory, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_clutter(name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in PHOTO_SUFFIXES:
+            if Path(name).suffix.lower() in PHOTO_SUFFIXES and not is_clutter(name):
                 yield Path(directory, name)
 
 
@@ -102,13 +117,13 @@ def _classified(
     return results, unreadable
 
 
-def _show(output: Output, results: Iterable["Classification"], top: int) -> None:
-    rows = table("photo", "class", "probability", "next")
+def _show(output: Output, results: Sequence["Classification"], top: int) -> None:
+    rows = TextTable("photo", "class", "probability", "next")
     for result in results:
         best, *others = _top(result, top)
         following = ", ".join(f"{name} {value:.3f}" for name, value in others)
         rows.add_row(result.path, best[0], f"{best[1]:.3f}", following)
-    if rows.row_count:
+    if results:
         output.show(rows)
 
 
@@ -130,7 +145,13 @@ def _write_csv(
 ) -> None:
     from keras_flowers.files import temporary_sibling
 
-    with temporary_sibling(path) as temporary, temporary.open("w", newline="") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        temporary_sibling(path) as temporary,
+        temporary.open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["path", "class", *class_names])
         for result in results:

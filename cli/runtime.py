@@ -1,10 +1,16 @@
 """Starts Keras as every command needs it: fast and quiet."""
 
 import contextlib
+import faulthandler
+import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+
+import click
+
+_BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
 
 
 def start_keras() -> None:
@@ -14,6 +20,7 @@ def start_keras() -> None:
     is dropped unless `TF_CPP_MIN_LOG_LEVEL` is set: that variable alone does not
     silence the lines it writes while it starts.
     """
+    _check_backend()
     # Without it the CPU allocator returns every large buffer to the kernel after
     # each step: half of the time of a step of a wide dense layer.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
@@ -23,6 +30,21 @@ def start_keras() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     with _stderr_on_failure_only():
         _load()
+
+
+def _check_backend() -> None:
+    backend = os.environ.get("KERAS_BACKEND", "")
+    if not backend:
+        return
+    if backend not in _BACKENDS:
+        raise click.ClickException(
+            f"KERAS_BACKEND must be one of {', '.join(_BACKENDS)}. Received: {backend}"
+        )
+    if importlib.util.find_spec(backend) is None:
+        raise click.ClickException(
+            f"KERAS_BACKEND={backend} needs the package {backend}, "
+            "which is not installed"
+        )
 
 
 def _load() -> None:
@@ -39,6 +61,10 @@ def _stderr_on_failure_only() -> Iterator[None]:
     """Holds back what the process writes to stderr, C++ code included."""
     sys.stderr.flush()
     stderr = os.dup(2)
+    # Where native code aborts, nothing below runs; then this says where it was.
+    reports_crash = not faulthandler.is_enabled()
+    if reports_crash:
+        faulthandler.enable(stderr)
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
@@ -48,5 +74,7 @@ def _stderr_on_failure_only() -> Iterator[None]:
             os.write(stderr, held_back.read())
             raise
         finally:
+            if reports_crash:
+                faulthandler.disable()
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -2,19 +2,21 @@
 
 import click
 from keras_flowers_cli import runtime
-from keras_flowers_cli.options import Command
+from keras_flowers_cli.options import Command, UserPath
 from keras_flowers_cli.output import Output, ProgressBars
 
 
 @click.command(cls=Command)
-@click.argument("directory", type=click.Path(file_okay=False))
+@click.argument("directory", type=UserPath(file_okay=False))
 @click.option(
     "--photos-per-class",
     type=click.IntRange(1, 100_000),
     default=80,
     show_default=True,
 )
-@click.option("--seed", type=click.IntRange(0), default=42, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=42, show_default=True
+)
 def sample(directory: str, photos_per_class: int, seed: int) -> None:
     """Draw the sample photos into DIRECTORY, one folder per class."""
     runtime.start_keras()

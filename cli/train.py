@@ -2,24 +2,28 @@
 
 import dataclasses
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.errors import EXIT_DONE, EXIT_INTERRUPTED
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.options import (
+    BATCH_SIZE,
     EXISTING_FILE,
     FRACTION,
     Command,
     HiddenUnits,
     ImageSize,
     Number,
+    UserPath,
     given,
     json_option,
     loader_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, table
+from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +32,13 @@ if TYPE_CHECKING:
     from keras_flowers.training import TrainingConfig, TrainingRun
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
-EXIT_INTERRUPTED = 130
+# Where things are kept is no part of what a run computes.
+BESIDE_CONFIG = (
+    "cache_directory",
+    "disk_budget",
+    "max_extracted_size",
+    "max_extracted_files",
+)
 SPLITS = ("train", "validation", "test")
 
 
@@ -74,10 +84,10 @@ class ModelOptions:
     "config_file",
     type=EXISTING_FILE,
     help="Repeat the run of this config.json; takes the place of DATA and of all "
-    "options but --run-dir and --json.",
+    "options but --run-dir, --json, --cache-dir and the limits.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="[default: 15]")
-@click.option("--batch-size", type=click.IntRange(1), help="[default: 32]")
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="[default: 15]")
+@click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
     "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
 )
@@ -102,7 +112,7 @@ class ModelOptions:
 @click.option(
     "--split-manifest",
     type=EXISTING_FILE,
-    help="A split.json that decides the split instead.",
+    help="A split.json that decides the split instead of the two fractions.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 42]")
 @click.option(
@@ -110,7 +120,7 @@ class ModelOptions:
 )
 @click.option(
     "--early-stopping",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     metavar="N",
     help="Stop after N epochs without a lower validation loss; keep the best weights.",
 )
@@ -122,12 +132,15 @@ class ModelOptions:
 @click.option("--mixed-precision", is_flag=True, help="Compute in 16 bits: for GPUs.")
 @click.option(
     "--run-dir",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     help="New folder for the results.  [default: runs/NAME-TIME]",
 )
 @loader_options
 @json_option
+@click.pass_context
 def train(
+    context: click.Context,
+    /,
     data: str | None,
     config_file: Path | None,
     run_dir: Path | None,
@@ -140,8 +153,9 @@ def train(
     }
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
-    if config_file is not None and chosen:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
+    replaced = chosen.keys() - set(BESIDE_CONFIG)
+    if config_file is not None and replaced:
+        names = _option_names(context.command, replaced)
         raise click.UsageError(f"--config takes the place of {names}.")
     _check_splits(chosen)
     runtime.start_keras()
@@ -149,7 +163,10 @@ def train(
     from keras_flowers.training import train as train_model
 
     output = Output(as_json)
-    config = TrainingConfig.read(config_file) if config_file else _config(data, chosen)
+    if config_file is None:
+        config = _config(data, chosen)
+    else:
+        config = _with_loader_options(TrainingConfig.read(config_file), chosen)
     run_dir = run_dir or _new_run_directory(config.loader.data)
     started = time.monotonic()
     with output.stdout_for_people(), ProgressBars() as progress:
@@ -161,17 +178,31 @@ def train(
         run = train_model(
             config,
             run_directory=run_dir,
-            verbose=1,
+            # Keras's progress bar redraws its line; elsewhere one line per epoch.
+            verbose=1 if output.is_terminal else 2,
             progress=progress,
             on_loaded=describe,
         )
     seconds = time.monotonic() - started
     _show(output, run, run_dir, seconds)
-    output.result(_as_json(run, seconds))
-    return EXIT_INTERRUPTED if run.interrupted else 0
+    output.result(_as_json(run, run_dir, seconds))
+    return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
+
+
+def _option_names(command: click.Command, parameters: Collection[str]) -> str:
+    return ", ".join(
+        option.opts[0] for option in command.params if option.name in parameters
+    )
 
 
 def _check_splits(options: dict[str, Any]) -> None:
+    if "split_manifest" in options:
+        if "validation_split" in options or "test_split" in options:
+            raise click.UsageError(
+                "--split-manifest takes the place of --validation-split and "
+                "--test-split."
+            )
+        return
     validation = options.get("validation_split", 0.2)
     test = options.get("test_split", 0.0)
     if validation + test >= 1:
@@ -205,6 +236,14 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
     return TrainingConfig(loader, build, **fit)
 
 
+def _with_loader_options(
+    config: "TrainingConfig", options: dict[str, Any]
+) -> "TrainingConfig":
+    loader = config.loader
+    changed = type(loader).from_config({**loader.get_config(), **options})
+    return dataclasses.replace(config, loader=changed)
+
+
 def _new_run_directory(data: str) -> Path:
     name = Path(data.rstrip("/")).name.split(".")[0] or "run"
     moment = time.strftime("%Y%m%d-%H%M%S")
@@ -214,7 +253,7 @@ def _new_run_directory(data: str) -> Path:
 def _describe(output: Output, datasets: "ImageDatasets") -> None:
     """Prints the data and the device."""
     splits = [split for split in SPLITS if datasets.paths(split)]
-    rows = table("class", *splits)
+    rows = TextTable("class", *splits)
     counts = {split: datasets.counts(split) for split in splits}
     for name in datasets.class_names:
         rows.add_row(name, *(str(counts[split][name]) for split in splits))
@@ -222,6 +261,9 @@ def _describe(output: Output, datasets: "ImageDatasets") -> None:
     output.say(str(datasets.catalog.root))
     output.show(rows)
     show_findings(output, datasets.catalog.findings)
+    left_aside = len(datasets.split.not_in_manifest)
+    if left_aside:
+        output.say(f"{left_aside} photos of the folder are not in the split manifest")
     if datasets.reason_not_stored:
         output.say(datasets.reason_not_stored)
     _describe_device(output)
@@ -245,7 +287,7 @@ def _show(output: Output, run: "TrainingRun", directory: Path, seconds: float) -
     shown = ("loss", "accuracy", "val_loss", "val_accuracy")
     columns = [name for name in shown if name in run.history]
     if columns:
-        rows = table("epoch", *columns, "seconds")
+        rows = TextTable("epoch", *columns, "seconds")
         for index, epoch in enumerate(run.history["epoch"]):
             values = (f"{run.history[name][index]:.4f}" for name in columns)
             rows.add_row(
@@ -263,11 +305,11 @@ def _show(output: Output, run: "TrainingRun", directory: Path, seconds: float) -
     output.say(f"Next: keras-flowers predict {directory}/model.keras PHOTO")
 
 
-def _as_json(run: "TrainingRun", seconds: float) -> dict[str, Any]:
+def _as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, Any]:
     datasets = run.datasets
     return {
-        "run_directory": str(run.directory),
-        "model": str(run.directory / "model.keras"),
+        "run_directory": str(directory),
+        "model": str(directory / "model.keras"),
         "interrupted": run.interrupted,
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},

@@ -23,13 +23,21 @@ def checked_image_size(image_size: Any) -> tuple[int, int]:
     return height, width
 
 
-def checked_integer(name: str, value: Any, *, lowest: int) -> int:
+def checked_integer(
+    name: str, value: Any, *, lowest: int, highest: int | None = None
+) -> int:
     """Returns `value` as an int; integers of NumPy and of tuners are fine.
 
     Raises:
-        InputError: If it is no integer from `lowest` up.
+        InputError: If it is no integer from `lowest` to `highest`.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < lowest:
-        kind = "a positive integer" if lowest == 1 else f"an integer from {lowest} up"
+    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not is_integer or value < lowest or (highest is not None and value > highest):
+        if highest is not None:
+            kind = f"an integer from {lowest} to {highest}"
+        elif lowest == 1:
+            kind = "a positive integer"
+        else:
+            kind = f"an integer from {lowest} up"
         raise InputError(f"`{name}` must be {kind}. Received: {name}={value!r}")
     return int(value)

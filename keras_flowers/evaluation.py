@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_flowers.dataset_loader import ImageDatasets
 from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,8 +113,11 @@ class Evaluation:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(image, label="part of the true class", shrink=0.8)
-        axes.set_xticks(range(size), self.class_names, rotation=45, ha="right")
-        axes.set_yticks(range(size), self.class_names)
+        # Any folder name can be a class: control characters, and the dollar signs in
+        # which matplotlib sees formulas.
+        names = [printable_path(name).replace("$", r"\$") for name in self.class_names]
+        axes.set_xticks(range(size), names, rotation=45, ha="right")
+        axes.set_yticks(range(size), names)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.set_title(f"{len(self.labels)} photos, accuracy {self.accuracy:.3f}")

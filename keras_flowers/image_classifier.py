@@ -298,7 +298,8 @@ def _checked_hidden_units(hidden_units: Any) -> tuple[int, ...]:
 
 
 def _checked_dropout(dropout: Any) -> float:
-    if not isinstance(dropout, numbers.Real) or not 0 <= dropout < 1:
+    is_number = isinstance(dropout, numbers.Real)
+    if not is_number or not 0 <= float(dropout) < 1:
         raise InputError(
             "`dropout` must be a number from 0 to below 1. "
             f"Received: dropout={dropout!r}"

@@ -8,7 +8,6 @@ the shape has to be learned. Only Pillow and NumPy are used.
 """
 
 import math
-import operator
 import os
 import secrets
 import shutil
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from keras_flowers.arguments import checked_image_size, checked_integer
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 
@@ -78,11 +78,11 @@ def write_sample(
         InputError: An argument is out of its range, `directory` exists and is not an
             empty folder, or it cannot be written.
     """
-    photos_per_class = _checked_integer(
-        "photos_per_class", photos_per_class, 1, _MAX_PHOTOS_PER_CLASS
+    photos_per_class = checked_integer(
+        "photos_per_class", photos_per_class, lowest=1, highest=_MAX_PHOTOS_PER_CLASS
     )
-    image_size = _checked_image_size(image_size)
-    seed = _checked_integer("seed", seed, 0, None)
+    image_size = _checked_photo_size(image_size)
+    seed = checked_integer("seed", seed, lowest=0)
     target = Path(directory)
     try:
         with _appearing_at_once(target) as staging:
@@ -97,28 +97,10 @@ def write_sample(
     return target
 
 
-def _checked_integer(name: str, value: object, low: int, high: int | None) -> int:
-    allowed = f"between {low} and {high}" if high is not None else f"at least {low}"
-    message = f"`{name}` must be an integer, {allowed}. Received: {name}={value!r}"
-    if isinstance(value, bool):
-        raise InputError(message)
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise InputError(message) from error
-    if number < low or (high is not None and number > high):
-        raise InputError(message)
-    return number
-
-
-def _checked_image_size(value: object) -> tuple[int, int]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise InputError(
-            "`image_size` must be a pair (height, width). "
-            f"Received: image_size={value!r}"
-        )
+def _checked_photo_size(image_size: object) -> tuple[int, int]:
     height, width = (
-        _checked_integer("image_size", side, _MIN_SIDE, _MAX_SIDE) for side in value
+        checked_integer("image_size", side, lowest=_MIN_SIDE, highest=_MAX_SIDE)
+        for side in checked_image_size(image_size)
     )
     return height, width
 

@@ -336,8 +336,8 @@ def _store_integer(config: TrainingConfig, name: str) -> None:
 
 def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
     for weight in weights.values():
-        is_number = isinstance(weight, numbers.Real) and math.isfinite(weight)
-        if not is_number or weight < 0:
+        is_number = isinstance(weight, numbers.Real) and math.isfinite(float(weight))
+        if not is_number or float(weight) < 0:
             raise InputError(
                 "`class_weights` must hold numbers from 0 up. "
                 f"Received: class_weights={dict(weights)!r}"

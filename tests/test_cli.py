@@ -1,14 +1,28 @@
+import csv
 import json
+import math
+import os
+import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
 import keras
 import pytest
 from helpers import draw_photos
+from keras_flowers_cli import devices
 from keras_flowers_cli.main import run
+from keras_flowers_cli.options import ByteSize
+from keras_flowers_cli.output import json_text
 
+from keras_flowers import ImageClassifier
+
+# Names that Rich would take for markup or an emoji, one that breaks the line, and one
+# with bytes that are no text.
+ODD_NAMES = ("photo[copy].png", "x:rose:y.png", "a[b].png", "two\nlines.png")
+NO_TEXT = os.fsdecode(b"caf\xe9.png")
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
 SMALL = ["--image-size", "8", "--hidden-units", "8", "--epochs", "2"]
 RESULTS = {
@@ -39,6 +53,48 @@ def trained(tmp_path_factory):
         code = run(["train", str(photos), *SMALL, "--run-dir", str(folder / "run")])
     assert code == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory):
+    """A folder like `trained`, whose run lost its weights to NaN."""
+    folder = tmp_path_factory.mktemp("diverged")
+    photos = draw_photos(folder / "photos", COUNTS)
+    options = (
+        "--image-size 8 --hidden-units 64,64,64,64 --epochs 1 --batch-size 2 "
+        "--optimizer sgd --learning-rate 100 --json"
+    )
+    arguments = [*options.split(), "--run-dir", str(folder / "run")]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (folder / "train.json").open("w") as stdout,
+    ):
+        patch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
+        patch.setattr(sys, "stdout", stdout)
+        code = run(["train", str(photos), *arguments])
+    assert code == 0
+    return folder
+
+
+@pytest.fixture
+def odd_photos(tmp_path):
+    """Photos and broken files under odd names."""
+    photos = draw_photos(tmp_path / "photos", COUNTS)
+    for index, name in enumerate((*ODD_NAMES, NO_TEXT)):
+        shutil.move(photos / "daisy" / f"{index:03}.png", photos / "daisy" / name)
+        (photos / "roses" / f"bad {name}").write_bytes(b"\xff\xd8\xff")
+    return photos
+
+
+def printed(name):
+    return name.replace("\n", "\\n").replace("\udce9", "\\udce9")
+
+
+def strict_json(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def files(folder):
@@ -88,6 +144,27 @@ def test_train_json_is_json_alone_on_stdout(tmp_path, capsys):
     assert len(result["history"]["val_accuracy"]) == 2
     assert result["counts"]["validation"] == {"daisy": 2, "roses": 1, "tulips": 1}
     assert "Epoch 2/2" in shown.err
+
+
+def test_train_draws_no_progress_bar_where_nobody_looks(tmp_path, capsys):
+    photos = draw_photos(tmp_path / "photos", COUNTS)
+    assert run(["train", str(photos), *SMALL]) == 0
+    shown = capsys.readouterr()
+    assert not set("\b\r\x1b") & set(shown.out + shown.err)
+
+
+def test_train_draws_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
+    asked = {}
+
+    def train(config, *, verbose, **options):
+        asked["verbose"] = verbose
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_flowers.training.train", train)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    draw_photos(tmp_path / "photos", COUNTS)
+    assert run(["train", "photos"]) == 130
+    assert asked == {"verbose": 1}
 
 
 def test_every_option_of_train_arrives(tmp_path):
@@ -143,6 +220,40 @@ def test_train_repeats_a_run_from_its_config(trained, capsys):
     assert first["val_loss"] == second["val_loss"]
 
 
+def test_where_things_are_kept_may_change_beside_config(trained, tmp_path):
+    config = trained / "run" / "config.json"
+    options = (
+        "--cache-dir other --disk-budget 1MiB --max-extracted-size 2GiB "
+        "--max-extracted-files 50 --run-dir again"
+    )
+    assert run(["train", "--config", str(config), *options.split()]) == 0
+    before, after = (
+        json.loads(path.read_text())["loader"]["config"]
+        for path in (config, tmp_path / "again" / "config.json")
+    )
+    changed = {
+        "cache_directory": "other",
+        "disk_budget": 2**20,
+        "max_extracted_size": 2**31,
+        "max_extracted_files": 50,
+        "split_manifest": str(trained / "run" / "split.json"),
+    }
+    assert after == before | changed
+    assert (tmp_path / "other").is_dir()
+
+
+def test_train_says_how_many_photos_a_manifest_does_not_name(trained, capsys):
+    photos = Path("photos")
+    shutil.copytree(trained / "photos", photos)
+    draw_photos(photos, {"daisy": 10}, seed=1)
+    shutil.copytree(trained / "photos", photos, dirs_exist_ok=True)
+    manifest = ["--split-manifest", str(trained / "run" / "split.json")]
+    arguments = [*SMALL, *manifest, "--early-stopping", "1"]
+    assert run(["train", str(photos), *arguments]) == 0
+    line = "2 photos of the folder are not in the split manifest"
+    assert line in capsys.readouterr().out.splitlines()
+
+
 def test_train_beyond_the_disk_budget_says_so_in_one_line(tmp_path, capsys):
     photos = draw_photos(tmp_path / "photos", COUNTS)
     assert run(["train", str(photos), *SMALL, "--disk-budget", "0"]) == 0
@@ -172,6 +283,11 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
         ("train photos --epochs 0", ["--epochs", "0"]),
         ("train photos --epochs many", ["--epochs", "many"]),
         ("train photos --batch-size -1", ["--batch-size"]),
+        ("train photos --batch-size 99999999999", ["--batch-size", "99999999999"]),
+        ("train photos --epochs 99999999999", ["--epochs", "99999999999"]),
+        (f"train photos --image-size {'9' * 5000}", ["--image-size", "4096"]),
+        ("train photos --hidden-units 8,1000001", ["--hidden-units", "1000000"]),
+        (f"train photos --hidden-units {'9' * 5000}", ["--hidden-units"]),
         ("train photos --image-size 0", ["--image-size"]),
         ("train photos --image-size 100000", ["--image-size", "4096"]),
         ("train photos --image-size big", ["--image-size", "big"]),
@@ -184,8 +300,13 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
         ("train photos --early-stopping 2 --validation-split 0", ["--early-stopping"]),
         ("train photos --class-weights odd", ["--class-weights", "odd"]),
         ("train photos --disk-budget lots", ["--disk-budget", "lots"]),
+        ("train photos --disk-budget 5iB", ["--disk-budget", "5iB"]),
+        ("train photos --disk-budget 9e99", ["--disk-budget", "9e99"]),
+        ("train photos --disk-budget -1", ["--disk-budget", "-1"]),
+        ("train photos --disk-budget 99999999TB", ["--disk-budget"]),
         ("train photos --fast", ["--fast"]),
         ("fly", ["fly"]),
+        ("predict m.keras photos --top 99999999999", ["--top"]),
         ("predict", ["MODEL"]),
         ("predict model.keras", ["model.keras"]),
         ("evaluate missing.keras photos", ["missing.keras"]),
@@ -201,11 +322,60 @@ def test_usage_errors(capsys, tmp_path, arguments, named):
     assert files(tmp_path) == before
 
 
-def test_an_option_beside_config_is_refused(capsys, trained):
+@pytest.mark.parametrize(
+    "option", ["--epochs 3", "--no-augmentation", "--split-manifest", "--class-weights"]
+)
+def test_an_option_beside_config_is_refused(capsys, trained, option):
     config = trained / "run" / "config.json"
-    assert_bad_input(
-        capsys, ["train", "--config", config, "--epochs", "3"], "--config", "--epochs"
-    )
+    values = {"--split-manifest": [config], "--class-weights": ["balanced"]}
+    name, *value = option.split()
+    arguments = ["train", "--config", config, name, *values.get(name, value)]
+    assert_bad_input(capsys, arguments, f"--config takes the place of {name}.")
+
+
+@pytest.mark.parametrize("option", ["--validation-split", "--test-split"])
+def test_a_fraction_beside_a_manifest_is_refused(capsys, trained, option):
+    manifest = trained / "run" / "split.json"
+    arguments = ["train", "photos", "--split-manifest", manifest, option, "0.1"]
+    assert_bad_input(capsys, arguments, "--split-manifest", option)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("0", 0),
+        ("20000000000", 20 * 10**9),
+        ("3b", 3),
+        ("1.5kB", 1500),
+        ("32GiB", 32 * 2**30),
+        ("1 kib", 2**10),
+        ("2MiB", 2**21),
+        ("1TiB", 2**40),
+        ("1TB", 10**12),
+    ],
+)
+def test_sizes(size, count):
+    assert ByteSize().convert(size, None, None) == count
+
+
+def test_a_tilde_is_the_home_folder(trained, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    asked = {}
+
+    def train(config, *, run_directory, **options):
+        asked["run"] = run_directory
+        asked["cache"] = Path(config.loader.cache_directory)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_flowers.training.train", train)
+    photos, model = str(trained / "photos"), str(trained / "run" / "model.keras")
+    assert run(["train", photos, "--run-dir=~/run", "--cache-dir=~/cache"]) == 130
+    assert asked == {"run": home / "run", "cache": home / "cache"}
+    assert run(["predict", model, photos, "--csv=~/tables/out.csv"]) == 0
+    assert run(["evaluate", model, photos, "--output-dir=~/report"]) == 0
+    assert files(home) == {"tables", "report"}
+    assert not (tmp_path / "~").exists()
 
 
 def empty_folder(folder):
@@ -316,6 +486,48 @@ def test_a_defect_is_told_apart_from_bad_input(capsys, monkeypatch):
     assert shown == "unexpected RuntimeError: a defect (--debug shows where)\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"),
+        type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor"),
+    ],
+)
+def test_out_of_memory_is_explained(capsys, monkeypatch, error):
+    def exhausted(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("keras_flowers.catalog.scan", exhausted)
+    draw_photos(Path("photos"), COUNTS)
+    assert_bad_input(capsys, ["audit", "photos"], "out of memory", "--batch-size")
+
+
+def test_the_end_of_a_file_is_no_ctrl_c(capsys, monkeypatch):
+    def ended(*arguments, **options):
+        raise EOFError("the file ended early")
+
+    monkeypatch.setattr("keras_flowers.catalog.scan", ended)
+    draw_photos(Path("photos"), COUNTS)
+    assert run(["audit", "photos"]) == 1
+    shown = capsys.readouterr().err
+    assert "unexpected EOFError: the file ended early" in shown
+    assert "interrupted" not in shown
+
+
+def test_an_error_names_a_path_that_is_no_text(capsys):
+    name = os.fsdecode(b"caf\xe9")
+    assert_bad_input(capsys, ["train", name], printed(name))
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "openvino"])
+def test_a_backend_that_is_none(capsys, monkeypatch, backend):
+    # Any real name would do where its package is not installed.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    assert_bad_input(capsys, ["audit", "photos"], "KERAS_BACKEND", backend)
+
+
 # --- predict
 
 
@@ -368,6 +580,43 @@ def test_predict_in_a_folder_a_bad_photo_is_reported_only(trained, capsys, tmp_p
     assert "broken.jpg" in capsys.readouterr().err
 
 
+def test_predict_leaves_out_the_clutter_of_a_folder(trained, capsys, tmp_path):
+    folder = draw_photos(tmp_path / "new", {"daisy": 2}) / "daisy"
+    for clutter in ("__MACOSX", "@eaDir", ".thumbnails"):
+        (folder / clutter).mkdir()
+        shutil.copy(folder / "000.png", folder / clutter / "000.png")
+    (folder / "._000.png").write_bytes(b"")
+    assert run(["predict", str(trained / "run/model.keras"), "new", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [Path(result["path"]).name for result in json.loads(shown.out)] == [
+        "000.png",
+        "001.png",
+    ]
+    assert "error" not in shown.err
+
+
+def test_predict_shows_odd_names_as_they_are(trained, capsys, odd_photos):
+    names = (*ODD_NAMES, NO_TEXT)
+    arguments = ["predict", str(trained / "run" / "model.keras"), str(odd_photos)]
+    assert run([*arguments, "--csv", "out.csv"]) == 0
+    shown = capsys.readouterr()
+    for name in names:
+        assert f"daisy/{printed(name)} " in shown.out, name
+        assert f"roses/bad {printed(name)}`" in shown.err, name
+    text = Path("out.csv").read_bytes().decode("utf-8", "surrogateescape")
+    written = {row["path"] for row in csv.DictReader(text.splitlines(keepends=True))}
+    assert written >= {str(odd_photos / "daisy" / name) for name in names}
+    assert run([*arguments, "--json"]) == 0
+    told = {result["path"] for result in json.loads(capsys.readouterr().out)}
+    assert told == written
+
+
+def test_predict_says_at_once_that_the_csv_cannot_be_written(capsys, trained):
+    Path("file").touch()
+    arguments = ["predict", trained / "run" / "model.keras", trained / "photos"]
+    assert_bad_input(capsys, [*arguments, "--csv", "file/out.csv"], "--csv", "file")
+
+
 def test_predict_without_a_photo(trained, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     arguments = ["predict", trained / "run" / "model.keras", "empty"]
@@ -396,6 +645,24 @@ def a_cut_model(path):
     return path
 
 
+def damaged_weights(path):
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["model.weights.h5"] = members["model.weights.h5"][:1000]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def more_class_names_than_outputs(path):
+    model = ImageClassifier(["daisy", "roses"], (8, 8), hidden_units=())
+    model.class_names = ("daisy", "roses", "tulips")
+    model.save(path)
+    return path
+
+
 def unsafe_code(path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)])
     model.save(path)
@@ -409,7 +676,17 @@ def another_model(path):
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 @pytest.mark.parametrize(
-    "make", [an_h5_file, a_text, another_zip, a_cut_model, unsafe_code, another_model]
+    "make",
+    [
+        an_h5_file,
+        a_text,
+        another_zip,
+        a_cut_model,
+        damaged_weights,
+        more_class_names_than_outputs,
+        unsafe_code,
+        another_model,
+    ],
 )
 def test_model_files_that_are_none(capsys, trained, tmp_path, command, make):
     path = make(tmp_path / "model.keras")
@@ -429,6 +706,9 @@ def test_evaluate_all_photos(trained, capsys, tmp_path):
     assert result["photos"] == 21
     assert sum(map(sum, result["confusion_matrix"])) == 21
     assert files(tmp_path / "report") == {"evaluation.json", "confusion_matrix.png"}
+    assert result == json.loads((tmp_path / "report/evaluation.json").read_text())
+    assert (result["model"], result["data"]) == (str(model), str(photos))
+    assert (result["split"], result["split_manifest"]) == (None, None)
 
 
 def test_evaluate_the_split_of_a_run(trained, capsys):
@@ -446,6 +726,28 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
     history = json.loads((trained / "run" / "history.json").read_text())
     report = json.loads((trained / "run/evaluation/evaluation.json").read_text())
     assert report["accuracy"] == pytest.approx(history["val_accuracy"][-1])
+    assert report["split"] == "validation"
+    assert report["split_manifest"] == str(manifest)
+
+
+def test_evaluate_says_at_once_that_the_report_cannot_be_written(capsys, monkeypatch):
+    Path("file").touch()
+    Path("model.keras").touch()
+    monkeypatch.setattr("keras_flowers_cli.runtime.start_keras", lambda: 1 / 0)
+    arguments = ["evaluate", "model.keras", "photos", "--output-dir", "file/report"]
+    assert_bad_input(capsys, arguments, "--output-dir", "file/report")
+
+
+def test_evaluate_shows_odd_names_as_they_are(trained, capsys, odd_photos):
+    (odd_photos / "daisy").rename(odd_photos / "[red]:rose:")
+    arguments = ["evaluate", str(trained / "run" / "model.keras"), str(odd_photos)]
+    assert_bad_input(capsys, arguments, "[red]:rose:")
+    (odd_photos / "[red]:rose:").rename(odd_photos / "daisy")
+    moved = odd_photos.with_name(f"[red]:rose:{NO_TEXT}")
+    odd_photos.rename(moved)
+    arguments = ["evaluate", arguments[1], str(moved), "--output-dir", f"{moved}/.out"]
+    assert run(arguments) == 0
+    assert f"written to {printed(str(moved))}/.out" in capsys.readouterr().out
 
 
 def test_evaluate_unknown_classes(trained, capsys, tmp_path):
@@ -468,6 +770,32 @@ def test_a_manifest_that_is_none(trained, capsys, tmp_path):
     )
 
 
+# --- a run that diverged
+
+
+def test_train_json_is_strict_after_a_diverged_run(diverged):
+    result = strict_json((diverged / "train.json").read_text())
+    assert result["history"]["loss"] == ["NaN"]
+
+
+def test_evaluate_and_predict_json_are_strict_after_a_diverged_run(diverged, capsys):
+    model, photos = str(diverged / "run" / "model.keras"), str(diverged / "photos")
+    assert run(["evaluate", model, photos, "--json"]) == 0
+    assert strict_json(capsys.readouterr().out)["loss"] == "NaN"
+    report = diverged / "run" / "evaluation" / "evaluation.json"
+    assert strict_json(report.read_text())["loss"] == "NaN"
+    assert run(["predict", model, photos, "--json"]) == 0
+    assert strict_json(capsys.readouterr().out)[0]["probability"] == "NaN"
+
+
+def test_infinities_are_told_apart():
+    content = {"a": (math.inf, -math.inf, 1.5), "b": [{"c": math.nan}]}
+    assert strict_json(json_text(content)) == {
+        "a": ["Infinity", "-Infinity", 1.5],
+        "b": [{"c": "NaN"}],
+    }
+
+
 # --- the others
 
 
@@ -487,6 +815,16 @@ def test_audit_reports_findings(tmp_path, capsys):
     assert {f["kind"] for f in result["findings"]} >= {"empty_file", "label_conflict"}
 
 
+def test_audit_and_train_show_odd_names_as_they_are(capsys, odd_photos):
+    (odd_photos / "tulips").rename(odd_photos / "[red]:rose:")
+    for arguments in (["audit", str(odd_photos)], ["train", str(odd_photos), *SMALL]):
+        assert run(arguments) == 0
+        shown = capsys.readouterr().out
+        assert "[red]:rose: " in shown
+        for name in (*ODD_NAMES, NO_TEXT):
+            assert f"roses/bad {printed(name)}: " in shown, name
+
+
 def test_sample_writes_plain_folders(tmp_path, capsys):
     assert run(["sample", "flowers", "--photos-per-class", "2"]) == 0
     assert len(list((tmp_path / "flowers").glob("*/*.jpg"))) == 10
@@ -501,6 +839,108 @@ def test_doctor(capsys):
     assert {"device", "missing_for_a_gpu", "mixed_precision", "cache_size"} <= set(
         facts
     )
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch", "numpy"])
+def test_what_a_gpu_lacks(monkeypatch, backend):
+    monkeypatch.setattr(devices, "gpus", list)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(devices, "_has_nvidia_device", lambda: False)
+    assert "no NVIDIA GPU" in devices.missing_for_gpu()
+    monkeypatch.setattr(devices, "_has_nvidia_device", lambda: True)
+    monkeypatch.setattr(devices, "_loads", lambda library: False)
+    assert "driver (libcuda.so.1)" in devices.missing_for_gpu()
+    monkeypatch.setattr(devices, "_loads", lambda library: library == "libcuda.so.1")
+    monkeypatch.setattr(devices, "_in_site_packages", lambda library: False)
+    named = {
+        "tensorflow": "libcudart.so.12 is missing; install keras-flowers[gpu]",
+        "jax": 'pip install "jax[cuda12]"',
+        "torch": "PyTorch",
+        "numpy": "numpy backend",
+    }
+    message = devices.missing_for_gpu()
+    assert named[backend] in message
+    assert ("libcudart" in message) == (backend == "tensorflow")
+    if backend == "tensorflow":
+        monkeypatch.setattr(devices, "_loads", lambda library: True)
+        assert "CUDA_VISIBLE_DEVICES" in devices.missing_for_gpu()
+
+
+def test_libraries_that_came_with_packages_are_found(monkeypatch, tmp_path):
+    (tmp_path / "nvidia" / "cuda_runtime" / "lib").mkdir(parents=True)
+    (tmp_path / "nvidia" / "cuda_runtime" / "lib" / "libcudart.so.12").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert devices._in_site_packages("libcudart.so.12")
+    assert not devices._in_site_packages("libcudart.so.99")
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, ValueError])
+def test_a_backend_without_gpus(monkeypatch, error):
+    def list_devices(kind):
+        raise error
+
+    monkeypatch.setattr(keras.distribution, "list_devices", list_devices)
+    assert devices.gpus() == []
+    assert devices.missing_for_gpu() is not None
+    assert devices.description().startswith("CPU with ")
+
+
+def test_the_gpus_of_pytorch(monkeypatch):
+    torch = types.SimpleNamespace(cuda=types.SimpleNamespace(device_count=lambda: 2))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    assert devices.gpus() == ["cuda:0", "cuda:1"]
+    assert devices.missing_for_gpu() is None
+
+
+def test_without_a_command_help_is_shown(capsys):
+    assert run([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Usage: keras-flowers" in shown.err
+    assert "evaluate" in shown.err
+
+
+def run_program(program, **options):
+    return subprocess.run(
+        [sys.executable, "-c", program], check=False, stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.mark.parametrize(
+    "printing", ["rich.print('line')", "click.echo('line')", "print('line')"]
+)
+def test_a_reader_that_goes_away_is_no_error(printing):
+    program = (
+        "import sys, click, rich\n"
+        "from keras_flowers_cli.main import commands, main\n"
+        "@commands.command()\n"
+        "def talk():\n"
+        f"    for _ in range(10_000): {printing}\n"
+        "sys.argv = ['keras-flowers', 'talk']\n"
+        "main()\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = run_program(program, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_crash_while_tensorflow_starts_leaves_a_trace():
+    program = (
+        "import os, resource\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+        "from keras_flowers_cli import runtime\n"
+        "runtime._load = os.abort\n"
+        "runtime.start_keras()\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    ended = run_program(program, env=environment)
+    assert ended.returncode != 0
+    assert b"Fatal Python error: Aborted" in ended.stderr
 
 
 def test_help_version_and_usage_errors_do_not_import_keras():

@@ -1,3 +1,5 @@
+import dataclasses
+import os
 from pathlib import Path
 
 import keras
@@ -55,6 +57,12 @@ def test_confusion_matrix_is_drawn(tmp_path):
     assert [text.get_text() for text in axes.texts] == list("210110000")
     assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "b", "c"]
     figure.savefig(tmp_path / "matrix.png")
+
+
+def test_any_folder_name_can_be_drawn(tmp_path):
+    names = ("$a^$", os.fsdecode(b"caf\xe9"), "two\nlines")
+    result = dataclasses.replace(evaluation(), class_names=names)
+    result.plot_confusion_matrix().savefig(tmp_path / "matrix.png")
 
 
 def test_evaluate_agrees_with_keras(tmp_path):

@@ -1,0 +1,37 @@
+"""What an error means to the user: the exit code and the message."""
+
+import click
+
+EXIT_DONE = 0
+EXIT_DEFECT = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+_OUT_OF_MEMORY = "out of memory; a smaller --image-size or --batch-size needs less"
+
+
+def explained(error: BaseException) -> str | None:
+    """Returns what to tell the user, or `None` for a defect of the program."""
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "keras-flowers"
+        return f"{error.format_message()}\nSee '{command} --help'."
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{place}"
+    # By name: the modules that define these import Keras and its backends.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "InputError" in names:
+        return str(error)
+    if (
+        names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
+        or "RESOURCE_EXHAUSTED" in str(error)  # of JAX, in an error of any kind
+    ):
+        return _OUT_OF_MEMORY
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of the message, or the name of an error without one."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
