@@ -334,7 +334,7 @@ def _store_integer(config: TrainingConfig, name: str) -> None:
     _store(config, name, checked_integer(name, getattr(config, name), lowest=1))
 
 
-def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
+def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
     for weight in weights.values():
         is_number = isinstance(weight, numbers.Real) and math.isfinite(float(weight))
         if not is_number or float(weight) < 0:

@@ -265,18 +265,18 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"photos_per_class": 0}, "`photos_per_class` must be an integer, between 1"),
+        ({"photos_per_class": 0}, "`photos_per_class` must be an integer from 1"),
         ({"photos_per_class": 100_001}, "Received: photos_per_class=100001"),
         ({"photos_per_class": 2.5}, "Received: photos_per_class=2.5"),
         ({"photos_per_class": True}, "Received: photos_per_class=True"),
-        ({"seed": -1}, "`seed` must be an integer, at least 0. Received: seed=-1"),
+        ({"seed": -1}, "`seed` must be an integer from 0 up. Received: seed=-1"),
         ({"seed": "42"}, "Received: seed='42'"),
-        ({"image_size": 256}, r"`image_size` must be a pair \(height, width\)"),
-        ({"image_size": "48"}, r"`image_size` must be a pair \(height, width\)"),
+        ({"image_size": 256}, r"`image_size` must be a pair .*\(height, width\)"),
+        ({"image_size": "48"}, r"`image_size` must be a pair .*\(height, width\)"),
         ({"image_size": (64, 64, 3)}, r"Received: image_size=\(64, 64, 3\)"),
-        ({"image_size": (31, 64)}, "between 32 and 2048. Received: image_size=31"),
-        ({"image_size": (64, 2049)}, "between 32 and 2048. Received: image_size=2049"),
-        ({"image_size": (64, None)}, "Received: image_size=None"),
+        ({"image_size": (31, 64)}, "from 32 to 2048. Received: image_size=31"),
+        ({"image_size": (64, 2049)}, "from 32 to 2048. Received: image_size=2049"),
+        ({"image_size": (64, None)}, r"Received: image_size=\(64, None\)"),
     ],
 )
 def test_impossible_arguments_are_refused(tmp_path, arguments, message):
