@@ -114,6 +114,11 @@ class ModelOptions:
     type=EXISTING_FILE,
     help="A split.json that decides the split instead of the two fractions.",
 )
+@click.option(
+    "--split-near-duplicates",
+    is_flag=True,
+    help="Let photos that look alike stand in different splits: for video frames.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 42]")
 @click.option(
     "--no-augmentation", is_flag=True, help="Train on the photos as they are."
@@ -231,7 +236,10 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
     }
     augmentation = not options.pop("no_augmentation", False)
     model = defaults | take(*defaults)
-    loader = ImageDatasetLoader(data or "", **options)
+    apart = options.pop("split_near_duplicates", False)
+    loader = ImageDatasetLoader(
+        data or "", keep_near_duplicates_together=not apart, **options
+    )
     build = ModelOptions(**model, augmentation=augmentation, seed=loader.seed).build
     return TrainingConfig(loader, build, **fit)
 

@@ -1,5 +1,6 @@
 """From a data argument to tf.data pipelines, class names and an audited split."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import keras
 import numpy as np
 
 from keras_flowers.arguments import checked_image_size, checked_integer
@@ -321,6 +323,11 @@ def _pipeline(
     """Returns batches of photos and labels in the order `positions()` of a pass."""
     import tensorflow as tf
 
+    if keras.backend.backend() != "tensorflow":
+        # TensorFlow only reads photos then; its claim on a GPU's memory would starve
+        # the backend. Too late where somebody else has used the GPU with it.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
     buffers = BatchBuffers(reader.photo_shape)
 
     def read(batch: np.ndarray) -> np.ndarray:

@@ -175,8 +175,8 @@ class ImageStore:
         needed, budget = len(files) * self._row_bytes, self._settings.disk_budget
         if needed > budget:
             return (
-                f"{_gigabytes(needed)} of decoded photos exceed the disk budget of "
-                f"{_gigabytes(budget)}: photos are decoded on the fly."
+                f"{_size(needed)} of decoded photos exceed the disk budget of "
+                f"{_size(budget)}: photos are decoded on the fly."
             )
         missing = _Index.read(self.directory).missing(files, with_rows=True)
         new = len(missing) * self._row_bytes
@@ -184,7 +184,7 @@ class ImageStore:
         existing = next(place for place in places if place.exists())
         if new > shutil.disk_usage(existing).free - _DISK_MARGIN:
             return (
-                f"{_gigabytes(new)} of decoded photos do not fit on the disk of "
+                f"{_size(new)} of decoded photos do not fit on the disk of "
                 f"{self._settings.cache_directory}: photos are decoded on the fly."
             )
         return None
@@ -426,8 +426,8 @@ def _is_unchanged(record: PhotoRecord, file: FileEntry) -> bool:
     return (record.size, record.modified_ns) == (file.size, file.modified_ns)
 
 
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"
 
 
 def _locked(directory: Path) -> AbstractContextManager[Any]:

@@ -238,7 +238,8 @@ class _Assignment:
         parts = " and ".join(["train", *self._targets])
         different = (
             f", in {groups} groups that must stay together because they are copies of "
-            "each other or nearly the same picture (`keep_near_duplicates_together`)"
+            "each other or look alike (`keep_near_duplicates_together=False` or "
+            "--split-near-duplicates parts the latter)"
         )
         return (
             f"class {printable_path(name)} is too small to split into {parts}. "

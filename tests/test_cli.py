@@ -172,7 +172,8 @@ def test_every_option_of_train_arrives(tmp_path):
     options = (
         "--epochs 1 --batch-size 4 --image-size 8x10 --hidden-units 6,5 --dropout 0.1 "
         "--optimizer sgd --learning-rate 0.5 --validation-split 0.3 --test-split 0.2 "
-        "--seed 7 --no-augmentation --early-stopping 3 --class-weights balanced "
+        "--seed 7 --split-near-duplicates --no-augmentation --early-stopping 3 "
+        "--class-weights balanced "
         "--mixed-precision --run-dir run --cache-dir other --disk-budget 1MB "
         "--max-extracted-size 2GB --max-extracted-files 50"
     )
@@ -188,6 +189,7 @@ def test_every_option_of_train_arrives(tmp_path):
             "validation_split": 0.3,
             "test_split": 0.2,
             "seed": 7,
+            "keep_near_duplicates_together": False,
             "cache_directory": "other",
             "disk_budget": 10**6,
             "max_extracted_size": 2 * 10**9,

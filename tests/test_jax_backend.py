@@ -9,13 +9,17 @@ COMPONENTS = (
     "test_image_classifier.py",
     "test_dataset_loader.py",
     "test_evaluation.py",
+    "test_history.py",
+    "test_training.py::test_a_run_leaves_everything_in_its_directory",
+    "test_training.py::test_two_runs_are_equal_to_the_bit",
+    "test_training.py::test_ctrl_c_saves_what_is_there",
 )
 
 
 def test_the_components_pass_their_tests_on_jax():
     """In a process of its own: Keras chooses its backend once."""
     tests = Path(__file__).parent
-    files = [tests / name for name in COMPONENTS]
+    files = [f"{tests}/{name}" for name in COMPONENTS]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         cwd=tests.parent,

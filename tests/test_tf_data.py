@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_flowers import ImageAugmentation, ResizeAndRescale
+from keras_flowers import ImageAugmentation, ImageClassifier, ResizeAndRescale
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
 
@@ -60,3 +60,20 @@ def test_an_exported_model_does_not_augment(tmp_path):
     serve = tf.saved_model.load(str(tmp_path / "saved_model")).serve
     photos = PHOTOS.astype("float32")
     np.testing.assert_array_equal(serve(photos), photos)
+
+
+def test_an_exported_classifier_takes_any_size_and_does_not_augment(tmp_path):
+    import tensorflow as tf
+
+    model = ImageClassifier(
+        ["a", "b"],
+        image_size=(8, 8),
+        hidden_units=(4,),
+        augmentation=ImageAugmentation(contrast=0.9, value_range=(0, 1)),
+    )
+    model.compile()
+    model.export(tmp_path / "saved_model", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "saved_model"))
+    for photos in (PHOTOS.astype("float32"), PHOTOS[:1, :5].astype("float32")):
+        expected = model.predict(photos, verbose=0)
+        np.testing.assert_allclose(exported.serve(photos), expected, rtol=1e-5)

@@ -1,0 +1,47 @@
+"""The whole path on real photos; CI names their folder."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import keras_flowers
+from keras_flowers.photo_files import load_photo
+
+pytestmark = [
+    pytest.mark.real_photos,
+    pytest.mark.skipif(
+        "KERAS_FLOWERS_TEST_DATA" not in os.environ,
+        reason="KERAS_FLOWERS_TEST_DATA names no folder of photos",
+    ),
+]
+
+
+def test_a_run_on_real_photos(tmp_path):
+    loader = keras_flowers.ImageDatasetLoader(
+        os.environ["KERAS_FLOWERS_TEST_DATA"],
+        image_size=(64, 64),
+        cache_directory=tmp_path / "cache",
+    )
+    run = keras_flowers.train(
+        loader, epochs=8, run_directory=tmp_path / "run", verbose=0
+    )
+    paths = run.datasets.paths("validation")
+    photos = np.concatenate([photos for photos, _ in run.datasets.validation])
+    assert len(paths) == len(photos) == sum(run.datasets.counts("validation").values())
+    for index in range(0, len(paths), 40):
+        expected = load_photo(paths[index], (64, 64))
+        np.testing.assert_array_equal(photos[index], expected)
+    assert max(run.history["val_accuracy"]) > 0.35  # chance is 0.24
+    assert run.history["loss"][-1] < run.history["loss"][0]
+
+    loaded = keras.models.load_model(tmp_path / "run" / "model.keras")
+    first, second = (
+        keras_flowers.evaluate(model, run.datasets) for model in (run.model, loaded)
+    )
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    assert first.accuracy == pytest.approx(run.history["val_accuracy"][-1])
+    labels = [result.label for result in loaded.classify(paths[:20])]
+    predicted = first.probabilities[:20].argmax(axis=1)
+    assert labels == [loaded.class_names[label] for label in predicted]
