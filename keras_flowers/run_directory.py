@@ -1,7 +1,9 @@
 """The folder of a run: taken once, filled file by file, given back if nothing came."""
 
 import json
+import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +44,33 @@ class RunDirectory:
         if self.path.is_dir() and any(self.path.iterdir()):
             raise self._is_taken()
         places = (self.path, *self.path.absolute().parents)
-        existing = next(place for place in places if place.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        self._existing = next(place for place in places if place.exists())
+        is_writable = os.access(self._existing, os.W_OK | os.X_OK)
+        if not self._existing.is_dir() or not is_writable:
             raise InputError(f"The run directory {name} cannot be written.")
         self._was_there = self.path.is_dir()
+
+    def require_space(self, model: keras.Model) -> None:
+        """Makes sure that the trained model will fit on the disk.
+
+        Better known before hours of training than after.
+
+        Args:
+            model: A compiled model. Its weights and the state of its optimizer are
+                what the file will hold.
+
+        Raises:
+            InputError: If the disk has less free space than that.
+        """
+        model.optimizer.build(model.trainable_variables)
+        variables = [*model.variables, *model.optimizer.variables]
+        needed = sum(4 * math.prod(variable.shape) for variable in variables)
+        free = shutil.disk_usage(self._existing).free
+        if needed > free:
+            raise InputError(
+                f"The disk of the run directory {printable_path(self.path)} is full: "
+                f"the model takes {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free."
+            )
 
     def claim(self, config: dict[str, Any], datasets: ImageDatasets) -> None:
         """Takes the folder and writes what is known before training.

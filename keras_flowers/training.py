@@ -211,6 +211,7 @@ def train(
     weights = _class_weights(config.class_weights, datasets)
     stoppers = _early_stopping(config, datasets)
     if directory is not None:
+        directory.require_space(model)
         directory.claim(config.to_json(model), datasets)
     path = None if directory is None else directory.path
     logger = HistoryLogger(path, len(datasets.split.train))

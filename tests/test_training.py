@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -6,7 +7,13 @@ import pytest
 from helpers import small_loader
 
 import keras_flowers
-from keras_flowers import ImageClassifier, InputError, TrainingConfig, train
+from keras_flowers import (
+    ImageClassifier,
+    InputError,
+    TrainingConfig,
+    run_directory,
+    train,
+)
 
 RESULTS = [
     "audit.json",
@@ -195,6 +202,17 @@ def test_a_run_directory_that_is_a_file(tmp_path):
         run(tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
         run(tmp_path, directory="run/below")
+
+
+def test_a_disk_without_room_for_the_model_is_noticed_before_training(
+    tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2000)
+    small_loader(tmp_path).load()  # decoded while there is room
+    monkeypatch.setattr(run_directory.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match=r"run is full: the model takes .* MB"):
+        run(tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_data_leaves_no_run_directory(tmp_path):
