@@ -10,7 +10,6 @@ an image store through the training pipeline.
 
 import os
 import tempfile
-import time
 from pathlib import Path
 
 from common import FAST, machine, seconds
@@ -18,9 +17,9 @@ from common import FAST, machine, seconds
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
 import cv2
-import keras
 import numpy as np
 import tensorflow as tf
+from plain_script import EpochTimes
 
 import keras_flowers
 
@@ -69,29 +68,9 @@ def bare_parts() -> dict[str, float]:
     }
 
 
-class StepTimes(keras.callbacks.Callback):
-    """Measures the mean time of a step over each epoch."""
-
-    def __init__(self) -> None:
-        """Starts without a measurement."""
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the clock."""
-        del epoch, logs
-        self._begin = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Stops the clock."""
-        del epoch, logs
-        steps = self.params["steps"]
-        self.seconds.append((time.perf_counter() - self._begin) / steps)
-
-
 def whole_step() -> float:
     """Returns the median over epochs of the seconds of a step."""
-    times = StepTimes()
+    times = EpochTimes()
     with tempfile.TemporaryDirectory() as folder:
         photos = keras_flowers.write_sample(
             Path(folder, "photos"), photos_per_class=160
@@ -99,8 +78,8 @@ def whole_step() -> float:
         loader = keras_flowers.ImageDatasetLoader(
             photos, cache_directory=folder, validation_split=0.0
         )
-        keras_flowers.train(loader, epochs=8, callbacks=[times], verbose=0)
-    return float(np.median(times.seconds[1:]))
+        run = keras_flowers.train(loader, epochs=8, callbacks=[times], verbose=0)
+    return float(np.median(times.seconds[1:])) / len(run.datasets.train)
 
 
 def main() -> None:
