@@ -46,6 +46,7 @@ def plot_history(runs: Any) -> "Figure":
         axes.set_xlabel("epoch")
         axes.set_title(metric)
         axes.grid(alpha=0.3)
+        axes.margins(y=0.12)  # room for the value at the best epoch
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.has_data():
             axes.legend()
