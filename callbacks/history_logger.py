@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_flowers.errors import InputError
-from keras_flowers.files import write_text_atomically
+from keras_flowers.files import json_text, write_text_atomically
 
 History = dict[str, list[float]]
 
@@ -133,10 +133,7 @@ def _numbers(name: str, value: Any) -> dict[str, float]:
 def write_history(history: History, directory: Path) -> None:
     """Writes `history.json` and `history.csv` into a folder, atomically each."""
     columns = {name: _integers(name, values) for name, values in history.items()}
-    strict = {name: list(map(_to_json, values)) for name, values in columns.items()}
-    write_text_atomically(
-        directory / "history.json", json.dumps(strict, indent=1, allow_nan=False)
-    )
+    write_text_atomically(directory / "history.json", json_text(columns))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(columns)
@@ -166,9 +163,3 @@ def read_history(path: str | os.PathLike[str]) -> History:
 
 def _integers(name: str, values: Sequence[float]) -> Sequence[float]:
     return [int(value) for value in values] if name == "epoch" else values
-
-
-def _to_json(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"

@@ -16,7 +16,7 @@ from keras_flowers_cli.options import (
     json_option,
     loader_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, TextTable, json_text
+from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
 if TYPE_CHECKING:
     from keras_flowers.evaluation import Evaluation
@@ -115,7 +115,11 @@ def _show(output: Output, evaluation: "Evaluation") -> None:
 
 
 def _write(folder: Path, evaluation: "Evaluation", report: dict[str, Any]) -> None:
-    from keras_flowers.files import temporary_sibling, write_text_atomically
+    from keras_flowers.files import (
+        json_text,
+        temporary_sibling,
+        write_text_atomically,
+    )
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / "evaluation.json", json_text(report))

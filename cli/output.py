@@ -1,10 +1,8 @@
 """What the user sees while a command works, and at its end."""
 
 import contextlib
-import json
-import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -57,6 +55,8 @@ class Output:
     def result(self, content: Any) -> None:
         """Prints the result as JSON where that was asked for."""
         if self._as_json:
+            from keras_flowers.files import json_text
+
             click.echo(json_text(content))
 
     @contextlib.contextmanager
@@ -134,21 +134,6 @@ class TextTable:
     def __rich__(self) -> Table:
         """Returns what Rich prints."""
         return self._table
-
-
-def json_text(content: Any) -> str:
-    """Returns strict JSON, with NaN and infinities as in `history.json`: as strings."""
-    return json.dumps(_strict(content), indent=1, allow_nan=False)
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
-    return value
 
 
 def _plain(text: str, style: str = "") -> Text:

@@ -355,7 +355,7 @@ def inspect_files(
     """
     if workers is not None and workers < 1:
         raise InputError(f"`workers` must be positive. Received: workers={workers}")
-    workers = min(workers or _default_workers(), max(1, len(files)))
+    workers = min(workers or default_workers(), max(1, len(files)))
     records: dict[int, PhotoRecord] = {}
     outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     todo = iter(range(len(files)))
@@ -396,7 +396,8 @@ def inspect_files(
     return [records[index] for index in range(len(files))]
 
 
-def _default_workers() -> int:
+def default_workers() -> int:
+    """Returns how many threads read and decode photos well at once."""
     processors = (
         len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")

@@ -1,10 +1,13 @@
-"""Writes files that appear at once, and shows paths on one line."""
+"""Writes files that appear at once; shows paths on one line and numbers in JSON."""
 
+import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from keras_flowers.errors import InputError
 
@@ -58,6 +61,31 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     """
     with temporary_sibling(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def json_text(content: Any) -> str:
+    """Returns strict JSON, which has no numbers for NaN and infinities.
+
+    They become the strings `"NaN"`, `"Infinity"` and `"-Infinity"`, which `float`
+    reads.
+
+    Args:
+        content: Dictionaries, lists, tuples, strings, numbers, booleans and None.
+
+    Returns:
+        The text, without a line break at its end.
+    """
+    return json.dumps(_strict(content), indent=1, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    return value
 
 
 def printable_path(path: str | os.PathLike[str]) -> str:

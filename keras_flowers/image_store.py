@@ -24,7 +24,12 @@ from typing import Any
 import filelock
 import numpy as np
 
-from keras_flowers.catalog import FileEntry, PhotoListing, inspect_files
+from keras_flowers.catalog import (
+    FileEntry,
+    PhotoListing,
+    default_workers,
+    inspect_files,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
 from keras_flowers.photo_files import PhotoRecord, load_photo
@@ -89,7 +94,7 @@ class DecodedPhotos(PhotoReader):
     """Decodes the files each time, for photos that do not fit on the disk."""
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]) -> None:
-        super().__init__(image_size, parallel_reads=os.cpu_count())
+        super().__init__(image_size, parallel_reads=default_workers())
         self._paths = list(paths)
         self._image_size = image_size
 
@@ -158,9 +163,10 @@ class ImageStore:
         self.directory = store_directory(
             settings.cache_directory, listing.root, image_size
         )
-        self.reason_not_stored = self._reason_not_to_store(listing.files)
+        index = _Index.read(self.directory)
+        self.reason_not_stored = self._reason_not_to_store(listing.files, index)
         self.is_stored = self.reason_not_stored is None
-        self._index, self._file = self._opened(listing.files, progress)
+        self._index, self._file = self._opened(listing.files, index, progress)
         self.records = tuple(self._index.entries[f.path][0] for f in listing.files)
 
     def reader(self, records: Sequence[PhotoRecord]) -> PhotoReader:
@@ -171,14 +177,16 @@ class ImageStore:
         rows = [self._index.row_of(record) for record in records]
         return StoredPhotos(self._file, rows, self._image_size)
 
-    def _reason_not_to_store(self, files: Sequence[FileEntry]) -> str | None:
+    def _reason_not_to_store(
+        self, files: Sequence[FileEntry], index: "_Index"
+    ) -> str | None:
         needed, budget = len(files) * self._row_bytes, self._settings.disk_budget
         if needed > budget:
             return (
                 f"{_size(needed)} of decoded photos exceed the disk budget of "
                 f"{_size(budget)}: photos are decoded on the fly."
             )
-        missing = _Index.read(self.directory).missing(files, with_rows=True)
+        missing = index.missing(files, with_rows=True)
         new = len(missing) * self._row_bytes
         places = (self.directory, *self.directory.absolute().parents)
         existing = next(place for place in places if place.exists())
@@ -190,11 +198,10 @@ class ImageStore:
         return None
 
     def _opened(
-        self, files: Sequence[FileEntry], progress: Progress | None
+        self, files: Sequence[FileEntry], index: "_Index", progress: Progress | None
     ) -> tuple["_Index", _RowFile | None]:
         """Returns an index that covers the files, and the rows it speaks of."""
         for _ in range(5):
-            index = _Index.read(self.directory)
             if not index.covers(files, with_rows=self.is_stored):
                 index = self._update(files, progress)
             if not self.is_stored:
@@ -203,7 +210,7 @@ class ImageStore:
                 return index, _RowFile(self.directory / index.file_name)
             except FileNotFoundError:
                 # Another process replaced the rows in between; its index says where.
-                continue
+                index = _Index.read(self.directory)
         raise InputError(f"The image store {self.directory} is damaged: remove it.")
 
     def _update(

@@ -56,7 +56,7 @@ CACHE_VARIABLE = "KERAS_FLOWERS_CACHE"
 SAMPLE_NAME = "sample"
 """The name of the data set that `keras_flowers.sample` draws."""
 
-# What systems and programs leave behind, in lower case.
+# Names of folders that hold class folders, in lower case, and are no classes.
 _SPLIT_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
 )

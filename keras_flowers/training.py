@@ -347,4 +347,4 @@ def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,9 +15,9 @@ from helpers import draw_photos
 from keras_flowers_cli import devices
 from keras_flowers_cli.main import run
 from keras_flowers_cli.options import ByteSize
-from keras_flowers_cli.output import json_text
 
 from keras_flowers import ImageClassifier
+from keras_flowers.files import json_text
 
 # Names that Rich would take for markup or an emoji, one that breaks the line, and one
 # with bytes that are no text.
