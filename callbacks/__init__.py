@@ -3,3 +3,5 @@
 from keras_flowers.callbacks.history_logger import HistoryLogger as HistoryLogger
 from keras_flowers.callbacks.history_logger import read_history as read_history
 from keras_flowers.callbacks.history_plot import plot_history as plot_history
+from keras_flowers.callbacks.run_record import TensorBoardOptions as TensorBoardOptions
+from keras_flowers.callbacks.tensorboard import TensorBoard as TensorBoard
