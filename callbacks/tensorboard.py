@@ -154,7 +154,10 @@ class TensorBoard(keras.callbacks.TensorBoard):
         """Writes the entry of the batch where that was asked for."""
         if self._batch_log is not None:
             self._batch_log.end_batch(batch, logs)
-        super().on_train_batch_end(batch, logs)
+        if not self.async_safe:
+            # Else there is nothing to do, and Keras's method would ask for the model,
+            # which on JAX must not be done beside a training step.
+            super().on_train_batch_end(batch, logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Notes when the training part of the epoch ended."""
