@@ -84,7 +84,7 @@ class ModelOptions:
     "config_file",
     type=EXISTING_FILE,
     help="Repeat the run of this config.json; takes the place of DATA and of all "
-    "options but --run-dir, --json, --cache-dir and the limits.",
+    "options but --run-dir, --no-tensorboard, --json, --cache-dir and the limits.",
 )
 @click.option("--epochs", type=click.IntRange(1, 1_000_000), help="[default: 15]")
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
@@ -140,6 +140,7 @@ class ModelOptions:
     type=UserPath(path_type=Path),
     help="New folder for the results.  [default: runs/NAME-TIME]",
 )
+@click.option("--no-tensorboard", is_flag=True, help="Write nothing for TensorBoard.")
 @loader_options
 @json_option
 @click.pass_context
@@ -149,6 +150,7 @@ def train(
     data: str | None,
     config_file: Path | None,
     run_dir: Path | None,
+    no_tensorboard: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -187,6 +189,7 @@ def train(
             verbose=1 if output.is_terminal else 2,
             progress=progress,
             on_loaded=describe,
+            tensorboard=not no_tensorboard,
         )
     seconds = time.monotonic() - started
     _show(output, run, run_dir, seconds)

@@ -20,6 +20,7 @@ from keras_flowers.files import (
 )
 from keras_flowers.splits import write_manifest
 
+TENSORBOARD = "tensorboard"
 _INPUTS = ("config.json", "audit.json", "split.json")
 
 
@@ -116,7 +117,8 @@ class RunDirectory:
                 plot_history(history).savefig(path, dpi=120)
 
     def give_back(self) -> None:
-        """Removes what `claim` wrote, so that the place can be used again."""
+        """Removes what is there before the first epoch: the place is free again."""
+        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
         for name in _INPUTS:
             (self.path / name).unlink(missing_ok=True)
         if not self._was_there and not any(self.path.iterdir()):

@@ -19,8 +19,9 @@ from keras_flowers.callbacks.history_logger import History
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.image_classifier import ImageClassifier
-from keras_flowers.run_directory import RunDirectory
+from keras_flowers.run_directory import TENSORBOARD, RunDirectory
 from keras_flowers.sources import Progress
+from keras_flowers.watching import tensorboard_of_run
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
@@ -173,6 +174,7 @@ def train(
     verbose: int | str = "auto",
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
+    tensorboard: bool = True,
     **options: Any,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of photos.
@@ -193,6 +195,8 @@ def train(
         verbose: As for `keras.Model.fit`.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called once with the `ImageDatasets` before training.
+        tensorboard: Whether the run directory gets `tensorboard/`, which
+            `keras-flowers tensorboard` shows.
         **options: `epochs`, `early_stopping` and `class_weights`, as in
             `TrainingConfig`.
 
@@ -210,9 +214,14 @@ def train(
     model = _built(config.build_model, datasets)
     weights = _class_weights(config.class_weights, datasets)
     stoppers = _early_stopping(config, datasets)
+    watchers: list[keras.callbacks.Callback] = []
     if directory is not None:
+        content = config.to_json(model)
         directory.require_space(model)
-        directory.claim(config.to_json(model), datasets)
+        directory.claim(content, datasets)
+        if tensorboard:
+            place = directory.path / TENSORBOARD
+            watchers = [tensorboard_of_run(place, content, model, datasets)]
     path = None if directory is None else directory.path
     logger = HistoryLogger(path, len(datasets.split.train))
     interrupted = False
@@ -223,7 +232,13 @@ def train(
             epochs=config.epochs,
             class_weight=weights,
             shuffle=False,  # the pipeline shuffles
-            callbacks=[_FollowEpochs(datasets), *stoppers, logger, *callbacks],
+            callbacks=[
+                _FollowEpochs(datasets),
+                *stoppers,
+                logger,
+                *watchers,
+                *callbacks,
+            ],
             verbose=verbose,
         )
     except KeyboardInterrupt:

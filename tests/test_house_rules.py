@@ -35,6 +35,7 @@ ROOMS = (
     "augmentation",
     "image_classifier",
     "callbacks",
+    "watching",
     "run_directory",
     "training",
     "evaluation",
