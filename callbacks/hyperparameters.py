@@ -1,9 +1,9 @@
-"""Hyperparameters with their results, for the HParams tab."""
+"""Hyperparameters of a training, for the HParams tab."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from keras_flowers.callbacks.event_files import TRAIN, VALIDATION, WHOLE, EventFiles
+from keras_flowers.callbacks.event_files import WHOLE, EventFiles
 
 from keras_flowers.errors import InputError
 
@@ -11,12 +11,15 @@ Hyperparameter = bool | int | float | str
 
 
 class HyperparameterLog:
-    """What the HParams tab shows of one training.
+    """The row of one training in the HParams tab.
+
+    The columns are left to TensorBoard. It then shows the hyperparameters of all
+    runs, first those that differ, and beside them every scalar of the training.
 
     Args:
         files: Where it is written.
-        values: What distinguishes this run from others, by name.
-        name: Of the row in the table.
+        values: What distinguishes this training from others, by name.
+        name: Of the row.
     """
 
     def __init__(
@@ -24,34 +27,15 @@ class HyperparameterLog:
     ) -> None:
         from tensorboard.plugins.hparams import api
 
-        self._files = files
-        self._values = values
-        self._session = api.KerasCallback(files.writer(WHOLE), dict(values), name)
-        self._has_metrics = False
+        self._row = api.KerasCallback(files.writer(WHOLE), dict(values), name)
 
     def start(self) -> None:
         """Writes the values."""
-        self._session.on_train_begin()
-
-    def name_metrics(self, names: Iterable[str]) -> None:
-        """Names the columns, once: the values, and the metrics in Keras's logs."""
-        if self._has_metrics:
-            return
-        from tensorboard.plugins.hparams import api
-
-        metrics = [
-            api.Metric(f"epoch_{name.removeprefix('val_')}", VALIDATION, name)
-            if name.startswith("val_")
-            else api.Metric(f"epoch_{name}", TRAIN, name)
-            for name in names
-        ]
-        with self._files.writer(WHOLE).as_default():
-            api.hparams_config([api.HParam(name) for name in self._values], metrics)
-        self._has_metrics = True
+        self._row.on_train_begin()
 
     def finish(self) -> None:
         """Writes that the training came to its end."""
-        self._session.on_train_end()
+        self._row.on_train_end()
 
 
 def checked_hyperparameters(values: Any) -> dict[str, Hyperparameter]:

@@ -144,15 +144,9 @@ class RunRecord:
         """Takes the confusion matrix that a metric counted."""
         self._matrix = _counted_matrix(self._model)
 
-    def end_epoch(self, logs: Mapping[str, Any]) -> None:
-        """Writes what there is to show of the epoch.
-
-        Args:
-            logs: What Keras reports of the epoch.
-        """
+    def end_epoch(self) -> None:
+        """Writes what there is to show of the epoch."""
         self._write_speed()
-        if self._hparams is not None:
-            self._hparams.name_metrics(logs)
         self._write_augmented_photos()
         is_due = (self._epoch + 1) % self._options.mistakes_every == 0
         self._write_validation(with_mistakes=is_due)

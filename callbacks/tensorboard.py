@@ -1,5 +1,6 @@
 """Keras's TensorBoard callback, with what an image classifier has to show."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
             # Not when the training begins: only now the first epoch is known.
             self.summary.drop_repeats(epoch, steps_done(self.model))
             self._record = RunRecord(self.summary, self.model, self.shown)
-            self._record.start(printable_path(self.log_dir), self.write_graph)
+            self._record.start(_name(self.log_dir), self.write_graph)
             self._batch_log = self._new_batch_log()
         self._record.begin_epoch(epoch)
         if self._batch_log is not None:
@@ -175,7 +176,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         """Writes what there is to show of the epoch."""
         super().on_epoch_end(epoch, logs)
         if self._record is not None:
-            self._record.end_epoch(logs or {})
+            self._record.end_epoch()
         self.summary.flush()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -195,6 +196,16 @@ class TensorBoard(keras.callbacks.TensorBoard):
             self._batches_per_entry,
             self.write_steps_per_second,
         )
+
+
+def _name(log_dir: Any) -> str:
+    """Returns what tells a training from others, as short as can be."""
+    path = Path(log_dir).absolute()
+    if path.name == "tensorboard":
+        path = path.parent  # the run directory
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    return printable_path(path)
 
 
 def _checked_class_names(class_names: Any) -> tuple[str, ...] | None:

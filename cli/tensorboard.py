@@ -72,6 +72,8 @@ def _one_folder(folders: Sequence[Path]) -> Iterator[Path]:
 def _started(folder: Path, host: str, port: int | None) -> str:
     """Starts the server in a thread; returns its address."""
     with runtime.stderr_on_failure_only():
+        # Else it is loaded, and talks, when the first page is opened.
+        import tensorflow  # noqa: F401
         from tensorboard import program
 
         server = program.TensorBoard()

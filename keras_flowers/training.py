@@ -218,10 +218,10 @@ def train(
     if directory is not None:
         content = config.to_json(model)
         directory.require_space(model)
-        directory.claim(content, datasets)
         if tensorboard:
             place = directory.path / TENSORBOARD
             watchers = [tensorboard_of_run(place, content, model, datasets)]
+        directory.claim(content, datasets)
     path = None if directory is None else directory.path
     logger = HistoryLogger(path, len(datasets.split.train))
     interrupted = False

@@ -33,7 +33,7 @@ def running_tensorboard(*folders):
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
-    assert errors.strip() == "interrupted"
+    assert errors.strip() == "interrupted", errors
 
 
 def runs_of(address, expected, seconds=30):

@@ -570,6 +570,7 @@ def test_tensorboard_refuses_what_it_cannot_show(capsys, tmp_path, trained):
     assert_bad_input(capsys, ["tensorboard", trained, "--port", "65536"], "65536")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's imports
 def test_tensorboard_names_a_port_that_is_taken(capsys, trained):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

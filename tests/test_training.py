@@ -220,16 +220,6 @@ def test_a_disk_without_room_for_the_model_is_noticed_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_training_that_fails_at_once_leaves_no_run_directory(tmp_path):
-    class Fails(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            raise RuntimeError("broken")
-
-    with pytest.raises(RuntimeError, match="broken"):
-        run(tmp_path, callbacks=[Fails()])
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_run_without_tensorboard(tmp_path):
     run(tmp_path, tensorboard=False)
     assert not (tmp_path / "run" / "tensorboard").exists()
