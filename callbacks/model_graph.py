@@ -1,6 +1,7 @@
 """The graphs of a model, for the Graphs tab."""
 
 import inspect
+import posixpath
 from typing import Any
 
 import keras
@@ -32,7 +33,7 @@ def write_model_graphs(files: EventFiles, model: keras.Model) -> None:
 
 
 def _operations(model: keras.Model) -> Any:
-    """Returns the `tf.Graph` of a call in training."""
+    """Returns the `tf.compat.v1.GraphDef` of a call in training."""
     import tensorflow as tf
 
     inputs = keras.tree.map_structure(
@@ -46,7 +47,51 @@ def _operations(model: keras.Model) -> Any:
         with keras.StatelessScope():  # tracing, too, leaves no trace
             return model(batch, **options)
 
-    return tf.function(forward).get_concrete_function(inputs).graph
+    graph = tf.function(forward).get_concrete_function(inputs).graph
+    return _with_names_of_layers(graph.as_graph_def(), _layer_names(model))
+
+
+def _layer_names(model: keras.Model) -> set[str]:
+    names = {model.name}
+    for layer in model.layers:
+        names.add(layer.name)
+        if isinstance(layer, keras.Model):
+            names |= _layer_names(layer)
+    return names
+
+
+def _with_names_of_layers(graph: Any, names: set[str]) -> Any:
+    """Gives the scopes of a graph the names of their layers.
+
+    Keras opens the scope of a layer twice, and TensorFlow numbers the second one: the
+    layer `dense` stands in the graph as `dense_1`, which may be that of another.
+    """
+    renamed: dict[str, str] = {}  # from each scope, as a whole path
+    taken: set[str] = set()
+    for node in graph.node:
+        parts = node.name.split("/")
+        for depth in range(1, len(parts)):
+            scope = "/".join(parts[:depth])
+            if scope in renamed:
+                continue
+            above = renamed.get("/".join(parts[: depth - 1]), "")
+            name, _, number = parts[depth - 1].rpartition("_")
+            is_layer = name in names and number.isdecimal()
+            # A layer that is called twice keeps its numbers.
+            if not is_layer or posixpath.join(above, name) in taken:
+                name = parts[depth - 1]
+            renamed[scope] = posixpath.join(above, name)
+            taken.add(renamed[scope])
+    for node in graph.node:
+        node.name = _renamed(node.name, renamed)
+        node.input[:] = [_renamed(name, renamed) for name in node.input]
+    return graph
+
+
+def _renamed(name: str, scopes: dict[str, str]) -> str:
+    mark = "^" if name.startswith("^") else ""  # of a control dependency
+    scope, slash, last = name[len(mark) :].rpartition("/")
+    return mark + scopes.get(scope, scope) + slash + last
 
 
 def _input(model: keras.Model) -> Any:

@@ -121,9 +121,11 @@ def test_the_graphs_show_the_layers(tmp_path):
         return
     ((run, (graph,)),) = graphs_of(tmp_path).items()
     assert run == "train"
-    names = {part for node in graph.node for part in node.name.split("/")}
-    for layer in model.layers[1:]:
-        assert any(name.startswith(layer.name) for name in names)
+    names = {node.name for node in graph.node}
+    scopes = {tuple(name.split("/")[:2]) for name in names if "/" in name}
+    assert scopes == {(model.name, layer.name) for layer in model.layers[1:]}
+    inputs = {name.split(":")[0].strip("^") for n in graph.node for name in n.input}
+    assert inputs <= names
 
 
 def test_what_is_turned_off_is_not_written(tmp_path):
