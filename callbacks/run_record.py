@@ -247,7 +247,9 @@ class RunRecord:
         if points:
             highest = max(max(point.true, point.predicted) for point in points)
             names = self._shown.names(highest + 1)
-            write_projector(self._files.directory, points, names)
+            # The projector looks for them where event files are.
+            self._files.writer(VALIDATION).flush()
+            write_projector(self._files.directory / VALIDATION, points, names)
 
 
 def _counted_matrix(model: keras.Model) -> np.ndarray | None:

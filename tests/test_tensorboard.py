@@ -327,7 +327,7 @@ def test_a_model_that_does_not_know_its_inputs_has_no_graph(tmp_path):
         model.fit(*data, epochs=1, callbacks=[callback], verbose=0)
     runs = read_runs(tmp_path)
     assert {"recall/0", "recall/1"} <= set(runs["validation"])
-    assert (tmp_path / "embeddings.tsv").exists()
+    assert (tmp_path / "validation" / "embeddings.tsv").exists()
 
 
 def test_the_projector_gets_photos_and_classes(tmp_path):
@@ -336,21 +336,22 @@ def test_the_projector_gets_photos_and_classes(tmp_path):
     model = small_model()
     options = TensorBoardOptions(embedded_photos=10, mistakes=0)
     fit(model, TensorBoard(tmp_path, **PARTS | {"options": options}))
-    vectors = np.loadtxt(tmp_path / "embeddings.tsv", delimiter="\t")
+    folder = tmp_path / "validation"
+    vectors = np.loadtxt(folder / "embeddings.tsv", delimiter="\t")
     assert vectors.shape == (6, 4)  # every fourth of 24
     hidden = keras.Model(model.inputs[0], model.layers[-1].input)
     expected = hidden.predict(PHOTOS[::4], verbose=0)
     np.testing.assert_allclose(vectors, expected, rtol=1e-4)
-    header, *rows = (tmp_path / "metadata.tsv").read_text().splitlines()
+    header, *rows = (folder / "metadata.tsv").read_text().splitlines()
     assert header == "true\tpredicted\tis"
     said = model.predict(PHOTOS[::4], verbose=0).argmax(axis=1)
     shown = ("daisy", r"ro$es\n", "tulips")
     for row, label, answer in zip(rows, LABELS[::4], said, strict=True):
         verdict = "right" if label == answer else "wrong"
         assert row.split("\t") == [shown[label], shown[answer], verdict]
-    with Image.open(tmp_path / "sprite.png") as sprite:
+    with Image.open(folder / "sprite.png") as sprite:
         assert sprite.size == (3 * 48, 3 * 48)
-    config = (tmp_path / "projector_config.pbtxt").read_text()
+    config = (folder / "projector_config.pbtxt").read_text()
     assert 'tensor_path: "embeddings.tsv"' in config
 
 
