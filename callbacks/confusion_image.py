@@ -13,6 +13,7 @@ _LIGHT, _DARK = np.array([247, 251, 255]), np.array([8, 48, 107])
 _INK, _FAINT = (32, 32, 32), (110, 110, 110)
 _TEXT = 13
 _SIDE = 480
+_CELL = 44  # five classes are then as wide as TensorBoard's cards
 _MOST_LABEL = 170
 _MARGIN = 8
 
@@ -33,7 +34,7 @@ def confusion_image(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarra
     from PIL import Image, ImageDraw
 
     count = len(matrix)
-    cell = max(2, min(60, _SIDE // count))
+    cell = max(2, min(_CELL, _SIDE // count))
     labels = _labels(class_names, cell)
     margin = max((label.width for label in labels), default=0) + 2 * _MARGIN
     left, top = margin + _TEXT + _MARGIN, _TEXT + 3 * _MARGIN

@@ -36,7 +36,8 @@ class TensorBoardOptions:
             pass over the validation photos. The last epoch always gets one.
         embedded_photos: The most validation photos in the projector, at the end of
             training; 0 for none.
-        photo_side: Pixels, the longer side of each photo on the sheets.
+        photo_side: Pixels, the longer side of each photo on the sheets. With the
+            default, sheets of nine are as wide as TensorBoard's cards.
 
     Raises:
         InputError: If a number is negative, or `mistakes_every` or `photo_side` 0.
@@ -45,10 +46,10 @@ class TensorBoardOptions:
     augmented_photos: int = 9
     confusion_matrix: bool = True
     class_scores: bool = True
-    mistakes: int = 16
+    mistakes: int = 9
     mistakes_every: int = 5
     embedded_photos: int = 0
-    photo_side: int = 128
+    photo_side: int = 108
 
     def __post_init__(self) -> None:
         """Checks the numbers."""

@@ -68,7 +68,7 @@ def test_everything_of_a_run_is_written(tmp_path):
     assert rates == pytest.approx([0.01, 0.01])
     assert all(v > 0 for _, v in runs["train"]["epoch_photos_per_second"])
     first, second = (image for _, image in runs["train"]["augmented_photos"])
-    assert first.shape[1] > 2 * 128
+    assert first.shape[1] > 2 * TensorBoardOptions.photo_side
     assert not np.array_equal(first, second)
 
     said = model.predict(PHOTOS, verbose=0).argmax(axis=1)
