@@ -184,7 +184,7 @@ class RunRecord:
             self._photo_layers = photo_layers(self._model)
         if self._photo_layers is not None:
             photos = augmented(self._photo_layers, photos)
-        sheet = contact_sheet(displayable(photos), side=self._options.photo_side)
+        sheet = contact_sheet(list(displayable(photos)), side=self._options.photo_side)
         if self._sheet is None or not np.array_equal(sheet, self._sheet):
             # Without augmentation they are the same in each epoch.
             self._write_image(TRAIN, "augmented_photos", sheet)
