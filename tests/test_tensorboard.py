@@ -396,3 +396,9 @@ def test_batches_that_are_none_are_named(tmp_path):
     callback = TensorBoard(tmp_path, validation_data=[5])
     with pytest.raises(InputError, match="`validation_data`.*int"):
         fit(small_model(metrics=None), callback, epochs=1)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/logs/train` cannot be written"):
+        fit(small_model(), TensorBoard(tmp_path / "file" / "logs"), epochs=1)
