@@ -34,6 +34,7 @@ ROOMS = (
     "augmentation",
     "image_classifier",
     "callbacks",
+    "training_config",
     "run_directory",
     "training",
     "evaluation",
