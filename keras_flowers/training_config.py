@@ -192,7 +192,7 @@ def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
     for name in (*there, *here):
         is_free = name.startswith(_FREE_IN_A_RUN)
         if not is_free and there.get(name) != here.get(name):
-            return f"{name} is {there.get(name)} there and {here.get(name)} here"
+            return f"{name} was {there.get(name)} and is now {here.get(name)}"
     return None
 
 
@@ -200,13 +200,17 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, f"{name}.{key}" if name else key)
-    elif isinstance(value, list):
+    elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
         for index, item in enumerate(value):
             yield from _leaves(item, f"{name}[{index}]")
-    elif isinstance(value, str):
-        yield name, re.sub(r"_\d+$", "", value)
+    elif isinstance(value, list):
+        yield name, [_unnumbered(item) for item in value]
     else:
-        yield name, value
+        yield name, _unnumbered(value)
+
+
+def _unnumbered(value: Any) -> Any:
+    return re.sub(r"_\d+$", "", value) if isinstance(value, str) else value
 
 
 def versions() -> dict[str, str]:

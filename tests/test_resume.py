@@ -162,11 +162,11 @@ def _loader(config):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"epochs": 5}, "epochs is 4 there and 5 here"),
-        ({"early_stopping": 1}, "early_stopping is None there and 1 here"),
-        ({"batch_size": 8}, "loader.config.batch_size is 4 there and 8 here"),
-        ({"dropout": 0.5}, "model.config.dropout is 0.0 there and 0.5 here"),
-        ({"learning_rate": 0.1}, "learning_rate is .* there and .* here"),
+        ({"epochs": 5}, "epochs was 4 and is now 5"),
+        ({"early_stopping": 1}, "early_stopping was None and is now 1"),
+        ({"batch_size": 8}, "loader.config.batch_size was 4 and is now 8"),
+        ({"dropout": 0.5}, "model.config.dropout was 0.0 and is now 0.5"),
+        ({"learning_rate": 0.1}, "learning_rate was .* and is now .*"),
     ],
 )
 def test_a_run_is_resumed_as_it_was_started(tmp_path, options, named):
