@@ -14,6 +14,7 @@ from keras_flowers.callbacks import HistoryLogger, TrainingCheckpoint, read_hist
 from keras_flowers.callbacks.history_logger import History
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path
 from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.run_directory import RunDirectory
 from keras_flowers.sources import Progress
@@ -181,11 +182,16 @@ def _recorded(
         directory.remove_progress()
     try:
         run = _trained(task, watching, logger, checkpoint)
-    except Exception:
+    except Exception as error:
         with contextlib.suppress(InputError):
             checkpoint.wait()
         if not logger.history:
             directory.give_back()
+        elif isinstance(error, InputError) and checkpoint.path.exists():
+            raise InputError(
+                f"{error}\nWhat was trained is kept: mend that, then resume the run in "
+                f"{printable_path(directory.path)}."
+            ) from error
         raise
     checkpoint.wait()
     directory.write_results(run.model, run.history)

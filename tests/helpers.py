@@ -1,5 +1,8 @@
 """Tiny photo folders that a network can learn from."""
 
+import resource
+from contextlib import contextmanager
+
 import numpy as np
 from PIL import Image
 
@@ -66,3 +69,14 @@ def assert_same_weights(first, second):
     """Fails where the weights of two models differ in a bit."""
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@contextmanager
+def no_file_larger_than(size):
+    """The kernel refuses to write more, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -6,12 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import filelock
 import keras
 import pytest
-from helpers import RESULTS, assert_same_weights, small_loader, small_model
+from helpers import (
+    RESULTS,
+    assert_same_weights,
+    no_file_larger_than,
+    small_loader,
+    small_model,
+)
 from keras_flowers.callbacks import read_history
 
 from keras_flowers import InputError, TrainingConfig, train
@@ -215,6 +222,29 @@ def test_resume_needs_a_directory_that_may_hold_a_run(tmp_path):
     (tmp_path / "run" / "config.json").write_text("[")
     with pytest.raises(InputError, match="no configuration of a run"):
         run(tmp_path, resume=True)
+
+
+class FillTheDisk(keras.callbacks.Callback):
+    """From the second epoch on no file can have more than a few bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack = ExitStack()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.stack.enter_context(no_file_larger_than(100))
+
+
+def test_a_full_disk_ends_a_run_that_can_be_resumed(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    full = FillTheDisk()
+    with full.stack, pytest.raises(InputError, match="cannot be written") as error:
+        run(tmp_path, callbacks=[full])
+    lines = str(error.value).splitlines()
+    assert len(lines) == 2
+    assert "resume the run" in lines[1]
+    assert_same_run(whole, run(tmp_path, resume=True))
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path):

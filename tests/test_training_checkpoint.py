@@ -1,12 +1,11 @@
 import errno
 import os
-import resource
 import threading
-from contextlib import contextmanager
 
 import keras
 import numpy as np
 import pytest
+from helpers import no_file_larger_than
 from keras_flowers.callbacks import HistoryLogger, TrainingCheckpoint, tensor_file
 from keras_flowers.callbacks.tensor_file import read_tensors, write_tensors
 
@@ -306,17 +305,6 @@ def test_it_is_written_while_the_next_epoch_trains(tmp_path, monkeypatch):
     second = built()
     TrainingCheckpoint(tmp_path).restore(second, 2)
     assert_equal_to_the_bit(model, second)
-
-
-@contextmanager
-def no_file_larger_than(size):
-    """The kernel refuses to write more, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_ends_the_training_and_leaves_the_last_checkpoint(tmp_path):
