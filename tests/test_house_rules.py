@@ -34,9 +34,15 @@ ROOMS = (
     "augmentation",
     "image_classifier",
     "callbacks",
+    "drawing",
+    "calibration",
+    "confusion_plot",
+    "contact_sheet",
+    "evaluation",
+    "markup",
+    "report",
     "run_directory",
     "training",
-    "evaluation",
 )
 PACKAGES = {
     "keras_flowers": ROOT / "keras_flowers",
