@@ -294,10 +294,10 @@ def test_paths_are_shown_below_the_data_folder():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([keras.layers.Flatten(), keras.layers.Dense(4)], r"shape \(18, 4\)"),
-        ([keras.layers.Flatten()], r"shape \(18, 192\)"),
-        ([keras.layers.Rescaling(1.0)], r"shape \(18, 8, 8, 3\)"),
-        ([keras.layers.GlobalMaxPooling2D()], "numbers from .* to 255"),
+        ([keras.layers.Flatten(), keras.layers.Dense(4)], r"shape \(19, 4\)"),
+        ([keras.layers.Flatten()], r"shape \(19, 192\)"),
+        ([keras.layers.Rescaling(1.0)], r"shape \(19, 8, 8, 3\)"),
+        ([keras.layers.GlobalMaxPooling2D()], r"numbers from \d+ to 2\d\d"),
     ],
 )
 def test_a_model_that_gives_no_probabilities(tmp_path, layers, message):
