@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _COLUMNS = 6
 _THUMBNAIL_SIDE = 240
 _TILE_WIDTH = 2.0  # inches
-_PHOTO_HEIGHT = 1.9
+_PHOTO_HEIGHT = 1.65
 _LINE_HEIGHT = 0.13
 _FONT_SIZE = 6.5
 _FAMILY = "monospace"  # so that the width of a caption is known before it is drawn
-_CAPTION_COLUMNS = 34
+_CAPTION_COLUMNS = 32
 _MARGIN = 0.08
 _TITLE_HEIGHT = 0.45
 

@@ -353,11 +353,12 @@ class Evaluation:
 
     def _caption(self, mistake: Mistake) -> tuple[str, str, str]:
         predicted = mistake.predicted_class
-        answer = "none (NaN)" if predicted is None else predicted
+        answer = "none" if predicted is None else predicted
         return (
             self.shown_path(mistake.path),
             f"true: {mistake.true_class}",
-            f"{mistake.probability:.3f} for: {answer}",
+            # At the end, which stays when a long name is shortened.
+            f"predicted: {answer} ({mistake.probability:.3f})",
         )
 
     def _prediction_rows(

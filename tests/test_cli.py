@@ -32,6 +32,7 @@ RESULTS = {
     "history.json",
     "history.png",
     "model.keras",
+    "report.html",
     "split.json",
 }
 

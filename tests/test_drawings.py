@@ -142,10 +142,10 @@ def test_the_sheet_shows_the_mistakes_from_the_files(tmp_path):
         "2 of 2 mistakes, highest loss first",
         "b/2.png",
         "true: b",
-        "0.850 for: c",
+        "predicted: c (0.850)",
         "a/1.png",
         "true: a",
-        "0.750 for: b",
+        "predicted: b (0.750)",
     ]
     first, second = figure.axes[0].images
     assert first.get_array().shape == (60, 30, 3)
@@ -186,7 +186,7 @@ def test_no_mistake_says_so():
 def test_a_mistake_without_probabilities_is_named(tmp_path):
     result = evaluation([0], [0], paths=(draw(tmp_path / "0.png", "red"),))
     result.probabilities[:] = np.nan
-    assert "nan for: none (NaN)" in texts(result.plot_mistakes())
+    assert "predicted: none (nan)" in texts(result.plot_mistakes())
 
 
 def test_any_name_stands_below_its_photo(tmp_path):
@@ -200,7 +200,8 @@ def test_any_name_stands_below_its_photo(tmp_path):
     assert "two\\nlines\\x1b[31m/0.png" in shown
     assert "$a^$/0.png" in shown
     assert "true: $\\frac{" in shown
-    assert max(map(len, shown[1:])) <= 34
+    assert any(t.startswith("predicted: …n") and t.endswith("n (0.750)") for t in shown)
+    assert max(map(len, shown[1:])) <= 32
     assert any(text.endswith("-end.png") and "…" in text for text in shown)
 
 
@@ -217,4 +218,4 @@ def test_a_sheet_of_many_rows(tmp_path):
     assert len(figure.axes[0].images) == 13
     assert texts(figure)[0] == "13 of 20 mistakes, highest loss first"
     width, height = figure.get_size_inches()
-    assert (width, round(height)) == (12, 8)
+    assert (width, round(height)) == (12, 7)

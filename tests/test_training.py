@@ -22,6 +22,7 @@ RESULTS = [
     "history.json",
     "history.png",
     "model.keras",
+    "report.html",
     "split.json",
 ]
 
