@@ -3,3 +3,6 @@
 from keras_flowers.callbacks.history_logger import HistoryLogger as HistoryLogger
 from keras_flowers.callbacks.history_logger import read_history as read_history
 from keras_flowers.callbacks.history_plot import plot_history as plot_history
+from keras_flowers.callbacks.training_checkpoint import (
+    TrainingCheckpoint as TrainingCheckpoint,
+)

@@ -4,13 +4,16 @@ import csv
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from keras_flowers.errors import InputError
+
+_TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}(\.[^.]*)?")
 
 
 @contextmanager
@@ -33,6 +36,7 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
             read-only folder, a full disk.
     """
     target = Path(path)
+    # A name of the form that `remove_leftovers` knows.
     temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
         try:
@@ -40,6 +44,7 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(target)
+            _sync_folder(target.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -48,6 +53,29 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(
             f"`{printable_path(path)}` cannot be written: {reason}"
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name last through a power cut, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what a killed process left in a folder under a temporary name.
+
+    For folders in which nobody else writes at that time.
+
+    Args:
+        folder: An existing folder.
+    """
+    for path in Path(folder).iterdir():
+        if _TEMPORARY_NAME.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
