@@ -48,6 +48,7 @@ _MOST_SETTINGS = 120
 _MOST_CONFIG_CHARACTERS = 100_000
 _VALUE_COLUMNS = 160
 _HEAD_COLUMNS = 16
+_CAPTION_COLUMNS = 60
 _THUMBNAIL_SIDE = 240
 _JPEG_QUALITY = 80
 _DPI = 110
@@ -106,7 +107,7 @@ th:first-child { text-align: left; font-weight: 500; padding-left: 0;
 thead th, thead th:first-child { font-weight: 600; vertical-align: bottom; }
 tr.all > *, .total { font-weight: 650; }
 .text, .settings td, .settings th { text-align: left; overflow-wrap: anywhere;
-  min-width: 6rem; }
+  min-width: 9rem; }
 .matrix td { text-align: center; min-width: 3rem; border: 1px solid var(--card); }
 .matrix th { text-align: left; }
 .plot { overflow-x: auto; margin: 0; }
@@ -547,17 +548,23 @@ def _mistakes_section(evaluation: Evaluation) -> _Section:
 
 def _mistake(mistake: Mistake, evaluation: Evaluation) -> Html:
     path = evaluation.shown_path(mistake.path)
-    called = mistake.predicted_class
-    answer = "no answer" if called is None else called
+    true, called = mistake.true_class, mistake.predicted_class
+    answer: tuple[Content, ...] = (
+        (" got no answer (NaN)",)
+        if called is None
+        else (
+            " called ",
+            element("strong", shortened(called, _CAPTION_COLUMNS)),
+            f" with {_number(mistake.probability, 3)}",
+        )
+    )
     return element(
         "figure",
         element("div", _thumbnail(mistake, path), class_="photo"),
         element(
             "figcaption",
-            element("strong", mistake.true_class),
-            " called ",
-            element("strong", answer),
-            f" with {_number(mistake.probability, 3)}",
+            element("strong", shortened(true, _CAPTION_COLUMNS)),
+            *answer,
             element("span", path, class_="path"),
         ),
     )
@@ -646,7 +653,8 @@ def _sizes(datasets: ImageDatasets) -> dict[str, int]:
 
 
 def _split_name(evaluation: Evaluation) -> str:
-    return evaluation.split or "evaluated"
+    split = evaluation.split or "evaluated"
+    return {"train": "training"}.get(split, split)
 
 
 def _epochs(history: History) -> int:

@@ -270,7 +270,7 @@ def test_a_run_that_diverged(tmp_path, datasets):
     assert [row[6] for row in rows[1:]] == ["-∞", "NaN"]
     items = [*root.one("section", id="mistakes").all("li")]
     assert len(items) == 2
-    assert "no answer with NaN" in items[0].text
+    assert "got no answer (NaN)" in items[0].text
 
 
 def test_a_sound_run_has_no_warning(tmp_path, datasets):
