@@ -68,7 +68,7 @@ def draw_confusion_matrix(
     if classes <= _MOST_WITH_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.6 else "black"
-            axes.text(column, row, count, ha="center", va="center", color=colour)
+            axes.text(column, row, str(count), ha="center", va="center", color=colour)
     return figure
 
 

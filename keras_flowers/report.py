@@ -459,7 +459,7 @@ def _matrix_table(evaluation: Evaluation) -> Html:
     names = [shortened(name, _HEAD_COLUMNS) for name in evaluation.class_names]
     matrix = evaluation.confusion_matrix
     counts = [scores.count for scores in evaluation.per_class.values()]
-    rows = []
+    rows: list[Sequence[Content | Cell]] = []
     for name, row, total in zip(names, matrix.tolist(), counts, strict=True):
         steps = (round(20 * count / max(total, 1)) for count in row)
         cells = zip(row, steps, strict=True)
