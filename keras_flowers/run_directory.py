@@ -16,12 +16,14 @@ from keras_flowers.callbacks import plot_history
 from keras_flowers.callbacks.history_logger import History, write_history
 from keras_flowers.dataset_loader import ImageDatasets
 from keras_flowers.errors import InputError
+from keras_flowers.evaluation import Evaluation
 from keras_flowers.files import (
     printable_path,
     remove_leftovers,
     temporary_sibling,
     write_text_atomically,
 )
+from keras_flowers.report import write_report
 from keras_flowers.splits import write_manifest
 from keras_flowers.training_config import difference
 
@@ -214,6 +216,24 @@ class RunDirectory:
         if history:
             with temporary_sibling(self.path / "history.png") as path:
                 plot_history(history).savefig(path, dpi=120)
+
+    def write_report(
+        self, datasets: ImageDatasets, history: History, evaluation: Evaluation | str
+    ) -> None:
+        """Writes the run as one page, `report.html`.
+
+        Args:
+            datasets: Its data.
+            history: Its history; may be empty.
+            evaluation: Its evaluation, or a sentence that says why there is none.
+        """
+        write_report(
+            self.path / "report.html",
+            config=json.loads((self.path / "config.json").read_text()),
+            datasets=datasets,
+            history=history,
+            evaluation=evaluation,
+        )
 
     def complete(self) -> None:
         """Removes what only a run that is not complete needs."""

@@ -14,6 +14,7 @@ from keras_flowers.callbacks import HistoryLogger, TrainingCheckpoint, read_hist
 from keras_flowers.callbacks.history_logger import History
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
+from keras_flowers.evaluation import Evaluation, evaluate
 from keras_flowers.files import printable_path
 from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.run_directory import RunDirectory
@@ -57,8 +58,9 @@ def train(
 
     The run directory, where one is asked for, gets `model.keras`, `history.json`,
     `history.csv`, `history.png`, `split.json` (who trained and who validated),
-    `audit.json` (what was found in the data) and `config.json` (what repeats the
-    run: `train(TrainingConfig.read("config.json"))`). Ctrl-C ends the training;
+    `audit.json` (what was found in the data), `config.json` (what repeats the
+    run: `train(TrainingConfig.read("config.json"))`) and `report.html` (all of it on
+    one page, with an evaluation on the validation photos). Ctrl-C ends the training;
     what there is then is saved and returned.
 
     Until the run is complete the directory also holds a checkpoint. After a crash, a
@@ -195,6 +197,8 @@ def _recorded(
         raise
     checkpoint.wait()
     directory.write_results(run.model, run.history)
+    evaluation = _evaluated(run.model, run.datasets)
+    directory.write_report(run.datasets, run.history, evaluation)
     if not run.interrupted:
         directory.complete()
     return run
@@ -233,6 +237,17 @@ def _trained(
     except Exception as error:
         raise next(iter(datasets.read_errors), error) from error
     return TrainingRun(model, logger.history, datasets, logger.directory, interrupted)
+
+
+def _evaluated(model: keras.Model, datasets: ImageDatasets) -> Evaluation | str:
+    """Returns what the model says of the validation photos, or why that is unknown."""
+    if datasets.validation is None:
+        return "There is no validation split."
+    try:
+        return evaluate(model, datasets)
+    except InputError as error:
+        # Such as a model without a softmax: it is trained and saved all the same.
+        return f"The model could not be evaluated. {error}"
 
 
 class _FollowEpochs(keras.callbacks.Callback):

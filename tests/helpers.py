@@ -13,6 +13,7 @@ RESULTS = [
     "history.json",
     "history.png",
     "model.keras",
+    "report.html",
     "split.json",
 ]
 
