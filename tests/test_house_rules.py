@@ -41,6 +41,7 @@ ROOMS = (
     "evaluation",
     "markup",
     "report",
+    "training_config",
     "run_directory",
     "training",
 )
