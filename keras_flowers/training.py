@@ -292,6 +292,9 @@ def _built(build_model: ModelBuilder, datasets: ImageDatasets) -> keras.Model:
         if not isinstance(model, ImageClassifier):
             raise InputError("`build_model` must return a compiled model.")
         model.compile()
+    if not model.built:
+        # Its size and its checkpoint can be known before the first step only so.
+        model.build((None, *datasets.image_size, 3))
     return model
 
 

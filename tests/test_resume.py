@@ -90,6 +90,24 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, epoch, er
     )
 
 
+def test_a_model_that_knows_no_input_shape_is_resumed(tmp_path):
+    def build(datasets):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [
+                keras.layers.Rescaling(1 / 255),
+                keras.layers.Flatten(),
+                keras.layers.Dense(len(datasets.class_names), activation="softmax"),
+            ]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    whole = run(tmp_path, directory="whole", build_model=build)
+    interrupted_in(2, tmp_path, build_model=build)
+    assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
+
+
 def test_ctrl_c_in_the_first_epoch_begins_anew(tmp_path):
     whole = run(tmp_path, directory="whole")
     interrupted_in(0, tmp_path, KeyboardInterrupt)

@@ -335,6 +335,13 @@ def test_another_model_is_refused(tmp_path):
         checkpoint.restore(built(keras.optimizers.SGD), 2)
 
 
+def test_a_model_must_be_built(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(InputError, match="must be built"):
+        TrainingCheckpoint(tmp_path).restore(model, 2)
+
+
 def test_a_missing_callback_is_named(tmp_path):
     early = keras.callbacks.EarlyStopping(monitor="loss")
     fit(built(), 1, TrainingCheckpoint(tmp_path, [early]), [early])
