@@ -28,7 +28,7 @@ def start_keras() -> None:
         _load()
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with _stderr_on_failure_only():
+    with stderr_on_failure_only():
         _load()
 
 
@@ -57,7 +57,7 @@ def _load() -> None:
 
 
 @contextlib.contextmanager
-def _stderr_on_failure_only() -> Iterator[None]:
+def stderr_on_failure_only() -> Iterator[None]:
     """Holds back what the process writes to stderr, C++ code included."""
     sys.stderr.flush()
     stderr = os.dup(2)

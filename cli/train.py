@@ -86,7 +86,7 @@ class ModelOptions:
     "config_file",
     type=EXISTING_FILE,
     help="Repeat the run of this config.json; takes the place of DATA and of all "
-    "options but --run-dir, --json, --cache-dir and the limits.",
+    "options but --run-dir, --no-tensorboard, --json, --cache-dir and the limits.",
 )
 @click.option("--epochs", type=click.IntRange(1, 1_000_000), help="[default: 15]")
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
@@ -158,6 +158,7 @@ class ModelOptions:
     show_default=True,
     help="Epochs between two checkpoints for --resume; 0 for none.",
 )
+@click.option("--no-tensorboard", is_flag=True, help="Write nothing for TensorBoard.")
 @loader_options
 @json_option
 @click.pass_context
@@ -169,6 +170,7 @@ def train(
     run_dir: Path | None,
     resume: Path | None,
     checkpoint_every: int,
+    no_tensorboard: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -217,6 +219,7 @@ def train(
             verbose=1 if output.is_terminal else 2,
             progress=progress,
             on_loaded=describe,
+            tensorboard=not no_tensorboard,
         )
     seconds = time.monotonic() - started
     _show(output, run, run_dir, seconds)

@@ -81,6 +81,11 @@ class RunDirectory:
         return self.path / "checkpoint"
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder that TensorBoard shows."""
+        return self.path / "tensorboard"
+
+    @property
     def is_started(self) -> bool:
         """Whether it holds a run."""
         return (self.path / "config.json").is_file()
@@ -204,7 +209,8 @@ class RunDirectory:
             self._remove_if_new_and_empty()
 
     def remove_progress(self) -> None:
-        """Removes the history of epochs that left no checkpoint."""
+        """Removes what was recorded of epochs that left no checkpoint."""
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
         for name in _HISTORY:
             (self.path / name).unlink(missing_ok=True)
 
@@ -243,7 +249,8 @@ class RunDirectory:
         """Removes what `claim` wrote, so that the place can be used again."""
         if not self._is_claimed:
             return
-        self.complete()
+        for folder in (self.checkpoint, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
         for name in (*_INPUTS, *_HISTORY):
             (self.path / name).unlink(missing_ok=True)
         self._remove_if_new_and_empty()

@@ -20,6 +20,7 @@ from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.run_directory import RunDirectory
 from keras_flowers.sources import Progress
 from keras_flowers.training_config import ModelBuilder, TrainingConfig
+from keras_flowers.watching import tensorboard_of_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ def train(
     verbose: int | str = "auto",
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
+    tensorboard: bool = True,
     **options: Any,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of photos.
@@ -84,6 +86,8 @@ def train(
         verbose: As for `keras.Model.fit`.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called once with the `ImageDatasets` before training.
+        tensorboard: Whether the run directory gets `tensorboard/`, which
+            `keras-flowers tensorboard` shows.
         **options: `epochs`, `early_stopping` and `class_weights`, as in
             `TrainingConfig`.
 
@@ -99,11 +103,14 @@ def train(
         checkpoint_every = checked_integer(
             "checkpoint_every", checkpoint_every, lowest=1
         )
-    watching = _Watching(tuple(callbacks), verbose, progress, on_loaded)
+    watching = _Watching(tuple(callbacks), verbose, progress, on_loaded, tensorboard)
     if run_directory is None:
         if resume:
             raise InputError("`resume` needs the `run_directory` of the run.")
-        return _trained(_prepared(config, watching), watching)
+        task = _prepared(config, watching)
+        return _trained(
+            task, watching, HistoryLogger(None, len(task.datasets.split.train))
+        )
     directory = RunDirectory(run_directory, resume=resume)
     if directory.is_started:
         with directory.held():
@@ -123,6 +130,7 @@ class _Watching:
     verbose: int | str
     progress: Progress | None
     on_loaded: Callable[[ImageDatasets], None] | None
+    tensorboard: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +190,11 @@ def _recorded(
     )
     if not checkpoint.path.exists():
         directory.remove_progress()
+    # The checkpoint last: it keeps what the others have changed.
+    recorders = [*_tensorboard(task, directory, watching), checkpoint]
     try:
-        run = _trained(task, watching, logger, checkpoint)
+        begin = checkpoint.restore(task.model, task.config.epochs)
+        run = _trained(task, watching, logger, recorders, begin)
     except Exception as error:
         with contextlib.suppress(InputError):
             checkpoint.wait()
@@ -204,16 +215,25 @@ def _recorded(
     return run
 
 
+def _tensorboard(
+    task: _Task, directory: RunDirectory, watching: _Watching
+) -> list[keras.callbacks.Callback]:
+    if not watching.tensorboard:
+        return []
+    content = task.config.to_json(task.model)
+    return [
+        tensorboard_of_run(directory.tensorboard, content, task.model, task.datasets)
+    ]
+
+
 def _trained(
     task: _Task,
     watching: _Watching,
-    logger: HistoryLogger | None = None,
-    checkpoint: TrainingCheckpoint | None = None,
+    logger: HistoryLogger,
+    recorders: Sequence[keras.callbacks.Callback] = (),
+    begin: int = 0,
 ) -> TrainingRun:
     config, datasets, model = task.config, task.datasets, task.model
-    logger = logger or HistoryLogger(None, len(datasets.split.train))
-    begin = checkpoint.restore(model, config.epochs) if checkpoint else 0
-    last = [] if checkpoint is None else [checkpoint]
     interrupted = False
     try:
         model.fit(
@@ -228,7 +248,7 @@ def _trained(
                 *task.stoppers,
                 logger,
                 *watching.callbacks,
-                *last,
+                *recorders,
             ],
             verbose=watching.verbose,
         )

@@ -15,6 +15,7 @@ RESULTS = [
     "model.keras",
     "report.html",
     "split.json",
+    "tensorboard",
 ]
 
 COLOURS = {"daisy": (220, 220, 220), "roses": (200, 40, 60), "tulips": (60, 60, 220)}

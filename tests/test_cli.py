@@ -3,6 +3,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import types
@@ -18,6 +19,7 @@ from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
 from keras_flowers_cli.options import ByteSize
 from keras_flowers_cli.output import Output
+from tensorboard_server import running_tensorboard, runs_of
 
 from keras_flowers import Evaluation, ImageClassifier
 from keras_flowers.files import json_text
@@ -37,6 +39,7 @@ RESULTS = {
     "model.keras",
     "report.html",
     "split.json",
+    "tensorboard",
 }
 EVALUATION = {
     "confusion_matrix.png",
@@ -110,6 +113,10 @@ def strict_json(text):
 
 def files(folder):
     return {path.name for path in folder.iterdir()}
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_bad_input(capsys, arguments, *named):
@@ -457,11 +464,11 @@ def test_a_url_that_does_not_answer(capsys):
 
 def test_a_run_directory_that_holds_a_run(capsys, trained):
     photos, directory = trained / "photos", trained / "run"
-    before = {path: path.read_bytes() for path in directory.iterdir()}
+    before = contents(directory)
     assert_bad_input(
         capsys, ["train", photos, *SMALL, "--run-dir", directory], str(directory)
     )
-    assert {path: path.read_bytes() for path in directory.iterdir()} == before
+    assert contents(directory) == before
 
 
 def test_a_run_directory_that_cannot_be_written(capsys, trained):
@@ -539,6 +546,46 @@ def test_a_backend_that_is_none(capsys, monkeypatch, backend):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("KERAS_BACKEND", backend)
     assert_bad_input(capsys, ["audit", "photos"], "KERAS_BACKEND", backend)
+
+
+def test_train_writes_nothing_for_tensorboard_where_that_is_asked(trained, capsys):
+    config = trained / "run" / "config.json"
+    line = ["train", "--config", str(config), "--no-tensorboard", "--run-dir", "again"]
+    assert run(line) == 0
+    assert files(Path("again")) == RESULTS - {"tensorboard"}
+
+
+# --- tensorboard
+
+
+def test_tensorboard_shows_a_folder_of_runs(trained):
+    expected = {f"run/tensorboard{part}" for part in ("", "/train", "/validation")}
+    with running_tensorboard(trained) as address:
+        assert expected <= runs_of(address, expected)
+
+
+def test_tensorboard_shows_several_run_directories(trained):
+    shutil.copytree(trained / "run", "other/run")
+    expected = {f"{run}/tensorboard/train" for run in ("run", "run (2)")}
+    with running_tensorboard(trained / "run", "other/run") as address:
+        assert expected <= runs_of(address, expected)
+
+
+def test_tensorboard_refuses_what_it_cannot_show(capsys, tmp_path, trained):
+    assert_bad_input(capsys, ["tensorboard"], "RUNS")
+    assert_bad_input(capsys, ["tensorboard", "missing"], "missing")
+    Path("empty").mkdir()
+    assert_bad_input(
+        capsys, ["tensorboard", trained / "run", "empty"], "empty", "train"
+    )
+    assert_bad_input(capsys, ["tensorboard", trained, "--port", "65536"], "65536")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's imports
+def test_tensorboard_names_a_port_that_is_taken(capsys, trained):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert_bad_input(capsys, ["tensorboard", trained, "--port", port], port)
 
 
 # --- predict

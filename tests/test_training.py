@@ -26,6 +26,10 @@ def run(tmp_path, *, directory="run", build_model=small_model, loader=None, **op
     )
 
 
+def contents(directory):
+    return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
 def test_a_run_leaves_everything_in_its_directory(tmp_path):
     result = run(tmp_path)
     directory = tmp_path / "run"
@@ -164,10 +168,10 @@ def test_ctrl_c_saves_what_is_there(tmp_path, epoch, done):
 
 def test_a_run_directory_is_never_overwritten(tmp_path):
     run(tmp_path)
-    before = {p: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    before = contents(tmp_path / "run")
     with pytest.raises(InputError, match="run is not empty"):
         run(tmp_path)
-    assert {p: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+    assert contents(tmp_path / "run") == before
 
 
 def test_a_run_directory_that_is_a_file(tmp_path):
@@ -187,6 +191,11 @@ def test_a_disk_without_room_for_the_model_is_noticed_before_training(
     with pytest.raises(InputError, match=r"run is full: .*checkpoints take"):
         run(tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_tensorboard(tmp_path):
+    run(tmp_path, tensorboard=False)
+    assert not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_bad_data_leaves_no_run_directory(tmp_path):

@@ -1,0 +1,99 @@
+"""Makes the pictures of docs/images/ anew, from runs on the sample data set.
+
+    python docs/make_images.py
+
+Needs the extra `test`, and Debian's packages chromium and chromium-driver.
+"""
+
+import io
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import find_all, open_page, wait_for_text  # noqa: E402
+from tensorboard_server import running_tensorboard, runs_of  # noqa: E402
+
+import keras_flowers  # noqa: E402
+
+RUNS = {
+    "first": {"hidden_units": (256, 128)},
+    "dropout": {"hidden_units": (256, 128), "dropout": 0.2},
+    "small": {"hidden_units": (64,)},
+}
+WIDE, TALL = (1700, 700), (900, 2050)
+
+
+def train_all(runs: Path) -> None:
+    """Trains each run."""
+    loader = keras_flowers.ImageDatasetLoader("sample", image_size=(128, 128))
+    for name, options in RUNS.items():
+
+        def build(
+            datasets: keras_flowers.ImageDatasets, options: dict = options
+        ) -> keras_flowers.ImageClassifier:
+            return keras_flowers.ImageClassifier(
+                datasets.class_names, datasets.image_size, seed=42, **options
+            )
+
+        keras_flowers.train(
+            loader, build, epochs=10, run_directory=runs / name, verbose=0
+        )
+
+
+def save(driver: object, name: str, box: tuple[int, int, int, int]) -> None:
+    """Saves a part of the window, smaller and in few bytes."""
+    with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as shot:
+        picture = shot.convert("RGB").crop(box)
+    picture.thumbnail((1200, 1500), Image.Resampling.LANCZOS)
+    picture = picture.quantize(200, dither=Image.Dither.NONE)
+    folder = ROOT / "docs" / "images"
+    folder.mkdir(exist_ok=True)
+    picture.save(folder / name, optimize=True)
+
+
+def picture_images(folder: Path, run: Path) -> None:
+    """The Images tab, with all three images of a run."""
+    expected = {"tensorboard/validation"}
+    with running_tensorboard(run) as address:
+        runs_of(address, expected)
+        with open_page(f"{address}/?darkMode=false#images", folder, TALL) as driver:
+            wait_for_text(driver, "augmented_photos", "confusion_matrix", "mistakes")
+            (header,) = (
+                element
+                for element in find_all(driver, "button.heading")
+                if "mistakes" in element.text
+            )
+            driver.execute_script("arguments[0].click()", header)
+            time.sleep(3)
+            save(driver, "tensorboard-images.png", (0, 0, TALL[0], 1850))
+
+
+def picture_hparams(folder: Path, runs: Path) -> None:
+    """The HParams tab, with a row for each run."""
+    expected = {f"{name}/tensorboard" for name in RUNS}
+    with running_tensorboard(runs) as address:
+        runs_of(address, expected)
+        with open_page(f"{address}/?darkMode=false#hparams", folder, WIDE) as driver:
+            wait_for_text(driver, "validation.epoch_accuracy", "hidden_units")
+            time.sleep(2)
+            save(driver, "tensorboard-hparams.png", (0, 0, WIDE[0], 330))
+
+
+def main() -> None:
+    """Makes all pictures."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)  # paths on the pictures are then short
+        train_all(Path("runs"))
+        picture_images(Path(scratch), Path("runs/first"))
+        picture_hparams(Path(scratch), Path("runs"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What TensorBoard is shown of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
+from keras_flowers.dataset_loader import ImageDatasets
+from keras_flowers.photo_files import load_photo
+
+# Larger photos are fewer: they are augmented after every epoch.
+_PIXELS = 9 * 1024**2
+
+
+def tensorboard_of_run(
+    directory: Path,
+    configuration: dict[str, Any],
+    model: keras.Model,
+    datasets: ImageDatasets,
+) -> TensorBoard:
+    """Returns the callback that writes a run for TensorBoard.
+
+    Reads nothing through the training pipeline: its order stays what it is.
+
+    Args:
+        directory: Folder for the event files.
+        configuration: What repeats the run, `TrainingConfig.to_json`.
+        model: The compiled model.
+        datasets: What it is trained on.
+    """
+    return TensorBoard(
+        directory,
+        class_names=datasets.class_names,
+        training_photos=_photos_of_all_classes(datasets),
+        validation_data=datasets.validation,
+        hparams=hyperparameters(configuration, model, datasets),
+        configuration=configuration,
+        photos_per_epoch=len(datasets.split.train),
+    )
+
+
+def hyperparameters(
+    configuration: dict[str, Any], model: keras.Model, datasets: ImageDatasets
+) -> dict[str, bool | int | float | str]:
+    """Returns what distinguishes a run from others, the same names for every run.
+
+    Args:
+        configuration: What repeats the run, `TrainingConfig.to_json`.
+        model: The compiled model. Of one that is no `ImageClassifier` the widths and
+            rates are empty.
+        datasets: What it is trained on.
+    """
+    # Mixed precision puts the optimizer into another.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    weights = configuration["class_weights"]
+    return {
+        "model": type(model).__name__,
+        "hidden_units": ",".join(map(str, getattr(model, "hidden_units", ()))),
+        "dropout": float(getattr(model, "dropout", 0.0)),
+        "augmentation": getattr(model, "augmentation", False) is not False,
+        "optimizer": type(optimizer).__name__,
+        "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+        "precision": str(model.dtype_policy.name),
+        "epochs": configuration["epochs"],
+        "early_stopping": configuration["early_stopping"] or 0,
+        "class_weights": "given" if isinstance(weights, dict) else weights or "none",
+        "batch_size": datasets.batch_size,
+        "image_size": "x".join(map(str, datasets.image_size)),
+        "training_photos": len(datasets.split.train),
+        "seed": configuration["loader"]["config"]["seed"],
+    }
+
+
+def _photos_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
+    """Returns training photos, uint8 `(count, height, width, 3)`.
+
+    The paths stand in the order of the classes, so a few of them at even distances
+    are of all of them.
+    """
+    height, width = datasets.image_size
+    most = max(1, _PIXELS // (height * width))
+    paths = datasets.paths("train")
+    count = min(most, TensorBoardOptions.augmented_photos, len(paths))
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    return np.stack([load_photo(path, datasets.image_size) for path in chosen])
