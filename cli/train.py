@@ -86,7 +86,7 @@ class ModelOptions:
     "config_file",
     type=EXISTING_FILE,
     help="Repeat the run of this config.json; takes the place of DATA and of all "
-    "options but --run-dir, --no-tensorboard, --json, --cache-dir and the limits.",
+    "options that change the outcome.",
 )
 @click.option("--epochs", type=click.IntRange(1, 1_000_000), help="[default: 15]")
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")

@@ -108,9 +108,7 @@ def train(
         if resume:
             raise InputError("`resume` needs the `run_directory` of the run.")
         task = _prepared(config, watching)
-        return _trained(
-            task, watching, HistoryLogger(None, len(task.datasets.split.train))
-        )
+        return _trained(task, watching, _logger(task, None))
     directory = RunDirectory(run_directory, resume=resume)
     if directory.is_started:
         with directory.held():
@@ -182,7 +180,7 @@ def _recorded(
     watching: _Watching,
 ) -> TrainingRun:
     """Trains in a directory that this process holds, and writes the results."""
-    logger = HistoryLogger(directory.path, len(task.datasets.split.train))
+    logger = _logger(task, directory.path)
     checkpoint = TrainingCheckpoint(
         directory.checkpoint,
         (*task.stoppers, logger, *watching.callbacks),
@@ -190,10 +188,10 @@ def _recorded(
     )
     if not checkpoint.path.exists():
         directory.remove_progress()
-    # The checkpoint last: it keeps what the others have changed.
-    recorders = [*_tensorboard(task, directory, watching), checkpoint]
     try:
         begin = checkpoint.restore(task.model, task.config.epochs)
+        # The checkpoint last: it keeps what the others have changed.
+        recorders = [*_tensorboard(task, directory, watching), checkpoint]
         run = _trained(task, watching, logger, recorders, begin)
     except Exception as error:
         with contextlib.suppress(InputError):
@@ -213,6 +211,10 @@ def _recorded(
     if not run.interrupted:
         directory.complete()
     return run
+
+
+def _logger(task: _Task, directory: Path | None) -> HistoryLogger:
+    return HistoryLogger(directory, len(task.datasets.split.train))
 
 
 def _tensorboard(
