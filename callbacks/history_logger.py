@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -28,8 +29,10 @@ class HistoryLogger(keras.callbacks.Callback):
     sees half of one. Serves any Keras model.
 
     A run that starts at a later epoch (`fit(initial_epoch=...)`) continues the
-    history that stands in the directory and drops what it is about to repeat; one
-    that starts at the first epoch begins anew.
+    history that stands in the directory and drops what it is about to repeat. One that
+    starts at the first epoch writes to the directory if that holds no history yet, and
+    else to a folder `2`, `3` and so on in it: no run writes over another, also where
+    one object or copies of it serve several, as the trials of a tuner.
 
     NaN and infinities are written as the strings `"NaN"`, `"Infinity"` and
     `"-Infinity"` in JSON, which has no numbers for them, and as `nan`, `inf` and
@@ -43,6 +46,11 @@ class HistoryLogger(keras.callbacks.Callback):
             history in memory only, in the attribute `history`.
         photos_per_epoch: Number of photos in an epoch, for `photos_per_second`,
             which is left out without it.
+
+    Attributes:
+        history: The list of values, one per epoch, of each column.
+        folder: Where the two files of the present run stand; `None` before its first
+            epoch and without a directory.
     """
 
     def __init__(
@@ -54,6 +62,7 @@ class HistoryLogger(keras.callbacks.Callback):
         self.directory = None if directory is None else Path(directory)
         self.photos_per_epoch = photos_per_epoch
         self.history: History = {}
+        self.folder: Path | None = None
         self._is_new_run = True
         self._started = 0.0
         self._trained: float | None = None
@@ -61,15 +70,13 @@ class HistoryLogger(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Makes ready for a run."""
         del logs
-        if self.directory is not None:
-            self.directory.mkdir(parents=True, exist_ok=True)
         self._is_new_run = True
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Starts the clock."""
         del logs
         if self._is_new_run:
-            self.history = self._before(epoch)
+            self._begin(epoch)
             self._is_new_run = False
         self._started = time.perf_counter()
         self._trained = None
@@ -90,20 +97,37 @@ class HistoryLogger(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             entry |= _numbers(name, value)
         self._append(entry)
-        if self.directory is not None:
-            write_history(self.history, self.directory)
+        if self.folder is not None:
+            write_history(self.history, self.folder)
 
-    def _before(self, epoch: int) -> History:
-        if epoch == 0:
-            return {}
-        history = self.history
-        if self.directory is not None:
-            path = self.directory / "history.json"
-            history = read_history(path) if path.exists() else {}
-        if not history:
-            return {}
-        kept = [i for i, number in enumerate(history["epoch"]) if number <= epoch]
-        return {name: [values[i] for i in kept] for name, values in history.items()}
+    def get_state(self) -> dict[str, Any]:
+        """Returns what a `TrainingCheckpoint` keeps: the history so far."""
+        folder = None
+        if self.directory is not None and self.folder is not None:
+            folder = self.folder.relative_to(self.directory).as_posix()
+        return {"folder": folder, "history": self.history}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `get_state` returned, whatever stands on disk."""
+        self.history = {name: list(values) for name, values in state["history"].items()}
+        if self.directory is not None and state["folder"] is not None:
+            self.folder = self.directory / state["folder"]
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._is_new_run = False
+
+    def _begin(self, epoch: int) -> None:
+        """Takes a folder of its own, or goes on with what stands in the last one."""
+        if self.directory is None:
+            self.history = _until(self.history, epoch)
+        elif epoch == 0:
+            self.history = {}
+            self.folder = _claimed_folder(self.directory)
+        else:
+            self.folder = self.folder or self.directory
+            self.folder.mkdir(parents=True, exist_ok=True)
+            is_there = (self.folder / "history.json").exists()
+            history = read_history(self.folder) if is_there else {}
+            self.history = _until(history, epoch)
 
     def _append(self, entry: Mapping[str, float]) -> None:
         done = len(self.history.get("epoch", []))
@@ -120,6 +144,30 @@ class HistoryLogger(keras.callbacks.Callback):
             return {}
         rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
         return {"learning_rate": float(rate)}
+
+
+def _until(history: History, epoch: int) -> History:
+    """Returns the history of the epochs before `epoch`, which counts from 0."""
+    numbers = history.get("epoch", [])
+    kept = [i for i, number in enumerate(numbers) if number <= epoch]
+    return {name: [values[i] for i in kept] for name, values in history.items()}
+
+
+def _claimed_folder(directory: Path) -> Path:
+    """Returns the first folder without a history, and begins one there.
+
+    Exclusively, so that of several processes each gets a folder of its own.
+    """
+    for number in itertools.count(1):
+        folder = directory if number == 1 else directory / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with (folder / "history.json").open("x") as file:
+                file.write("{}")
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError  # the numbers do not end
 
 
 def _numbers(name: str, value: Any) -> dict[str, float]:

@@ -1,15 +1,19 @@
 """Writes files that appear at once; shows paths on one line and numbers in JSON."""
 
+import csv
 import json
 import math
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from keras_flowers.errors import InputError
+
+_TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}(\.[^.]*)?")
 
 
 @contextmanager
@@ -32,6 +36,7 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
             read-only folder, a full disk.
     """
     target = Path(path)
+    # A name of the form that `remove_leftovers` knows.
     temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
         try:
@@ -39,6 +44,7 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(target)
+            _sync_folder(target.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -47,6 +53,29 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(
             f"`{printable_path(path)}` cannot be written: {reason}"
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name last through a power cut, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what a killed process left in a folder under a temporary name.
+
+    For folders in which nobody else writes at that time.
+
+    Args:
+        folder: An existing folder.
+    """
+    for path in Path(folder).iterdir():
+        if _TEMPORARY_NAME.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
@@ -61,6 +90,29 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     """
     with temporary_sibling(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_csv_atomically(
+    path: str | os.PathLike[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Writes a CSV file as UTF-8 that is either whole or not there.
+
+    Names keep their bytes, also those that are no text. A NaN is written as `nan`.
+
+    Args:
+        path: The file to write or to replace. Its folder must exist.
+        rows: The rows, that of the column names first.
+
+    Raises:
+        InputError: As for `temporary_sibling`.
+    """
+    with (
+        temporary_sibling(path) as temporary,
+        temporary.open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file,
+    ):
+        csv.writer(file).writerows(rows)
 
 
 def json_text(content: Any) -> str:

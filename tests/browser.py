@@ -37,7 +37,7 @@ function walk(node) {
     if (text) pieces.push(text);
     return;
   }
-  if (["SCRIPT", "STYLE", "TEMPLATE", "NOSCRIPT"].includes(node.nodeName)) return;
+  if (["SCRIPT", "STYLE", "TEMPLATE"].includes(node.nodeName)) return;
   if (node.shadowRoot) walk(node.shadowRoot);
   if (node.nodeName === "IFRAME" && node.contentDocument) walk(node.contentDocument);
   node.childNodes.forEach(walk);

@@ -1,11 +1,18 @@
+import copy
 import csv
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
-from keras_flowers.callbacks import HistoryLogger, plot_history, read_history
+from keras_flowers.callbacks import (
+    HistoryLogger,
+    history_logger,
+    plot_history,
+    read_history,
+)
 
 from keras_flowers import InputError
 
@@ -56,10 +63,58 @@ def test_a_later_start_continues_without_gap_or_repeat(tmp_path):
     assert history["loss"][:3] == first["loss"][:3]
 
 
-def test_a_start_from_the_first_epoch_begins_anew(tmp_path):
-    fit(tmp_path, epochs=4)
-    fit(tmp_path, epochs=2)
-    assert read_history(tmp_path)["epoch"] == [1, 2]
+def test_each_start_from_the_first_epoch_has_a_folder_of_its_own(tmp_path):
+    logger, _ = fit(tmp_path, epochs=4)
+    assert logger.folder == tmp_path
+    other, _ = fit(tmp_path, epochs=2)
+    assert other.folder == tmp_path / "2"
+    assert read_history(tmp_path)["epoch"] == [1, 2, 3, 4]
+    assert read_history(tmp_path / "2")["epoch"] == [1, 2]
+
+
+def train_with(logger, epochs, initial_epoch=0):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(
+        np.ones((8, 2)),
+        np.ones(8),
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        callbacks=[logger],
+        verbose=0,
+    )
+
+
+def test_an_object_serves_several_runs_and_goes_on_with_its_last(tmp_path):
+    logger = HistoryLogger(tmp_path)
+    train_with(logger, 1)
+    train_with(logger, 2)
+    train_with(logger, 3, initial_epoch=2)
+    assert read_history(tmp_path)["epoch"] == [1]
+    assert read_history(tmp_path / "2")["epoch"] == [1, 2, 3]
+
+
+def test_copies_of_one_object_do_not_write_over_each_other(tmp_path):
+    """As KerasTuner does with the callbacks of its trials."""
+    logger = HistoryLogger(tmp_path, photos_per_epoch=8)
+    copies = [copy.deepcopy(logger) for _ in range(3)]
+    for epochs, trial in enumerate(copies, start=1):
+        train_with(trial, epochs)
+    assert logger.history == {}
+    for epochs, trial in enumerate(copies, start=1):
+        assert len(read_history(trial.folder)["epoch"]) == epochs
+    assert len({trial.folder for trial in copies}) == 3
+
+
+def test_processes_do_not_take_the_same_folder(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(history_logger._claimed_folder, [tmp_path] * 40))
+    assert len(set(folders)) == 40
+
+
+def test_an_untouched_folder_of_a_run_is_an_empty_history(tmp_path):
+    history_logger._claimed_folder(tmp_path)
+    assert read_history(tmp_path) == {}
 
 
 def test_numbers_that_json_lacks(tmp_path):

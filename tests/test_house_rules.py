@@ -35,10 +35,16 @@ ROOMS = (
     "augmentation",
     "image_classifier",
     "callbacks",
-    "watching",
+    "drawing",
+    "calibration",
+    "confusion_plot",
+    "contact_sheet",
+    "evaluation",
+    "markup",
+    "report",
+    "training_config",
     "run_directory",
     "training",
-    "evaluation",
 )
 PACKAGES = {
     "keras_flowers": ROOT / "keras_flowers",

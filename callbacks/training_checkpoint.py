@@ -1,0 +1,318 @@
+"""Keeps what a training needs to go on after it was cut off at any moment."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras_flowers.callbacks.tensor_file import read_tensors, write_tensors
+
+from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path, remove_leftovers
+
+_FORMAT = "keras_flowers.checkpoint"
+_VERSION = "1"
+
+# What the callbacks of Keras learn while training and forget when it begins anew.
+_KERAS_STATE: dict[type, tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: (
+        "best",
+        "best_epoch",
+        "best_weights",
+        "stopped_epoch",
+        "wait",
+    ),
+    keras.callbacks.ReduceLROnPlateau: ("best", "cooldown_counter", "wait"),
+    keras.callbacks.ModelCheckpoint: ("best",),
+}
+
+
+class TrainingCheckpoint(keras.callbacks.Callback):
+    """Writes after each epoch what a training needs to go on to the bit.
+
+    The checkpoint holds every variable of the model (weights, statistics, the states
+    of the random seeds of its layers), every variable of the optimizer (its learning
+    rate and step among them), and what other callbacks have learned so far. A
+    training that goes on from it ends with the same weights as one that was never cut
+    off, on the same machine, if its data come in an order that follows from the epoch.
+
+    The variables are copied at the end of an epoch, and the copy is written while the
+    next epoch trains; that takes as much memory as the variables. An epoch counts as
+    complete when its checkpoint is on the disk: the file is replaced atomically, so
+    there is always the last complete one, and never more than that and a new one.
+
+    Serves any Keras model:
+
+    ```python
+    early = keras.callbacks.EarlyStopping(patience=3)
+    checkpoint = TrainingCheckpoint("checkpoint", callbacks=[early])
+    model.fit(
+        x,
+        y,
+        epochs=15,
+        initial_epoch=checkpoint.restore(model, epochs=15),
+        callbacks=[early, checkpoint],
+    )
+    ```
+
+    It must stand last among the callbacks of `fit`, after those that change the model
+    or the optimizer at the end of an epoch.
+
+    Args:
+        directory: Folder for the checkpoint, for nothing else; created when missing.
+        callbacks: Callbacks of the same `fit` whose state is kept: `EarlyStopping`,
+            `ReduceLROnPlateau` and `ModelCheckpoint` of Keras (its best value), and any
+            with the methods `get_state()`, which returns a dictionary of numbers,
+            texts, arrays, lists and dictionaries, and `set_state(state)`, which is
+            called after `on_train_begin` of all of them.
+        every: Positive integer, epochs between two checkpoints.
+
+    Raises:
+        InputError: If `every` is not positive. While training: if the checkpoint
+            cannot be written, as on a full disk; the one before stays.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        every: int = 1,
+    ) -> None:
+        super().__init__()
+        if isinstance(every, bool) or not hasattr(every, "__index__") or every < 1:
+            raise InputError(
+                f"`every` must be a positive integer. Received: every={every!r}"
+            )
+        self.directory = Path(directory)
+        self.callbacks = tuple(callbacks)
+        self.every = int(every)
+        self._restored: dict[str, Any] = {}
+        self._writing: Future[None] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file of the last complete checkpoint."""
+        return self.directory / "last.safetensors"
+
+    def restore(self, model: keras.Model, epochs: int) -> int:
+        """Puts the last checkpoint into a model, before `fit`.
+
+        The state of the callbacks follows when `fit` begins.
+
+        Args:
+            model: A built and compiled model like the one that was trained.
+            epochs: Epochs of the whole training.
+
+        Returns:
+            What to pass to `fit` as `initial_epoch`: the number of complete epochs, 0
+            without a checkpoint, and `epochs` where a callback had ended the training.
+
+        Raises:
+            InputError: If the model is not built, or the checkpoint is damaged or of
+                another model.
+        """
+        if not model.built:
+            raise InputError(
+                "`model` must be built before `restore`: give it an Input, or call "
+                "`model.build(input_shape)`."
+            )
+        self._restored = {}
+        if self.directory.is_dir():
+            remove_leftovers(self.directory)
+        try:
+            tensors, metadata = read_tensors(self.path)
+            state = _checked_state(metadata)
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The checkpoint {printable_path(self.path)} cannot be used: {error}. "
+                "Remove it to train from the start."
+            ) from error
+        forgotten = state["callbacks"].keys() - _by_key(self.callbacks).keys()
+        if forgotten:
+            raise InputError(
+                f"The checkpoint {printable_path(self.path)} holds the state of "
+                f"{sorted(forgotten)}: pass the same `callbacks` as before."
+            )
+        self._assign(model, tensors)
+        self._restored = _with_arrays(state["callbacks"], tensors)
+        return epochs if state["stopped"] else int(state["epochs"])
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Gives the callbacks back what they knew."""
+        del logs
+        self.directory.mkdir(parents=True, exist_ok=True)
+        restored, self._restored = self._restored, {}
+        for key, callback in _by_key(self.callbacks).items():
+            if key in restored:
+                _set_state(callback, restored[key])
+
+    def on_train_batch_begin(
+        self, batch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Ends the training at once where the checkpoint could not be written."""
+        del batch, logs
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Copies everything and begins to write it."""
+        del logs
+        if (epoch + 1) % self.every:
+            return
+        self.wait()
+        tensors = _variables(self.model)
+        states = {
+            key: state
+            for key, callback in _by_key(self.callbacks).items()
+            if (state := _get_state(callback))
+        }
+        state = {
+            "epochs": epoch + 1,
+            "stopped": bool(self.model.stop_training),
+            "callbacks": _without_arrays(states, "callbacks", tensors),
+        }
+        metadata = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "state": json.dumps(state),
+        }
+        writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing = writer.submit(write_tensors, self.path, tensors, metadata)
+        writer.shutdown(wait=False)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Waits until the last checkpoint is on the disk."""
+        del logs
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits until the checkpoint that is being written is on the disk.
+
+        `fit` does so at its end, but not where it is left by an exception such as
+        Ctrl-C.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _assign(self, model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
+        variables = _named_variables(model)
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        stored = {
+            name: array.shape
+            for name, array in tensors.items()
+            if not name.startswith("callbacks/")
+        }
+        if shapes != stored:
+            raise InputError(
+                f"The checkpoint {printable_path(self.path)} is of another model or "
+                f"optimizer: {_difference(stored, shapes)}"
+            )
+        for name, variable in variables.items():
+            variable.assign(tensors[name])
+
+
+def _named_variables(model: keras.Model) -> dict[str, Any]:
+    """Returns all variables of model and optimizer by names that any process gives."""
+    optimizer = model.optimizer
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    named = {f"model/{i}": v for i, v in enumerate(model.variables)}
+    return named | {f"optimizer/{i}": v for i, v in enumerate(optimizer.variables)}
+
+
+def _variables(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns a copy of the value of every variable."""
+    arrays = {}
+    for name, variable in _named_variables(model).items():
+        array = keras.ops.convert_to_numpy(variable)
+        # Some backends return a view of memory that the next step overwrites.
+        arrays[name] = array if array.flags.owndata else array.copy()
+    return arrays
+
+
+def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    if len(stored) != len(wanted):
+        return f"it holds {len(stored)} variables, the model has {len(wanted)}"
+    name = next(n for n in (*stored, *wanted) if stored.get(n) != wanted.get(n))
+    return f"{name} has the shape {stored.get(name)} there, {wanted.get(name)} here"
+
+
+def _checked_state(metadata: Mapping[str, str]) -> dict[str, Any]:
+    if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
+        raise ValueError("it is no checkpoint of this version")
+    state: dict[str, Any] = json.loads(metadata["state"])
+    return state
+
+
+def _by_key(
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> dict[str, keras.callbacks.Callback]:
+    """Returns callbacks by the name of their class and their number within it."""
+    counts: Counter[str] = Counter()
+    keyed = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        counts[name] += 1
+        keyed[f"{name} {counts[name]}"] = callback
+    return keyed
+
+
+def _get_state(callback: keras.callbacks.Callback) -> Any:
+    if hasattr(callback, "get_state"):
+        return callback.get_state()
+    return {name: getattr(callback, name) for name in _keras_state(callback)}
+
+
+def _set_state(callback: keras.callbacks.Callback, state: Any) -> None:
+    if hasattr(callback, "set_state"):
+        callback.set_state(state)
+        return
+    for name in _keras_state(callback):
+        setattr(callback, name, state[name])
+
+
+def _keras_state(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    return next(
+        (names for cls, names in _KERAS_STATE.items() if isinstance(callback, cls)), ()
+    )
+
+
+def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Returns what JSON can hold; arrays move to `arrays`, under names below `name`."""
+    if isinstance(value, Mapping):
+        return {
+            key: _without_arrays(item, f"{name}/{key}", arrays)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [
+            _without_arrays(item, f"{name}/{i}", arrays) for i, item in enumerate(value)
+        ]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+        return {"tensor": name}
+    return value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Undoes `_without_arrays`."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"tensor"} and value["tensor"] in arrays:
+            return np.array(arrays[value["tensor"]])
+        return {key: _with_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(item, arrays) for item in value]
+    return value
