@@ -11,7 +11,9 @@ from pathlib import Path
 
 import filelock
 import keras
+import numpy as np
 import pytest
+from event_reading import read_runs
 from helpers import (
     RESULTS,
     assert_same_weights,
@@ -88,6 +90,25 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, epoch, er
     assert_same_weights(
         keras.models.load_model(tmp_path / "run" / "model.keras"), resumed.model
     )
+
+
+def test_tensorboard_shows_a_resumed_run_as_one(tmp_path):
+    run(tmp_path, directory="whole", epochs=6)
+    interrupted_in(3, tmp_path, epochs=6)
+    run(tmp_path, epochs=6, resume=True)
+    whole, resumed = (
+        read_runs(tmp_path / directory / "tensorboard")
+        for directory in ("whole", "run")
+    )
+    for split in ("train", "validation"):
+        assert whole[split].keys() == resumed[split].keys()
+        for tag, values in whole[split].items():
+            assert [step for step, _ in values] == [s for s, _ in resumed[split][tag]]
+            if tag not in ("epoch_photos_per_second", "keras"):
+                for (_, first), (_, second) in zip(
+                    values, resumed[split][tag], strict=True
+                ):
+                    np.testing.assert_array_equal(first, second)
 
 
 def test_a_model_that_knows_no_input_shape_is_resumed(tmp_path):
