@@ -43,6 +43,7 @@ ROOMS = (
     "markup",
     "report",
     "training_config",
+    "watching",
     "run_directory",
     "training",
 )
