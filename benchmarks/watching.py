@@ -144,18 +144,23 @@ def show_costs(run: Run, folder: Path, epoch: float) -> None:
     """Prints what each kind of summary costs."""
     files = EventFiles(folder / "each")
     record = RunRecord(files, run.model, replaced(run, NOTHING))
-    nothing = seconds(lambda: one_epoch(record))
+    (augmentation,) = (
+        layer
+        for layer in run.model.layers
+        if isinstance(layer, keras_flowers.ImageAugmentation)
+    )
+    nothing = seconds(lambda: one_epoch(record, augmentation))
 
     def cost(**options: int | bool) -> float:
         shown = replaced(run, dataclasses.replace(NOTHING, **options))
         record = RunRecord(files, run.model, shown)
-        return seconds(lambda: one_epoch(record), 9) - nothing
+        return seconds(lambda: one_epoch(record, augmentation), 9) - nothing
 
     logs = run.logger.history
     logs = {name: values[-1] for name, values in logs.items() if "loss" in name}
     plain = keras.callbacks.TensorBoard(str(folder / "plain"), write_graph=False)
     plain.set_model(run.model)
-    every = TensorBoardOptions.mistakes_every
+    every = TensorBoardOptions.photos_every
     rows = {
         "history.json and history.csv": seconds(
             lambda: run.logger.on_epoch_end(0, logs)
@@ -163,13 +168,16 @@ def show_costs(run: Run, folder: Path, epoch: float) -> None:
         "metrics, as Keras writes them": seconds(lambda: keras_metrics(plain, logs)),
         "precision and recall": cost(class_scores=True),
         "confusion matrix": cost(confusion_matrix=True),
-        "augmented photos": cost(augmented_photos=TensorBoardOptions.augmented_photos),
-        f"mistakes, shared by {every} epochs": cost(
-            mistakes=TensorBoardOptions.mistakes, mistakes_every=1
+        f"augmented photos, every {every}th epoch": cost(
+            augmented_photos=TensorBoardOptions.augmented_photos
+        )
+        / every,
+        f"mistakes, every {every}th epoch": cost(
+            mistakes=TensorBoardOptions.mistakes, photos_every=1
         )
         / every,
     }
-    print("in every epoch")
+    print("mean of an epoch")
     for name, value in {**rows, "sum": sum(rows.values())}.items():
         print(f"  {name:36}{value * 1000:7.1f} ms{value / epoch:10.2%} of an epoch")
     print("once in a run")
@@ -191,8 +199,9 @@ def replaced(run: Run, options: TensorBoardOptions) -> Shown:
     )
 
 
-def one_epoch(record: RunRecord) -> None:
+def one_epoch(record: RunRecord, augmentation: keras.layers.Layer) -> None:
     """Does what is done after the validation of an epoch."""
+    augmentation.seed_generator.next()  # as training does: photos stay the same else
     record.begin_epoch(0)
     record.end_validation()
     record.end_epoch()

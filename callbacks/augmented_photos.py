@@ -70,5 +70,5 @@ def _single(layer: keras.layers.Layer, side: str) -> Any:
 
 
 def _is_image(tensor: Any) -> bool:
-    shape = getattr(tensor, "shape", ())
+    shape: tuple[int | None, ...] = getattr(tensor, "shape", ())
     return len(shape) == 4 and shape[-1] in (1, 3)

@@ -70,8 +70,10 @@ class BatchLog:
 
 
 def steps_done(model: keras.Model) -> int:
-    """Returns how many batches the optimizer of a model has seen."""
-    optimizer = model.optimizer
+    """Returns how many batches the optimizer of a model has seen; 0 without one."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return 0
     applied = int(keras.ops.convert_to_numpy(optimizer.iterations))
     return applied * (getattr(optimizer, "gradient_accumulation_steps", None) or 1)
 

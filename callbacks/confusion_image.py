@@ -8,6 +8,7 @@ from keras_flowers.callbacks.contact_sheet import PAPER, fitted, text_font
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
 _LIGHT, _DARK = np.array([247, 251, 255]), np.array([8, 48, 107])
 _INK, _FAINT = (32, 32, 32), (110, 110, 110)
@@ -100,7 +101,7 @@ def _label(text: str, most: int, colour: tuple[int, int, int]) -> "Image":
 
 
 def _write_counts(
-    draw: "object", matrix: np.ndarray, cell: int, corner: tuple[int, int]
+    draw: "ImageDraw", matrix: np.ndarray, cell: int, corner: tuple[int, int]
 ) -> None:
     font = text_font(_TEXT)
     texts = [[f"{value:.6g}" for value in row] for row in matrix.tolist()]

@@ -75,10 +75,10 @@ def displayable(photos: Any) -> np.ndarray:
     Args:
         photos: Array `(batch, height, width, channels)` of any number type.
     """
-    photos = np.asarray(photos)
-    if photos.dtype == np.uint8:
-        return photos
-    values = np.nan_to_num(photos.astype(np.float32), posinf=0.0, neginf=0.0)
+    array = np.asarray(photos)
+    if array.dtype == np.uint8:
+        return array
+    values = np.nan_to_num(array.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     for lowest, highest in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
         margin = 0.01 * (highest - lowest)

@@ -2,12 +2,14 @@
 
 import contextlib
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_flowers.files import temporary_sibling
+from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path, temporary_sibling
 
 TRAIN, VALIDATION, WHOLE = "train", "validation", "."
 
@@ -45,22 +47,24 @@ class EventFiles:
         self._summary = tf.summary
         self.directory = directory
         self._ending = f".{secrets.token_hex(4)}{_MARK}"
-        self._writers: dict[Path, Any] = {}
+        self._writers: dict[Path, EventWriter] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Returns what `tf.summary` has under the name."""
         return getattr(self._summary, name)
 
-    def create_file_writer(self, directory: str) -> Any:
+    def create_file_writer(self, directory: str) -> "EventWriter":
         """Returns the writer of a folder."""
         path = Path(directory)
         if path not in self._writers:
-            self._writers[path] = self._summary.create_file_writer(
-                str(path), filename_suffix=self._ending
-            )
+            with _errors_named(path):
+                writer = self._summary.create_file_writer(
+                    str(path), filename_suffix=self._ending
+                )
+            self._writers[path] = EventWriter(writer, path)
         return self._writers[path]
 
-    def writer(self, run: str) -> Any:
+    def writer(self, run: str) -> "EventWriter":
         """Returns the writer of `TRAIN`, `VALIDATION` or `WHOLE`."""
         return self.create_file_writer(str(self.directory / run))
 
@@ -94,6 +98,50 @@ class EventFiles:
                     path.unlink()  # configuration, which each start writes anew
                 else:
                     _drop_repeats(path, epoch, step)
+
+
+class EventWriter:
+    """A writer of TensorFlow that names the folder when it cannot be written.
+
+    Args:
+        writer: What `tf.summary.create_file_writer` returned.
+        directory: The folder of its file.
+    """
+
+    def __init__(self, writer: Any, directory: Path) -> None:
+        self._writer = writer
+        self._directory = directory
+
+    @contextlib.contextmanager
+    def as_default(self, step: int | None = None) -> Iterator[None]:
+        """Makes it the writer of all summaries; writes them to disk at the end."""
+        with _errors_named(self._directory), self._writer.as_default(step):
+            yield
+
+    def flush(self) -> None:
+        """Writes to disk what waits in memory."""
+        with _errors_named(self._directory):
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        with _errors_named(self._directory):
+            self._writer.close()
+
+
+@contextlib.contextmanager
+def _errors_named(directory: Path) -> Iterator[None]:
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        message = str(error.message)
+        full = "No space left on device"
+        reason = full if full in message else message.splitlines()[0]
+        raise InputError(
+            f"`{printable_path(directory)}` cannot be written: {reason}"
+        ) from error
 
 
 def _drop_repeats(path: Path, epoch: int, step: int) -> None:

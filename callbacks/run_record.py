@@ -26,28 +26,29 @@ class TensorBoardOptions:
     """What a `TensorBoard` shows beyond metrics, and how often.
 
     Attributes:
-        augmented_photos: Training photos on the sheet that is drawn after each
-            epoch; 0 for none.
+        augmented_photos: Training photos on the sheet of augmented photos; 0 for
+            none.
         confusion_matrix: Whether to draw the confusion matrix after each epoch.
         class_scores: Whether to write precision and recall of each class.
         mistakes: Validation photos on the sheet of mistakes, those of the highest
             loss; 0 for none.
-        mistakes_every: Epochs from one sheet of mistakes to the next. Each takes a
-            pass over the validation photos. The last epoch always gets one.
+        photos_every: Epochs from one pair of sheets to the next. Mistakes take a pass
+            over the validation photos. The first epoch gets augmented photos too, and
+            the last one mistakes.
         embedded_photos: The most validation photos in the projector, at the end of
             training; 0 for none.
         photo_side: Pixels, the longer side of each photo on the sheets. With the
             default, sheets of nine are as wide as TensorBoard's cards.
 
     Raises:
-        InputError: If a number is negative, or `mistakes_every` or `photo_side` 0.
+        InputError: If a number is negative, or `photos_every` or `photo_side` 0.
     """
 
     augmented_photos: int = 9
     confusion_matrix: bool = True
     class_scores: bool = True
     mistakes: int = 9
-    mistakes_every: int = 5
+    photos_every: int = 5
     embedded_photos: int = 0
     photo_side: int = 108
 
@@ -55,7 +56,7 @@ class TensorBoardOptions:
         """Checks the numbers."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            lowest = 1 if field.name in ("mistakes_every", "photo_side") else 0
+            lowest = 1 if field.name in ("photos_every", "photo_side") else 0
             if not hasattr(value, "__index__") or value < lowest:
                 raise InputError(
                     f"`{field.name}` must be an integer from {lowest} up. "
@@ -148,8 +149,9 @@ class RunRecord:
     def end_epoch(self) -> None:
         """Writes what there is to show of the epoch."""
         self._write_speed()
-        self._write_augmented_photos()
-        is_due = (self._epoch + 1) % self._options.mistakes_every == 0
+        is_due = (self._epoch + 1) % self._options.photos_every == 0
+        if is_due or self._epoch == 0:
+            self._write_augmented_photos()
         self._write_validation(with_mistakes=is_due)
 
     def finish(self) -> None:
@@ -184,7 +186,7 @@ class RunRecord:
             self._photo_layers = photo_layers(self._model)
         if self._photo_layers is not None:
             photos = augmented(self._photo_layers, photos)
-        sheet = contact_sheet(displayable(photos), side=self._options.photo_side)
+        sheet = contact_sheet(list(displayable(photos)), side=self._options.photo_side)
         if self._sheet is None or not np.array_equal(sheet, self._sheet):
             # Without augmentation they are the same in each epoch.
             self._write_image(TRAIN, "augmented_photos", sheet)

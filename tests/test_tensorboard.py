@@ -24,6 +24,7 @@ PARTS = {
     "hparams": {"units": 4, "optimizer": "adam"},
     "configuration": {"epochs": 2, "nothing": math.nan},
     "photos_per_epoch": 24,
+    "options": TensorBoardOptions(photos_every=2),
 }
 
 
@@ -200,7 +201,8 @@ def test_repeated_epochs_are_there_once(tmp_path):
             assert written == sorted(set(written)), (run, tag)
     assert steps(runs, "train", "epoch_loss") == [0, 1, 2]
     assert steps(runs, "train", "batch_loss") == list(range(1, 10))
-    assert steps(runs, "train", "augmented_photos") == [0, 1, 2]
+    assert steps(runs, "train", "augmented_photos") == [0, 1]
+    assert steps(runs, "validation", "mistakes") == [0, 1, 2]
     if ON_TENSORFLOW:
         assert len(graphs_of(tmp_path)["train"]) == 1
 
@@ -288,7 +290,9 @@ def other_model(**metrics):
 def test_it_serves_any_model(tmp_path, metrics):
     keras.utils.set_random_seed(0)
     model = other_model(metrics=metrics)
-    fit(model, TensorBoard(tmp_path, validation_data=DATA, training_photos=PHOTOS))
+    options = TensorBoardOptions(photos_every=1)
+    parts = {"validation_data": DATA, "training_photos": PHOTOS, "options": options}
+    fit(model, TensorBoard(tmp_path, **parts))
     runs = read_runs(tmp_path)
     said = model.predict(PHOTOS, verbose=0).argmax(axis=1)
     for label in range(3):
@@ -302,7 +306,9 @@ def test_photos_that_nothing_changes_are_drawn_once(tmp_path):
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
-    fit(model, TensorBoard(tmp_path, training_photos=PHOTOS), epochs=3)
+    options = TensorBoardOptions(photos_every=1)
+    callback = TensorBoard(tmp_path, training_photos=PHOTOS, options=options)
+    fit(model, callback, epochs=3)
     assert steps(read_runs(tmp_path), "train", "augmented_photos") == [0]
 
 
@@ -385,7 +391,7 @@ def test_wrong_arguments_are_named(arguments, named):
         TensorBoard(**arguments)
 
 
-@pytest.mark.parametrize("options", [{"mistakes": -1}, {"mistakes_every": 0}])
+@pytest.mark.parametrize("options", [{"mistakes": -1}, {"photos_every": 0}])
 def test_wrong_options_are_named(options):
     (name,) = options
     with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):
@@ -396,3 +402,9 @@ def test_batches_that_are_none_are_named(tmp_path):
     callback = TensorBoard(tmp_path, validation_data=[5])
     with pytest.raises(InputError, match="`validation_data`.*int"):
         fit(small_model(metrics=None), callback, epochs=1)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/logs/train` cannot be written"):
+        fit(small_model(), TensorBoard(tmp_path / "file" / "logs"), epochs=1)

@@ -152,3 +152,13 @@ def test_the_projector_shows_the_validation_photos(shown):
     text = page_text(shown.driver)
     points = text[text.index("Points:") :].splitlines()[1]
     assert int(points) == count
+
+
+def test_a_missing_browser_fails_on_ci_and_is_skipped_elsewhere(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="chromedriver"):
+        require_browser()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="chromium"):
+        require_browser()

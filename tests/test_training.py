@@ -193,9 +193,12 @@ def test_a_disk_without_room_for_the_model_is_noticed_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_without_tensorboard(tmp_path):
-    run(tmp_path, tensorboard=False)
-    assert not (tmp_path / "run" / "tensorboard").exists()
+def test_a_run_without_tensorboard_equals_one_with_it(tmp_path):
+    first = run(tmp_path)
+    second = run(tmp_path, directory="plain", tensorboard=False)
+    assert (tmp_path / "run" / "tensorboard" / "train").exists()
+    assert not (tmp_path / "plain" / "tensorboard").exists()
+    assert_same_weights(first.model, second.model)
 
 
 def test_bad_data_leaves_no_run_directory(tmp_path):
