@@ -127,8 +127,6 @@ class RunDirectory:
         Raises:
             InputError: If the disk has less free space than that.
         """
-        if not model.built:
-            return  # It gets its weights with the first batch.
         model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables]
         size = sum(4 * math.prod(variable.shape) for variable in variables)
