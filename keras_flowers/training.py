@@ -197,9 +197,8 @@ def _recorded(
         raise
     checkpoint.wait()
     directory.write_results(run.model, run.history)
-    directory.write_report(
-        run.datasets, run.history, _evaluated(run.model, run.datasets)
-    )
+    evaluation = _evaluated(run.model, run.datasets)
+    directory.write_report(run.datasets, run.history, evaluation)
     if not run.interrupted:
         directory.complete()
     return run

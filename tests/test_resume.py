@@ -243,14 +243,17 @@ def test_resume_needs_a_directory_that_may_hold_a_run(tmp_path):
 
 
 class FillTheDisk(keras.callbacks.Callback):
-    """From the second epoch on no file can have more than a few bytes."""
+    """After two epochs no file can have more than a few bytes.
+
+    The checkpoint of the first is on the disk by then.
+    """
 
     def __init__(self):
         super().__init__()
         self.stack = ExitStack()
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 1:
+        if epoch == 2:
             self.stack.enter_context(no_file_larger_than(100))
 
 
