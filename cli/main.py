@@ -21,6 +21,7 @@ from keras_flowers_cli.evaluate import evaluate
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.train import train
+from keras_flowers_cli.tune import tune
 
 
 @click.group(
@@ -38,7 +39,7 @@ def commands() -> None:
     """
 
 
-for _command in (train, predict, evaluate, audit, sample, doctor):
+for _command in (train, tune, predict, evaluate, audit, sample, doctor):
     commands.add_command(_command)
 
 

@@ -1,5 +1,6 @@
 """Searching for a better model with KerasTuner."""
 
+from keras_flowers.tuning.crew import SearchError as SearchError
 from keras_flowers.tuning.hypermodel import (
     ImageClassifierHyperModel as ImageClassifierHyperModel,
 )

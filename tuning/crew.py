@@ -3,13 +3,15 @@
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
-from keras_flowers.errors import InputError
 from keras_flowers.tuning.plan import SearchPlan
 from keras_flowers.tuning.processes import (
     CHIEF,
@@ -24,6 +26,8 @@ from keras_flowers.tuning.processes import (
     run_chief,
     run_worker,
 )
+
+from keras_flowers.errors import InputError
 
 _POLL_SECONDS = 0.5
 # More than the attempts at one trial: that one is then marked as failed.
@@ -119,6 +123,7 @@ class _Crew:
         """Starts a process under a name."""
         self._starts[name] = (target, arguments)
         error_file(self._plan.directory, name).unlink(missing_ok=True)
+        _start_server(self._context, log_file(self._plan.directory, "processes"))
         process = self._context.Process(
             target=target, args=arguments, name=name, daemon=True
         )
@@ -186,6 +191,28 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
     return context
+
+
+def _start_server(context: BaseContext, log: Path) -> None:
+    """Starts the process that is forked, with its output in a file.
+
+    TensorFlow writes of its start; processes keep the output of their time of birth.
+    """
+    if context.get_start_method() != "forkserver":
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(file, descriptor)
+        forkserver.ensure_running()
+    finally:
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        os.close(file)
 
 
 def _free_port() -> int:

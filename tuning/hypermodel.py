@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 import keras_tuner
+from keras_flowers.tuning.ranges import choices, float_range, integer_range
 
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.image_classifier import ImageClassifier
-from keras_flowers.tuning.ranges import choices, float_range, integer_range
 
 SCORES = ("last", "best")
 

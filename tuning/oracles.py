@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras_tuner
+from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 
 from keras_flowers.errors import InputError
-from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 
 STRATEGIES = ("random", "bayesian", "hyperband", "grid")
 HYPERBAND_FACTOR = 3
@@ -53,7 +53,9 @@ def _extended(
         yield from _extended(space, position + 1, values)
         return
     for value in hyperparameter.values:
-        yield from _extended(space, position + 1, {**values, hyperparameter.name: value})
+        yield from _extended(
+            space, position + 1, {**values, hyperparameter.name: value}
+        )
 
 
 def make_oracle(

@@ -6,15 +6,15 @@ from typing import Any
 
 import keras
 import keras_tuner
-
-from keras_flowers.arguments import checked_integer
-from keras_flowers.errors import InputError
-from keras_flowers.training import versions
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.oracles import STRATEGIES, make_oracle, planned_trials
 from keras_flowers.tuning.records import TrialRecord, read_records
 from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.tuning.trial_runner import TrialSettings
+
+from keras_flowers.arguments import checked_integer
+from keras_flowers.errors import InputError
+from keras_flowers.training import versions
 
 # Where things are kept is no part of what is searched.
 _BESIDE_DATA = (

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras_tuner
-
-from keras_flowers.errors import InputError
-from keras_flowers.files import json_text, write_text_atomically
 from keras_flowers.tuning.plan import SearchPlan
 from keras_flowers.tuning.search_directory import SearchDirectory, back_up_oracle
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
+
+from keras_flowers.errors import InputError
+from keras_flowers.files import json_text, write_text_atomically
 
 CHIEF = "chief"
 EXIT_DONE = 0
@@ -137,7 +137,8 @@ def run_chief(plan: SearchPlan, address: ChiefAddress, stays: bool) -> None:
         if not stays and monitor.is_over:
             _end(EXIT_DONE)
 
-    _repeat(1.0, _ParentWatch().check, check)
+    beat = _Beat(plan.directory.workers / f"{CHIEF}.json")
+    _repeat(1.0, _ParentWatch().check, beat.beat, check)
     tuner.search(verbose=0)
 
 

@@ -22,11 +22,13 @@ class ExecutionRecord:
     Attributes:
         seed: What its initial weights, augmentation and dropout followed from.
         score: Value of the objective that its saved model has.
+        epoch: The epoch that the saved model and the score are of, from 1.
         metrics: All values of the epoch that the score is from, by name.
     """
 
     seed: int
     score: float
+    epoch: int
     metrics: dict[str, float]
 
 
@@ -71,7 +73,9 @@ class TrialRecord:
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Returns the record that `to_json` wrote."""
         executions = tuple(
-            ExecutionRecord(item["seed"], float(item["score"]), _floats(item))
+            ExecutionRecord(
+                item["seed"], float(item["score"]), item["epoch"], _floats(item)
+            )
             for item in content["executions"]
         )
         return cls(**{**content, "executions": executions})
@@ -103,9 +107,7 @@ def read_records(trials_directory: Path) -> tuple[TrialRecord, ...]:
     return tuple(sorted(filter(None, records), key=lambda record: int(record.id)))
 
 
-def best_record(
-    records: Sequence[TrialRecord], direction: str
-) -> TrialRecord | None:
+def best_record(records: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
     """Returns the completed trial with the best score, the first of equals."""
     scored = [record for record in records if record.status == COMPLETED]
     sign = 1 if direction == "min" else -1

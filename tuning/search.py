@@ -6,10 +6,6 @@ import time
 from collections.abc import Callable
 
 import keras_tuner
-
-from keras_flowers.arguments import checked_integer
-from keras_flowers.errors import InputError
-from keras_flowers.splits import write_manifest
 from keras_flowers.tuning.crew import (
     address_from_environment,
     run_chief_alone,
@@ -18,7 +14,6 @@ from keras_flowers.tuning.crew import (
 )
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.plan import SearchPlan, make_plan
-from keras_flowers.tuning.processes import CHIEF
 from keras_flowers.tuning.records import (
     RUNNING,
     TrialRecord,
@@ -26,9 +21,14 @@ from keras_flowers.tuning.records import (
     write_tables,
 )
 from keras_flowers.tuning.results import SearchResult, write_results
+from keras_flowers.tuning.retraining import retrain_best
 from keras_flowers.tuning.search_directory import SearchDirectory, back_up_oracle
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
+
+from keras_flowers.arguments import checked_integer
+from keras_flowers.errors import InputError
+from keras_flowers.splits import write_manifest
 
 Progress = Callable[[tuple[TrialRecord, ...], int], None]
 Run = Callable[[SearchPlan, Callable[[], None]], None]
@@ -47,9 +47,68 @@ def search(
     workers: int | None = None,
     seed: int = 42,
     resume: bool = False,
+    retrain: bool = False,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Searches for the best model of a space."""
+    """Searches for the best model of a space.
+
+    The directory gets `trials.csv` and `trials.json`, kept up to date as trials end;
+    at the end `best_hyperparameters.json`, `model.keras`, which is the saved model of
+    the best trial, its `history.json`, `history.csv` and `history.png`, and the plots
+    `scores.png`, `parallel_coordinates.png` and `hyperparameters.png`. `split.json`
+    says which photos trained and which validated. `tensorboard/` holds one folder
+    per trial for TensorBoard and its HParams tab, and `trials/` the record, the
+    history and the weights of each trial.
+
+    A trial that fails is recorded with its error, and the search goes on. With the
+    same seed, and one worker or none, a search gives the same results on the same
+    machine.
+
+    With KerasTuner's variables `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and
+    `KERASTUNER_ORACLE_PORT` set, the same call takes part in a search over many
+    processes or machines that see one directory: as its chief, where the id contains
+    `chief`, or as a worker.
+
+    Args:
+        hypermodel: The space, and how a model is trained.
+        directory: Folder for the results, new or empty.
+        strategy: `"random"`, `"bayesian"`, `"hyperband"` or `"grid"`. Hyperband gives
+            each trial its number of epochs, up to the highest of the hypermodel.
+        trials: How many trials at most. A search ends earlier where its space has no
+            more, and Hyperband's where its brackets are done.
+        objective: A metric of the validation photos: `"val_accuracy"`, `"val_loss"`,
+            or that of a metric with which the hypermodel compiles; a
+            `keras_tuner.Objective` where its direction is not known.
+        executions: How often each trial is trained, from other initial weights. Its
+            score is the mean.
+        workers: `None` runs the trials in this process. An integer starts a chief
+            and so many worker processes on this machine, a new process for each
+            trial. A script must then guard its main part with
+            `if __name__ == "__main__":`.
+        seed: Integer that everything random follows from.
+        resume: Go on with the search in the directory, if there is one, with all
+            finished trials kept. It must be the same search; `trials` may differ.
+        retrain: Afterwards, train the best hyperparameters on training and validation
+            photos together, into the run directory `retrained`.
+        progress: Called as `progress(trials, planned)` whenever something changed,
+            with a `TrialRecord` for each trial begun so far and the number of trials
+            there will be at most.
+
+    Returns:
+        `SearchResult`.
+
+    Raises:
+        InputError: If the data, an argument or the directory cannot be used.
+        SearchError: If the chief died, or workers again and again. The search can
+            be resumed.
+
+    Example:
+    ```python
+    hypermodel = ImageClassifierHyperModel("flower_photos", epochs=(5, 15))
+    result = search(hypermodel, "runs/search", trials=20)
+    print(result.best.score, result.best.hyperparameters)
+    ```
+    """
     plan = make_plan(
         copy.deepcopy(hypermodel),  # its seed and its split are set below
         SearchDirectory(directory),
@@ -62,7 +121,8 @@ def search(
     show = _Show(plan, progress)
     elsewhere = address_from_environment()
     if elsewhere is None:
-        return _own(plan, _run_on_this_machine(workers), show, resume=resume)
+        result = _own(plan, _run_on_this_machine(workers), show, resume=resume)
+        return _retrained(plan, result) if retrain else result
     if workers is not None:
         raise InputError(
             "`workers` starts a chief of its own, and KERASTUNER_ORACLE_IP names "
@@ -70,12 +130,13 @@ def search(
         )
     address, name = elsewhere
     if "chief" in name:  # as KerasTuner tells
-        return _own(
+        result = _own(
             plan,
             lambda plan, show: run_chief_alone(plan, address, show),
             show,
             resume=resume,
         )
+        return _retrained(plan, result) if retrain else result
     return _join(
         plan, lambda plan, show: run_worker_alone(plan, name, address, show), show
     )
@@ -139,6 +200,12 @@ def _result(plan: SearchPlan, *, interrupted: bool) -> SearchResult:
         _hypermodel=plan.hypermodel,
         _settings=plan.settings,
     )
+
+
+def _retrained(plan: SearchPlan, result: SearchResult) -> SearchResult:
+    if result.best is not None and not result.interrupted:
+        retrain_best(plan.directory.path, plan.hypermodel, result.best)
+    return result
 
 
 def _load(plan: SearchPlan) -> None:

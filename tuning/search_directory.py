@@ -40,7 +40,9 @@ class SearchDirectory:
         return self.path / "split.json"
 
     @contextlib.contextmanager
-    def claimed(self, description: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+    def claimed(
+        self, description: Mapping[str, Any], *, resume: bool
+    ) -> Iterator[None]:
         """Holds the folder for a search, new or resumed.
 
         Args:
@@ -117,14 +119,16 @@ class SearchDirectory:
         except FileNotFoundError:
             return False
         except (OSError, ValueError) as error:
-            raise InputError(f"{self._shown}/{_NAME} cannot be read: {error}") from error
+            raise InputError(
+                f"{self._shown}/{_NAME} cannot be read: {error}"
+            ) from error
         wanted = json.loads(json_text({"format": _FORMAT, **description}))
         for name, value in wanted.items():
             if found.get(name) != value and name not in _MAY_CHANGE:
+                difference = _difference(name, found.get(name), value)
                 raise InputError(
-                    f"{self._shown} holds another search: its {name} is "
-                    f"{_difference(found.get(name), value)}. Name a new directory, or "
-                    "resume with what it was begun with."
+                    f"{self._shown} holds another search: its {difference}. Name a "
+                    "new directory, or resume with what it was begun with."
                 )
         return True
 
@@ -147,7 +151,10 @@ class SearchDirectory:
         final = {}
         for path in self.trials.glob("trial_*/trial.json"):
             trial = _read(path) or {}
-            final[trial.get("trial_id")] = trial.get("status") in ("COMPLETED", "FAILED")
+            final[trial.get("trial_id")] = trial.get("status") in (
+                "COMPLETED",
+                "FAILED",
+            )
         ongoing = {
             worker: trial
             for worker, trial in state["ongoing_trials"].items()
@@ -199,11 +206,10 @@ def _failed_trial(directory: Path) -> dict[str, Any]:
     }
 
 
-def _difference(found: Any, wanted: Any) -> str:
-    """Says in a few words how two values differ."""
+def _difference(name: str, found: Any, wanted: Any) -> str:
+    """Says in a few words where two values differ, and how."""
     if isinstance(found, dict) and isinstance(wanted, dict):
-        for name in {**found, **wanted}:
-            if found.get(name) != wanted.get(name):
-                inner = _difference(found.get(name), wanted.get(name))
-                return f"{inner} in {name}"
-    return f"{json.dumps(found)} and not {json.dumps(wanted)}"
+        for key in {**found, **wanted}:
+            if found.get(key) != wanted.get(key):
+                return _difference(f"{name}.{key}", found.get(key), wanted.get(key))
+    return f"{name} is {json.dumps(found)}, not {json.dumps(wanted)}"

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from keras_flowers.files import temporary_sibling
 from keras_flowers.tuning.records import COMPLETED, TrialRecord, hyperparameter_names
 from keras_flowers.tuning.trial_runner import TrialSettings
+
+from keras_flowers.files import temporary_sibling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

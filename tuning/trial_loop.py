@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 import keras_tuner
-
 from keras_flowers.tuning.records import COMPLETED, TrialRecord
 from keras_flowers.tuning.trial_runner import TrialRunner
 

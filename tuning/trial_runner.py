@@ -6,18 +6,15 @@ import math
 import numbers
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
-
 from keras_flowers.callbacks import HistoryLogger, read_history
 from keras_flowers.callbacks.history_logger import History, write_history
-from keras_flowers.errors import InputError
-from keras_flowers.files import temporary_sibling
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.records import (
     COMPLETED,
@@ -28,6 +25,9 @@ from keras_flowers.tuning.records import (
     read_record,
     write_record,
 )
+
+from keras_flowers.errors import InputError
+from keras_flowers.files import temporary_sibling
 
 MAX_ATTEMPTS = 2
 WEIGHTS_NAME = "model.weights.h5"
@@ -92,6 +92,9 @@ class TrialRunner:
         self._settings = settings
         self._worker = worker
         self._on_change = on_change
+        space = keras_tuner.HyperParameters()
+        hypermodel.declare_hyperparameters(space)
+        self._names = list(dict.fromkeys(item.name for item in space.space))
 
     def run(self, trial_id: str, hp: keras_tuner.HyperParameters) -> TrialRecord:
         """Runs a trial and returns its final record.
@@ -119,7 +122,7 @@ class TrialRunner:
 
     def _begun(self, trial_id: str, hp: keras_tuner.HyperParameters) -> TrialRecord:
         """Returns the record to begin with, or a final one."""
-        record = _new_record(trial_id, hp, self._worker)
+        record = _new_record(trial_id, hp, self._worker, self._names)
         earlier = read_record(self._settings.trial_directory(trial_id))
         if earlier is None or earlier.hyperparameters != record.hyperparameters:
             return record
@@ -154,10 +157,10 @@ class TrialRunner:
             **_epochs_of_tuner(hp),
         )
         write_history(_joined(past, logger.history), directory)
-        metrics = self._metrics(result)
+        metrics, epoch = self._scored(result, running.record.epoch)
         with temporary_sibling(directory / WEIGHTS_NAME) as path:
             save_weights(model, path)
-        return ExecutionRecord(seed, metrics[settings.objective], metrics)
+        return ExecutionRecord(seed, metrics[settings.objective], epoch, metrics)
 
     def _continue_past(
         self, model: keras.Model, record: TrialRecord, execution: int
@@ -185,16 +188,19 @@ class TrialRunner:
             )
         ]
 
-    def _metrics(self, result: Any) -> dict[str, float]:
-        """Returns the metrics that a result of `HyperModel.fit` stands for."""
-        objective = self._settings.objective
+    def _scored(self, result: Any, last_epoch: int) -> tuple[dict[str, float], int]:
+        """Returns the metrics that a result of `fit` stands for, and their epoch."""
+        objective, epoch = self._settings.objective, last_epoch
         if isinstance(result, keras.callbacks.History):
-            values = result.history.get(objective, [math.nan])
-            best = max if self._settings.direction == "max" else min
-            epoch = values.index(best(values))
-            if self._hypermodel.score == "last":
-                epoch = -1
-            result = {name: column[epoch] for name, column in result.history.items()}
+            history = result.history
+            columns = {name: list(values) for name, values in history.items()}
+            count = len(next(iter(columns.values()), []))
+            index = count - 1
+            if self._hypermodel.score == "best" and objective in columns:
+                best = max if self._settings.direction == "max" else min
+                index = columns[objective].index(best(columns[objective]))
+            epoch = last_epoch - (count - 1 - index)
+            result = {name: values[index] for name, values in columns.items()}
         elif isinstance(result, numbers.Real):
             result = {objective: result}
         metrics = {name: float(value) for name, value in result.items()}
@@ -205,8 +211,8 @@ class TrialRunner:
             )
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise FloatingPointError(f"{name} is {value}")
-        return metrics
+                raise FloatingPointError(f"{name} is {value} after epoch {epoch}")
+        return metrics, epoch
 
 
 class _RunningTrial:
@@ -271,9 +277,16 @@ def _without_optimizer(model: keras.Model) -> keras.Model:
 
 
 def _new_record(
-    trial_id: str, hp: keras_tuner.HyperParameters, worker: str
+    trial_id: str,
+    hp: keras_tuner.HyperParameters,
+    worker: str,
+    names: Sequence[str],
 ) -> TrialRecord:
-    values = dict(hp.values)
+    """Returns the record of a trial that begins.
+
+    Its hyperparameters are in the order of `names`: a chief sends them in another.
+    """
+    values = {name: hp.values[name] for name in names if name in hp.values} | hp.values
     shown = {k: v for k, v in values.items() if not k.startswith("tuner/")}
     if "tuner/epochs" in values:
         shown["epochs"] = values["tuner/epochs"]
