@@ -8,6 +8,7 @@ from keras_flowers.augmentation import ImageAugmentation as ImageAugmentation
 from keras_flowers.catalog import Catalog as Catalog
 from keras_flowers.catalog import Finding as Finding
 from keras_flowers.catalog import scan as scan
+from keras_flowers.confusion_matrix import ConfusionMatrix as ConfusionMatrix
 from keras_flowers.dataset_loader import ImageDatasetLoader as ImageDatasetLoader
 from keras_flowers.dataset_loader import ImageDatasets as ImageDatasets
 from keras_flowers.errors import InputError as InputError

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_flowers.arguments import checked_image_size, checked_integer
 from keras_flowers.augmentation import ImageAugmentation
+from keras_flowers.confusion_matrix import ConfusionMatrix
 from keras_flowers.errors import InputError
 from keras_flowers.photo_files import load_photo
 from keras_flowers.preprocessing import ResizeAndRescale
@@ -141,7 +142,7 @@ class ImageClassifier(keras.Model):
         optimizer: Any = "adam",
         loss: Any = "sparse_categorical_crossentropy",
         *,
-        metrics: Any = ("accuracy",),
+        metrics: Any = "auto",
         jit_compile: bool | str = "auto",
         **kwargs: Any,
     ) -> None:
@@ -150,7 +151,8 @@ class ImageClassifier(keras.Model):
         Args:
             optimizer: As for `keras.Model.compile`.
             loss: As for `keras.Model.compile`; labels are integers by default.
-            metrics: As for `keras.Model.compile`.
+            metrics: As for `keras.Model.compile`. `"auto"` is the accuracy, as a
+                `ConfusionMatrix`, which also counts the classes that were mistaken.
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
                 Dense models gain on every device, so on TensorFlow `"auto"` is
                 `True` unless a layer, such as an augmentation of Keras, does not
@@ -158,10 +160,12 @@ class ImageClassifier(keras.Model):
             **kwargs: The other arguments of `keras.Model.compile`.
         """
         is_auto = jit_compile == "auto"
+        if isinstance(metrics, str) and metrics == "auto":
+            metrics = [ConfusionMatrix(len(self.class_names))]
         super().compile(
             optimizer=optimizer,
             loss=loss,
-            metrics=list(metrics) if isinstance(metrics, tuple) else metrics,
+            metrics=metrics,
             jit_compile=self._xla_pays(kwargs) if is_auto else jit_compile,
             **kwargs,
         )

@@ -18,6 +18,7 @@ ROOMS = (
     "version",
     "arguments",
     "registration",
+    "confusion_matrix",
     "files",
     "near_duplicates",
     "photo_files",
@@ -46,7 +47,12 @@ PACKAGES = {
 }
 MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
 LIBRARY = sorted((ROOT / "keras_flowers").glob("*.py"))
-BACKEND_FREE = ("preprocessing", "augmentation", "image_classifier")
+BACKEND_FREE = (
+    "confusion_matrix",
+    "preprocessing",
+    "augmentation",
+    "image_classifier",
+)
 
 
 def name_of(path):

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 COMPONENTS = (
+    "test_tensorboard.py",
+    "test_confusion_matrix.py",
     "test_augmentation.py",
     "test_preprocessing.py",
     "test_image_classifier.py",

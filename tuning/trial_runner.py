@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import keras_tuner
-from keras_flowers.callbacks import HistoryLogger, read_history
+from keras_flowers.callbacks import HistoryLogger, TensorBoard, read_history
 from keras_flowers.callbacks.history_logger import History, write_history
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.records import (
@@ -64,6 +64,10 @@ class TrialSettings:
     def execution_directory(self, trial_id: str, execution: int) -> Path:
         """Returns the folder of one training of a trial."""
         return self.trial_directory(trial_id) / f"execution_{execution}"
+
+    def execution_logs(self, trial_id: str, execution: int) -> Path:
+        """Returns the folder of one training for TensorBoard."""
+        return self.logs_directory / trial_id / f"execution_{execution}"
 
     def execution_seed(self, trial_id: str, execution: int) -> int:
         """Returns the seed of one training, a function of all three numbers."""
@@ -152,7 +156,12 @@ class TrialRunner:
         result = self._hypermodel.fit(
             hp,
             model,
-            callbacks=[logger, running.progress(), *self._best_weights()],
+            callbacks=[
+                logger,
+                running.progress(),
+                self._tensorboard(running.record, execution),
+                *self._best_weights(),
+            ],
             verbose=0,
             **_epochs_of_tuner(hp),
         )
@@ -174,6 +183,16 @@ class TrialRunner:
         past = self._settings.execution_directory(record.continues, execution)
         load_weights(model, past / WEIGHTS_NAME)
         return read_history(past)
+
+    def _tensorboard(
+        self, record: TrialRecord, execution: int
+    ) -> keras.callbacks.Callback:
+        """Returns what writes for TensorBoard, with an entry in its HParams tab."""
+        return TensorBoard(
+            str(self._settings.execution_logs(record.id, execution)),
+            write_graph=False,  # it says no more than the hyperparameters
+            hparams=record.hyperparameters,
+        )
 
     def _best_weights(self) -> list[keras.callbacks.Callback]:
         """Returns what brings back the epoch that the trial is judged by."""

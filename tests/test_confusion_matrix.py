@@ -1,0 +1,101 @@
+import component_checks
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
+
+
+def answers(count, classes=4, seed=0):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, count).astype(np.int32)
+    return labels, generator.random((count, classes), dtype=np.float32)
+
+
+def value(metric):
+    return float(ops.convert_to_numpy(metric.result()))
+
+
+def test_it_counts_which_class_was_taken_for_which():
+    metric = ConfusionMatrix(3)
+    assert value(metric) == 0
+    predictions = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
+    metric.update_state(np.array([0, 1, 2, 2]), predictions)
+    metric.update_state(np.array([[1]]), predictions[:1])
+    np.testing.assert_array_equal(metric.matrix, [[1, 0, 0], [1, 1, 0], [0, 1, 1]])
+    assert value(metric) == np.float32(3 / 5)
+    metric.reset_state()
+    assert metric.matrix.sum() == 0
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_the_result_is_that_of_keras_to_the_bit(weighed):
+    ours, theirs = ConfusionMatrix(4), keras.metrics.SparseCategoricalAccuracy()
+    for seed, count in enumerate((32, 32, 7)):
+        labels, predictions = answers(count, seed=seed)
+        weights = np.linspace(0.5, 2, count) if weighed else None
+        for metric in (ours, theirs):
+            metric.update_state(labels, predictions, weights)
+    if weighed:  # the sums are taken in another order
+        assert value(ours) == pytest.approx(value(theirs), rel=1e-6)
+    else:
+        assert value(ours) == value(theirs)
+
+
+def test_rows_that_mark_the_class_are_labels_too():
+    labels, predictions = answers(20)
+    by_number, by_row = ConfusionMatrix(4), ConfusionMatrix(4)
+    by_number.update_state(labels, predictions)
+    by_row.update_state(np.eye(4)[labels], predictions)
+    np.testing.assert_array_equal(by_number.matrix, by_row.matrix)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_reports_what_keras_reports(jit_compile):
+    generator = np.random.default_rng(1)
+    photos = generator.integers(0, 256, (20, 6, 6, 3)).astype(np.uint8)
+    labels = generator.integers(0, 3, 20)
+    histories = []
+    for metrics in ("auto", ["accuracy"]):
+        model = ImageClassifier(
+            ["a", "b", "c"], image_size=(6, 6), hidden_units=(4,), seed=1
+        )
+        model.compile(metrics=metrics, jit_compile=jit_compile)
+        data = photos, labels
+        options = {"batch_size": 8, "epochs": 3, "shuffle": False, "verbose": 0}
+        fitted = model.fit(*data, validation_data=data, **options)
+        histories.append(fitted.history)
+    assert histories[0] == histories[1]
+    assert set(histories[0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_configuration():
+    metric = ConfusionMatrix(np.int64(5), name="hits")
+    component_checks.config_covers_signature(metric)
+    component_checks.config_round_trips(metric)
+    component_checks.has_registered_name(metric, "keras_flowers>ConfusionMatrix")
+    with pytest.raises(InputError, match="`class_count` must be .* class_count=1"):
+        ConfusionMatrix(1)
+
+
+def test_a_compiled_model_is_saved_with_it(tmp_path):
+    model = ImageClassifier(["a", "b"], image_size=(4, 4), hidden_units=(), seed=1)
+    model.compile()
+    photos, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 1, 1])
+    model.fit(photos, labels, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loss, accuracy = loaded.evaluate(photos, labels, verbose=0)
+    assert [loss, accuracy] == model.evaluate(photos, labels, verbose=0)
+    assert accuracy in (0.25, 0.75)
+    np.testing.assert_array_equal(
+        *(matrices(model)[0].matrix for model in (model, loaded))
+    )
+
+
+def matrices(model):
+    nested = [
+        inner for metric in model.metrics for inner in getattr(metric, "metrics", [])
+    ]
+    return [metric for metric in nested if isinstance(metric, ConfusionMatrix)]
