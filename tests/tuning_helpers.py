@@ -10,5 +10,5 @@ class SmallSpace(ImageClassifierHyperModel):
 
 
 def small_space(tmp_path, space=SmallSpace, loader=None, **arguments):
-    options = {"layers": (1, 2), "units": (8, 24, 8), "epochs": (1, 3)} | arguments
+    options = {"layers": (1, 2), "units": (8, 24, 8), "epochs": (1, 2)} | arguments
     return space(loader or small_loader(tmp_path), **options)

@@ -76,7 +76,7 @@ def make_oracle(
         "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
         "grid": GridOracle,
     }
-    options = {
+    options: dict[str, Any] = {
         "objective": objective,
         # KerasTuner takes 0 for no seed at all.
         "seed": seed + 1,
@@ -100,6 +100,8 @@ def make_oracle(
         oracle.max_trials = trials
     elif strategy in makers:
         hypermodel.declare_hyperparameters(space)
+        if strategy == "bayesian":
+            options["num_initial_points"] = _initial_points(space, trials)
         oracle = makers[strategy](max_trials=trials, hyperparameters=space, **options)
     else:
         raise InputError(
@@ -107,6 +109,16 @@ def make_oracle(
         )
     oracle.verbose = 0
     return oracle
+
+
+def _initial_points(space: keras_tuner.HyperParameters, trials: int) -> int:
+    """Returns how many random trials come before those that are thought out.
+
+    KerasTuner takes three for each hyperparameter, also for those with one value:
+    more than many a search has trials.
+    """
+    searched = {item.name for item in space.space if len(item.values) > 1}
+    return max(3, min(3 * len(searched), trials // 3))
 
 
 def planned_trials(

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import math
 import numbers
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import temporary_sibling
 
 MAX_ATTEMPTS = 2
+_LONGEST_ERROR = 300
 WEIGHTS_NAME = "model.weights.h5"
 
 
@@ -346,6 +348,8 @@ def _fresh_session() -> Iterator[None]:
 
 
 def _in_one_line(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
+    # TensorFlow begins with where in its graph that was.
+    text = re.sub(r"\{\{.*?\}\} ?", "", str(error)).strip()
+    first = (text.splitlines() or [""])[0][:_LONGEST_ERROR]
     name = type(error).__name__
     return f"{name}: {first}" if first else name
