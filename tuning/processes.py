@@ -8,6 +8,7 @@ under that name.
 
 import dataclasses
 import faulthandler
+import multiprocessing
 import os
 import signal
 import socket
@@ -102,7 +103,7 @@ def run_worker(
     share.take()
     beat = _Beat(plan.directory.workers / f"{name}.json")
     watch = _ChiefWatch(address)
-    _repeat(_BEAT_SECONDS, _ParentWatch().check, beat.beat, watch.check)
+    _repeat(_BEAT_SECONDS, _end_without_parent, beat.beat, watch.check)
     try:
         oracle = plan.tuner().oracle
         runner = TrialRunner(plan.hypermodel, plan.settings, name, beat.beat)
@@ -138,7 +139,7 @@ def run_chief(plan: SearchPlan, address: ChiefAddress, stays: bool) -> None:
             _end(EXIT_DONE)
 
     beat = _Beat(plan.directory.workers / f"{CHIEF}.json")
-    _repeat(1.0, _ParentWatch().check, beat.beat, check)
+    _repeat(1.0, _end_without_parent, beat.beat, check)
     tuner.search(verbose=0)
 
 
@@ -292,16 +293,11 @@ def _repeat(seconds: float, *actions: Callable[[], None]) -> None:
     threading.Thread(target=repeat, daemon=True).start()
 
 
-class _ParentWatch:
+def _end_without_parent() -> None:
     """Ends this process when the one that started it is gone, however that ended."""
-
-    def __init__(self) -> None:
-        self._parent = os.getppid()
-
-    def check(self) -> None:
-        """Looks for the parent."""
-        if os.getppid() != self._parent:
-            _end(EXIT_PARENT_GONE)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        _end(EXIT_PARENT_GONE)
 
 
 def _end(code: int) -> None:
