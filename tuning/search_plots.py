@@ -75,10 +75,9 @@ def plot_parallel_coordinates(
     columns = [*names, objective]
     width = max(6.0, 1.7 * len(columns))
     figure, (axes,) = _figure(1, 1, (width, 4.6))
-    rows = np.array([[_number(record, name) for name in names] for record in done])
-    rows = rows.reshape(len(done), len(names))
-    scores = np.array([record.score for record in done], dtype=float)
-    values = np.column_stack([rows, scores])
+    scores = [float(record.score or 0.0) for record in done]
+    axis_of = [*(_Axis(done, name) for name in names), None]
+    values = np.array([*(axis.values for axis in axis_of if axis), scores]).T
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     span = np.where(high > low, high - low, 1.0)
     heights = np.where(high > low, (values - low) / span, 0.5)
@@ -87,10 +86,11 @@ def plot_parallel_coordinates(
         shown = np.isfinite(height)
         positions = np.arange(len(columns))[shown]
         axes.plot(positions, height[shown], "-o", color=colour, alpha=0.85, ms=4)
-    for position in range(len(columns)):
+    for position, axis in enumerate(axis_of):
         axes.axvline(position, color="0.8", zorder=0)
         for y, value in ((-0.06, low[position]), (1.06, high[position])):
-            axes.text(position, y, f"{value:.4g}", ha="center", va="center", size=9)
+            label = axis.label(value) if axis else f"{value:.4g}"
+            axes.text(position, y, label, ha="center", va="center", size=9)
     axes.set_xticks(range(len(columns)), columns, rotation=20)
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
@@ -108,9 +108,11 @@ def plot_hyperparameters(records: Sequence[TrialRecord], objective: str) -> "Fig
     columns = min(len(names), _COLUMNS)
     figure, panels = _figure(rows, columns, (1 + 3.6 * columns, 0.5 + 3.0 * rows))
     for axes, name in zip(panels, names, strict=False):
-        points = [(_number(record, name), record.score) for record in done]
-        axes.plot(*zip(*points, strict=True), "o", alpha=0.8)
-        if name == "learning_rate":
+        axis = _Axis(done, name)
+        axes.plot(axis.values, [record.score for record in done], "o", alpha=0.8)
+        if axis.categories:
+            axes.set_xticks(range(len(axis.categories)), axis.categories)
+        elif name == "learning_rate":
             axes.set_xscale("log")
         axes.set_xlabel(name)
         axes.set_ylabel(objective)
@@ -139,12 +141,28 @@ def _searched(records: Sequence[TrialRecord]) -> list[str]:
     return [n for n in names if len({r.hyperparameters.get(n) for r in records}) > 1]
 
 
-def _number(record: TrialRecord, name: str) -> float:
-    value = record.hyperparameters.get(name)
-    try:
-        return float("nan") if value is None else float(value)
-    except (TypeError, ValueError):
-        return float("nan")  # a text, of a subclass of the hypermodel
+class _Axis:
+    """The values of a hyperparameter as numbers; texts are numbered.
+
+    Attributes:
+        values: Float `(trials,)`, NaN where it is not active.
+        categories: The texts by number, or nothing where the values are numbers.
+    """
+
+    def __init__(self, records: Sequence[TrialRecord], name: str) -> None:
+        found = [record.hyperparameters.get(name) for record in records]
+        texts = {value for value in found if isinstance(value, str)}
+        self.categories = sorted(texts)
+        self.values = np.array([self._number(value) for value in found])
+
+    def label(self, value: float) -> str:
+        """Returns a value as it is shown."""
+        return self.categories[int(value)] if self.categories else f"{value:.4g}"
+
+    def _number(self, value: Any) -> float:
+        if value is None:
+            return float("nan")
+        return float(self.categories.index(value) if self.categories else value)
 
 
 def _colours(heights: np.ndarray, direction: str) -> np.ndarray:
