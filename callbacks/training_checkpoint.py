@@ -113,8 +113,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             without a checkpoint, and `epochs` where a callback had ended the training.
 
         Raises:
-            InputError: If the checkpoint is damaged or of another model.
+            InputError: If the model is not built, or the checkpoint is damaged or of
+                another model.
         """
+        if not model.built:
+            raise InputError(
+                "`model` must be built before `restore`: give it an Input, or call "
+                "`model.build(input_shape)`."
+            )
         self._restored = {}
         if self.directory.is_dir():
             remove_leftovers(self.directory)

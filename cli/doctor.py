@@ -16,7 +16,7 @@ from keras_flowers_cli.output import Output, TextTable
 def doctor(as_json: bool) -> None:
     """Show versions, devices, speed settings, the cache, and what a GPU lacks."""
     runtime.start_keras()
-    from keras_flowers.training import versions
+    from keras_flowers.training_config import versions
 
     output = Output(as_json)
     with output.stdout_for_people():

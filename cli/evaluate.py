@@ -19,7 +19,14 @@ from keras_flowers_cli.options import (
 from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from keras_flowers.evaluation import Evaluation
+
+# What a terminal takes; the files hold all of it.
+MOST_CLASSES = 50
+MOST_IN_MATRIX = 15
+MOST_ROWS = 10
 
 
 @click.command(cls=Command)
@@ -37,10 +44,23 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
+    "--top",
+    type=click.IntRange(1, 1_000_000),
+    default=3,
+    show_default=True,
+    help="Classes of each photo in predictions.csv.",
+)
+@click.option(
+    "--mistakes",
+    type=click.IntRange(1, 1000),
+    default=24,
+    show_default=True,
+    help="How many of the worst mistakes mistakes.png and evaluation.json hold.",
+)
+@click.option(
     "--output-dir",
     type=UserPath(file_okay=False, path_type=Path),
-    help="Folder for evaluation.json and confusion_matrix.png.  "
-    "[default: evaluation beside MODEL]",
+    help="Folder for the tables and drawings.  [default: evaluation beside MODEL]",
 )
 @loader_options
 @json_option
@@ -49,11 +69,16 @@ def evaluate(
     data: str,
     split_manifest: Path | None,
     split: str | None,
+    top: int,
+    mistakes: int,
     output_dir: Path | None,
     as_json: bool,
     **loading: Any,
 ) -> None:
     """Compare what the model in MODEL says of the photos in DATA with their folders.
+
+    Writes evaluation.json, predictions.csv, confusion_matrix.png, reliability.png and
+    mistakes.png, the photos that the model was most wrong about.
 
     Without --split-manifest every photo counts, also those the model was trained on:
     pass the split.json of the run to see how good it is on new photos.
@@ -65,6 +90,7 @@ def evaluate(
     runtime.start_keras()
     from keras_flowers.dataset_loader import ImageDatasetLoader
     from keras_flowers.evaluation import evaluate as evaluate_model
+    from keras_flowers.files import json_text, write_text_atomically
 
     output = Output(as_json)
     model = load_classifier(model_file)
@@ -87,23 +113,54 @@ def evaluate(
         "data": data,
         "split_manifest": None if split_manifest is None else str(split_manifest),
         "split": None if split_manifest is None else split,
-        **evaluation.to_json(),
+        **evaluation.to_json(mistakes),
     }
-    _write(folder, evaluation, report)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / "evaluation.json", json_text(report))
+    evaluation.write_predictions(folder / "predictions.csv", top)
+    _draw(evaluation.plot_confusion_matrix(), folder / "confusion_matrix.png")
+    _draw(evaluation.plot_reliability(), folder / "reliability.png")
+    _draw(evaluation.plot_mistakes(mistakes), folder / "mistakes.png")
     output.say(f"written to {folder}")
     output.result(report)
 
 
 def _show(output: Output, evaluation: "Evaluation") -> None:
+    calibration = evaluation.calibration()
     output.say(
         f"{len(evaluation.labels)} photos: accuracy {evaluation.accuracy:.4f}, "
-        f"loss {evaluation.loss:.4f}"
+        f"loss {evaluation.loss:.4f}, expected calibration error "
+        f"{calibration.error:.4f}"
     )
-    scores = TextTable("class", "precision", "recall", "F1", "photos")
-    for name, row in evaluation.per_class.items():
+    if evaluation.unanswered:
+        output.say(
+            f"For {evaluation.unanswered} photos the model gave no probabilities "
+            "(NaN): its training diverged. They count as mistakes."
+        )
+    _show_classes(output, evaluation)
+    if len(evaluation.class_names) <= MOST_IN_MATRIX:
+        _show_matrix(output, evaluation)
+    else:
+        _show_confusions(output, evaluation)
+    _show_mistakes(output, evaluation)
+
+
+def _show_classes(output: Output, evaluation: "Evaluation") -> None:
+    scores = evaluation.per_class
+    names = list(scores)
+    left_out = len(names) - MOST_CLASSES
+    if left_out > 0:
+        names = sorted(names, key=lambda name: scores[name].f1)[:MOST_CLASSES]
+    table = TextTable("class", "precision", "recall", "F1", "photos")
+    for name in names:
+        row = scores[name]
         numbers = (f"{value:.3f}" for value in (row.precision, row.recall, row.f1))
-        scores.add_row(name, *numbers, str(row.count))
-    output.show(scores)
+        table.add_row(name, *numbers, str(row.count))
+    output.show(table)
+    _say_left_out(output, left_out, "classes, which have a higher F1")
+
+
+def _show_matrix(output: Output, evaluation: "Evaluation") -> None:
     matrix = TextTable(
         "true \\ predicted", *evaluation.class_names, title="confusion matrix"
     )
@@ -114,14 +171,45 @@ def _show(output: Output, evaluation: "Evaluation") -> None:
     output.show(matrix)
 
 
-def _write(folder: Path, evaluation: "Evaluation", report: dict[str, Any]) -> None:
-    from keras_flowers.files import (
-        json_text,
-        temporary_sibling,
-        write_text_atomically,
+def _show_confusions(output: Output, evaluation: "Evaluation") -> None:
+    confusions = evaluation.confusions
+    table = TextTable(
+        "true class", "predicted", "photos", title="most frequent confusions"
     )
+    for one in confusions[:MOST_ROWS]:
+        table.add_row(one.true_class, one.predicted_class, str(one.count))
+    if confusions:
+        output.show(table)
+    _say_left_out(output, len(confusions) - MOST_ROWS, "confusions")
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "evaluation.json", json_text(report))
-    with temporary_sibling(folder / "confusion_matrix.png") as path:
-        evaluation.plot_confusion_matrix().savefig(path, dpi=120)
+
+def _show_mistakes(output: Output, evaluation: "Evaluation") -> None:
+    if not evaluation.mistakes:
+        output.say("no mistake")
+        return
+    table = TextTable(
+        "photo", "true", "predicted", "probability", "loss", title="worst mistakes"
+    )
+    for one in evaluation.worst_mistakes(MOST_ROWS):
+        table.add_row(
+            evaluation.shown_path(one.path),
+            one.true_class,
+            "none" if one.predicted_class is None else one.predicted_class,
+            f"{one.probability:.3f}",
+            f"{one.loss:.3f}",
+        )
+    output.show(table)
+    _say_left_out(output, evaluation.mistakes - MOST_ROWS, "mistakes")
+
+
+def _say_left_out(output: Output, count: int, what: str) -> None:
+    if count > 0:
+        output.say(f"... and {count} more {what}")
+
+
+def _draw(figure: "Figure", path: Path) -> None:
+    from keras_flowers.drawing import png_bytes
+    from keras_flowers.files import temporary_sibling
+
+    with temporary_sibling(path) as temporary:
+        temporary.write_bytes(png_bytes(figure))

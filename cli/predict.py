@@ -1,8 +1,7 @@
 """`keras-flowers predict`: classifies photos with a saved model."""
 
-import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,17 +142,13 @@ def _top(result: "Classification", top: int) -> list[tuple[str, float]]:
 def _write_csv(
     path: Path, class_names: Sequence[str], results: Iterable["Classification"]
 ) -> None:
-    from keras_flowers.files import temporary_sibling
+    from keras_flowers.files import write_csv_atomically
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        temporary_sibling(path) as temporary,
-        temporary.open(
-            "w", newline="", encoding="utf-8", errors="surrogateescape"
-        ) as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["path", "class", *class_names])
+    def rows() -> Iterator[list[Any]]:
+        yield ["path", "class", *class_names]
         for result in results:
             values = (result.probabilities[name] for name in class_names)
-            writer.writerow([result.path, result.label, *values])
+            yield [result.path, result.label, *values]
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_csv_atomically(path, rows())

@@ -1,6 +1,7 @@
 """`keras-flowers train`: from a folder of photos to a saved classifier."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     import keras
 
     from keras_flowers.dataset_loader import ImageDatasets
-    from keras_flowers.training import TrainingConfig, TrainingRun
+    from keras_flowers.training import TrainingRun
+    from keras_flowers.training_config import TrainingConfig
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
 # Where things are kept is no part of what a run computes.
@@ -140,6 +142,22 @@ class ModelOptions:
     type=UserPath(path_type=Path),
     help="New folder for the results.  [default: runs/NAME-TIME]",
 )
+@click.option(
+    "--resume",
+    type=UserPath(path_type=Path),
+    metavar="RUN",
+    help="Go on with the run in the folder RUN after its last complete epoch. DATA and "
+    "options may be left out; else they must be those of the run, which is started "
+    "where there is none yet.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(0, 1_000_000),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Epochs between two checkpoints for --resume; 0 for none.",
+)
 @loader_options
 @json_option
 @click.pass_context
@@ -149,6 +167,8 @@ def train(
     data: str | None,
     config_file: Path | None,
     run_dir: Path | None,
+    resume: Path | None,
+    checkpoint_every: int,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -156,23 +176,31 @@ def train(
     chosen = {
         name: value for name, value in given(options).items() if value is not False
     }
+    if resume is not None:
+        if run_dir is not None:
+            raise click.UsageError("--resume takes the place of --run-dir.")
+        if data is None and config_file is None:
+            config_file = _config_of_run(resume)
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
     replaced = chosen.keys() - set(BESIDE_CONFIG)
     if config_file is not None and replaced:
         names = _option_names(context.command, replaced)
-        raise click.UsageError(f"--config takes the place of {names}.")
+        taker = "--config" if resume is None else "--resume without DATA"
+        raise click.UsageError(f"{taker} takes the place of {names}.")
     _check_splits(chosen)
     runtime.start_keras()
-    from keras_flowers.training import TrainingConfig
     from keras_flowers.training import train as train_model
+    from keras_flowers.training_config import TrainingConfig
 
     output = Output(as_json)
     if config_file is None:
         config = _config(data, chosen)
     else:
         config = _with_loader_options(TrainingConfig.read(config_file), chosen)
-    run_dir = run_dir or _new_run_directory(config.loader.data)
+    run_dir = resume or run_dir or _new_run_directory(config.loader.data)
+    if resume is not None:
+        _warn_of_other_versions(output, resume)
     started = time.monotonic()
     with output.stdout_for_people(), ProgressBars() as progress:
 
@@ -183,6 +211,8 @@ def train(
         run = train_model(
             config,
             run_directory=run_dir,
+            resume=resume is not None,
+            checkpoint_every=checkpoint_every or None,
             # Keras's progress bar redraws its line; elsewhere one line per epoch.
             verbose=1 if output.is_terminal else 2,
             progress=progress,
@@ -198,6 +228,33 @@ def _option_names(command: click.Command, parameters: Collection[str]) -> str:
     return ", ".join(
         option.opts[0] for option in command.params if option.name in parameters
     )
+
+
+def _config_of_run(directory: Path) -> Path:
+    path = directory / "config.json"
+    if not path.is_file():
+        raise click.UsageError(f"--resume: there is no run in {directory}.")
+    return path
+
+
+def _warn_of_other_versions(output: Output, directory: Path) -> None:
+    """Says which packages have other versions than when the run was started."""
+    from keras_flowers.training_config import versions
+
+    try:
+        then = json.loads((directory / "config.json").read_text())["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no run yet, or a file that `train` will complain of
+    changed = [
+        f"{name} {then.get(name)} is now {version}"
+        for name, version in versions().items()
+        if then.get(name) != version
+    ]
+    if changed:
+        output.say(
+            "The rest of the run may differ in the last bits from one that was never "
+            f"interrupted: {', '.join(changed)}."
+        )
 
 
 def _check_splits(options: dict[str, Any]) -> None:
@@ -221,7 +278,7 @@ def _check_splits(options: dict[str, Any]) -> None:
 
 def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
     from keras_flowers.dataset_loader import ImageDatasetLoader
-    from keras_flowers.training import TrainingConfig
+    from keras_flowers.training_config import TrainingConfig
 
     def take(*names: str) -> dict[str, Any]:
         return {name: options.pop(name) for name in names if name in options}
@@ -291,7 +348,10 @@ def _describe_device(output: Output) -> None:
 
 def _show(output: Output, run: "TrainingRun", directory: Path, seconds: float) -> None:
     if run.interrupted:
-        output.say("Interrupted: what was trained so far is saved.")
+        output.say(
+            "Interrupted: what was trained so far is saved. "
+            f"keras-flowers train --resume {directory} goes on."
+        )
     shown = ("loss", "accuracy", "val_loss", "val_accuracy")
     columns = [name for name in shown if name in run.history]
     if columns:

@@ -1,11 +1,12 @@
 """Writes files that appear at once; shows paths on one line and numbers in JSON."""
 
+import csv
 import json
 import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,29 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     """
     with temporary_sibling(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_csv_atomically(
+    path: str | os.PathLike[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Writes a CSV file as UTF-8 that is either whole or not there.
+
+    Names keep their bytes, also those that are no text. A NaN is written as `nan`.
+
+    Args:
+        path: The file to write or to replace. Its folder must exist.
+        rows: The rows, that of the column names first.
+
+    Raises:
+        InputError: As for `temporary_sibling`.
+    """
+    with (
+        temporary_sibling(path) as temporary,
+        temporary.open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file,
+    ):
+        csv.writer(file).writerows(rows)
 
 
 def json_text(content: Any) -> str:

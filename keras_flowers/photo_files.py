@@ -246,12 +246,35 @@ def load_photo(
             the reason.
     """
     side = None if image_size is None else _decode_side(image_size)
+    return _resized(_loaded(path, side), image_size)
+
+
+def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
+    """Reads one photo for people to look at: decoded as in training, and small.
+
+    Args:
+        path: The photo.
+        side: The longer side of the result in pixels at most; no photo is enlarged.
+
+    Returns:
+        uint8 [height, width, 3] in RGB, 0 to 255, with the aspect ratio of the photo.
+
+    Raises:
+        InputError: As for `load_photo`.
+    """
+    photo = _loaded(path, 2 * side)
+    photo.thumbnail((side, side), Image.Resampling.BILINEAR)
+    return np.array(photo)
+
+
+def _loaded(path: str | os.PathLike[str], side: int | None) -> Image.Image:
+    """Decodes a photo for a user who named it, a large JPEG no smaller than `side`."""
     try:
         data, status = _read(Path(path))
         format_name = _format(data, status.st_size)
         with _strict_pillow:
             photo, _ = _decode(data, format_name, side)
-            return _resized(photo, image_size)
+            return photo
     except _UnusableError as unusable:
         raise InputError(
             f"`{printable_path(path)}` must be a photo as {_SUPPORTED}. "

@@ -1,75 +1,143 @@
-"""The folder of a run: taken once, filled file by file, given back if nothing came."""
+"""The folder of a run: taken once, held while it trains, filled, taken up again."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import keras
 
 from keras_flowers.callbacks import plot_history
 from keras_flowers.callbacks.history_logger import History, write_history
 from keras_flowers.dataset_loader import ImageDatasets
 from keras_flowers.errors import InputError
+from keras_flowers.evaluation import Evaluation
 from keras_flowers.files import (
     printable_path,
+    remove_leftovers,
     temporary_sibling,
     write_text_atomically,
 )
+from keras_flowers.report import write_report
 from keras_flowers.splits import write_manifest
+from keras_flowers.training_config import difference
 
 _INPUTS = ("config.json", "audit.json", "split.json")
+_HISTORY = ("history.json", "history.csv")
+_LOCK = ".lock"
 
 
 class RunDirectory:
-    """A new folder for the results of one run.
+    """A folder for the results of one run.
 
     Creating the object only checks the place, which is quick and comes before the
-    data is loaded; `claim` takes it.
+    data is loaded. `claim` takes it for a new run; `held` keeps other processes out
+    while the run trains. The folder `checkpoint` in it stands there from the first
+    step of the training until `complete`.
+
+    Args:
+        path: The folder.
+        resume: Whether it may hold a run, which is then taken up again.
 
     Attributes:
         path: The folder.
 
     Raises:
-        InputError: If the place is a file, holds anything, or cannot be written.
+        InputError: If the place is a file, cannot be written, or holds anything but a
+            run that is to be taken up again.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False) -> None:
         self.path = Path(path).expanduser()
         name = printable_path(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"The run directory {name} is a file.")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            raise self._is_taken()
+        is_empty = not self.path.is_dir() or not any(self.path.iterdir())
+        if not is_empty and not (resume and (self.path / "config.json").is_file()):
+            raise self._holds_no_run() if resume else self._is_taken()
         places = (self.path, *self.path.absolute().parents)
         self._existing = next(place for place in places if place.exists())
         is_writable = os.access(self._existing, os.W_OK | os.X_OK)
         if not self._existing.is_dir() or not is_writable:
             raise InputError(f"The run directory {name} cannot be written.")
         self._was_there = self.path.is_dir()
+        self._is_claimed = False
+        if self._is_unfinished_claim():
+            (self.path / "config.json").unlink()
 
-    def require_space(self, model: keras.Model) -> None:
-        """Makes sure that the trained model will fit on the disk.
+    @property
+    def manifest(self) -> Path:
+        """The file that says which photos train, validate and test."""
+        return self.path / "split.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of what a run needs that is not complete."""
+        return self.path / "checkpoint"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it holds a run."""
+        return (self.path / "config.json").is_file()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds a run that went to its end."""
+        return (self.path / "model.keras").is_file() and not self.checkpoint.exists()
+
+    def require_same_run(self, config: dict[str, Any]) -> None:
+        """Makes sure that the run was started as it is now to go on.
+
+        Args:
+            config: What repeats the run; JSON types only.
+
+        Raises:
+            InputError: If it was started with another configuration.
+        """
+        path = self.path / "config.json"
+        try:
+            saved = json.loads(path.read_text())
+            found = difference(saved, config)
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{printable_path(path)} is no configuration of a run: {error}"
+            ) from error
+        if found is not None:
+            raise InputError(
+                f"The run in {printable_path(self.path)} was started otherwise: "
+                f"{found}."
+            )
+
+    def require_space(self, model: keras.Model, *, with_checkpoints: bool) -> None:
+        """Makes sure that the trained model and its checkpoints will fit on the disk.
 
         Better known before hours of training than after.
 
         Args:
             model: A compiled model. Its weights and the state of its optimizer are
-                what the file will hold.
+                what each of the files will hold.
+            with_checkpoints: Whether a checkpoint stands beside the next one, and
+                beside the model at the end.
 
         Raises:
             InputError: If the disk has less free space than that.
         """
         model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables]
-        needed = sum(4 * math.prod(variable.shape) for variable in variables)
+        size = sum(4 * math.prod(variable.shape) for variable in variables)
+        is_one_there = any(self.checkpoint.glob("*"))
+        needed = size * (2 if with_checkpoints and not is_one_there else 1)
         free = shutil.disk_usage(self._existing).free
         if needed > free:
+            what = "model and checkpoints take" if with_checkpoints else "model takes"
             raise InputError(
                 f"The disk of the run directory {printable_path(self.path)} is full: "
-                f"the model takes {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free."
+                f"the {what} {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free."
             )
 
     def claim(self, config: dict[str, Any], datasets: ImageDatasets) -> None:
@@ -98,13 +166,47 @@ class RunDirectory:
                 f"The run directory {printable_path(self.path)} cannot be written: "
                 f"{error.strerror}"
             ) from error
+        self._is_claimed = True
         try:
-            write_text_atomically(self.path / "config.json", text)
             write_text_atomically(self.path / "audit.json", audit)
-            write_manifest(datasets.split, self.path / "split.json")
+            write_manifest(datasets.split, self.manifest)
+            # Last: a run is started when its configuration can be read.
+            write_text_atomically(self.path / "config.json", text)
         except BaseException:
             self.give_back()
             raise
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder at the same time.
+
+        Raises:
+            InputError: If another one is.
+        """
+        try:
+            lock = filelock.FileLock(self.path / _LOCK)
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise InputError(
+                f"Another process is training in {printable_path(self.path)}."
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"The run directory {printable_path(self.path)} cannot be written: "
+                f"{error.strerror}"
+            ) from error
+        try:
+            remove_leftovers(self.path)
+            yield
+        finally:
+            (self.path / _LOCK).unlink(missing_ok=True)
+            lock.release()
+            self._remove_if_new_and_empty()
+
+    def remove_progress(self) -> None:
+        """Removes the history of epochs that left no checkpoint."""
+        for name in _HISTORY:
+            (self.path / name).unlink(missing_ok=True)
 
     def write_results(self, model: keras.Model, history: History) -> None:
         """Writes the model, the history and its plot."""
@@ -115,15 +217,55 @@ class RunDirectory:
             with temporary_sibling(self.path / "history.png") as path:
                 plot_history(history).savefig(path, dpi=120)
 
+    def write_report(
+        self, datasets: ImageDatasets, history: History, evaluation: Evaluation | str
+    ) -> None:
+        """Writes the run as one page, `report.html`.
+
+        Args:
+            datasets: Its data.
+            history: Its history; may be empty.
+            evaluation: Its evaluation, or a sentence that says why there is none.
+        """
+        write_report(
+            self.path / "report.html",
+            config=json.loads((self.path / "config.json").read_text()),
+            datasets=datasets,
+            history=history,
+            evaluation=evaluation,
+        )
+
+    def complete(self) -> None:
+        """Removes what only a run that is not complete needs."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
     def give_back(self) -> None:
         """Removes what `claim` wrote, so that the place can be used again."""
-        for name in _INPUTS:
+        if not self._is_claimed:
+            return
+        self.complete()
+        for name in (*_INPUTS, *_HISTORY):
             (self.path / name).unlink(missing_ok=True)
-        if not self._was_there and not any(self.path.iterdir()):
+        self._remove_if_new_and_empty()
+
+    def _remove_if_new_and_empty(self) -> None:
+        is_there = self._is_claimed and not self._was_there and self.path.is_dir()
+        if is_there and not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def _is_unfinished_claim(self) -> bool:
+        """Says whether a process died between taking the folder and filling it."""
+        config = self.path / "config.json"
+        return config.is_file() and config.stat().st_size == 0
 
     def _is_taken(self) -> InputError:
         return InputError(
             f"The run directory {printable_path(self.path)} is not empty. Name a new "
             "one: an earlier run is never overwritten."
+        )
+
+    def _holds_no_run(self) -> InputError:
+        return InputError(
+            f"The directory {printable_path(self.path)} holds something else than a "
+            "run: there is no config.json in it."
         )

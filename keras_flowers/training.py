@@ -1,148 +1,25 @@
 """Loader, model and callbacks become a run: trained, recorded and repeatable."""
 
+import contextlib
 import dataclasses
-import json
-import math
-import numbers
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import keras
 
 from keras_flowers.arguments import checked_integer
-from keras_flowers.callbacks import HistoryLogger
+from keras_flowers.callbacks import HistoryLogger, TrainingCheckpoint, read_history
 from keras_flowers.callbacks.history_logger import History
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
+from keras_flowers.evaluation import Evaluation, evaluate
+from keras_flowers.files import printable_path
 from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.run_directory import RunDirectory
 from keras_flowers.sources import Progress
-
-ModelBuilder = Callable[[ImageDatasets], keras.Model]
-
-_CONFIG_FORMAT = 1
-_VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides the outcome of a run.
-
-    Attributes:
-        loader: Where the photos come from.
-        build_model: Called with the loaded data sets; returns the model to train.
-            An `ImageClassifier` that is not compiled is compiled with its defaults.
-            To repeat a run its model is built anew from its configuration, so its
-            initial weights must follow from that, as those of an `ImageClassifier`
-            with a seed do.
-        epochs: Positive integer, how often the training photos are seen.
-        early_stopping: Epochs without a lower validation loss after which training
-            stops and the best weights come back; `None` to run all epochs.
-        class_weights: `"balanced"` weighs each class by the inverse of its share;
-            a dictionary from class name to weight; or `None`.
-    """
-
-    loader: ImageDatasetLoader
-    build_model: ModelBuilder
-    epochs: int = 15
-    early_stopping: int | None = None
-    class_weights: str | Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        """Checks what no other part checks."""
-        _store_integer(self, "epochs")
-        if self.early_stopping is not None:
-            _store_integer(self, "early_stopping")
-        weights = self.class_weights
-        if isinstance(weights, Mapping):
-            _store(self, "class_weights", _checked_weights(weights))
-        elif weights not in (None, "balanced"):
-            raise InputError(
-                "`class_weights` must be None, 'balanced' or a dictionary from class "
-                f"name to weight. Received: class_weights={weights!r}"
-            )
-
-    def to_json(self, model: keras.Model) -> dict[str, Any]:
-        """Returns what repeats the run, given the model that `build_model` built."""
-        loader = keras.saving.serialize_keras_object(self.loader)
-        data = Path(self.loader.data)
-        if data.is_dir() or (data.suffix and data.is_file()):
-            # Else the run could be repeated from the same folder only.
-            loader["config"]["data"] = str(data.absolute())
-        return {
-            "format": _CONFIG_FORMAT,
-            "loader": loader,
-            "model": keras.saving.serialize_keras_object(model),
-            "epochs": self.epochs,
-            "early_stopping": self.early_stopping,
-            "class_weights": self.class_weights,
-            "versions": versions(),
-        }
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads the `config.json` of a run.
-
-        The split is the one of that run: it is read from the `split.json` beside
-        the file where there is one.
-
-        Raises:
-            InputError: If the file is missing or is no configuration of a run.
-        """
-        path = Path(path)
-        try:
-            content = json.loads(path.read_text())
-            if content["format"] != _CONFIG_FORMAT:
-                raise ValueError(f"format {content['format']!r} is not known")
-            loader_config = content["loader"]
-            manifest = path.with_name("split.json")
-            if manifest.exists():
-                loader_config["config"]["split_manifest"] = str(manifest)
-            loader = keras.saving.deserialize_keras_object(loader_config)
-            if not isinstance(loader, ImageDatasetLoader):
-                raise TypeError("its loader is none")
-            return cls(
-                loader=loader,
-                build_model=_SerializedModel(path, content["model"]),
-                epochs=content["epochs"],
-                early_stopping=content["early_stopping"],
-                class_weights=content["class_weights"],
-            )
-        except FileNotFoundError as error:
-            raise InputError(f"There is no configuration at {path}.") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} is no configuration of a run: {_first_line(error)}"
-            ) from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _SerializedModel:
-    """Builds the model of an earlier run, compiled as it was."""
-
-    path: Path
-    config: dict[str, Any]
-
-    def __call__(self, datasets: ImageDatasets) -> keras.Model:
-        try:
-            model = keras.saving.deserialize_keras_object(self.config)
-        except Exception as error:
-            # Keras raises nearly anything for a class it does not know, or does not
-            # trust.
-            raise InputError(
-                f"The model of {self.path} cannot be built: {_first_line(error)}"
-            ) from error
-        names = getattr(model, "class_names", datasets.class_names)
-        if tuple(names) != datasets.class_names:
-            raise InputError(
-                f"The run was configured for the classes {list(names)}, "
-                f"the data has {list(datasets.class_names)}."
-            )
-        return model
+from keras_flowers.training_config import ModelBuilder, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +46,8 @@ def train(
     build_model: ModelBuilder | None = None,
     *,
     run_directory: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: int | None = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
     progress: Progress | None = None,
@@ -179,9 +58,15 @@ def train(
 
     The run directory, where one is asked for, gets `model.keras`, `history.json`,
     `history.csv`, `history.png`, `split.json` (who trained and who validated),
-    `audit.json` (what was found in the data) and `config.json` (what repeats the
-    run: `train(TrainingConfig.read("config.json"))`). Ctrl-C ends the training;
+    `audit.json` (what was found in the data), `config.json` (what repeats the
+    run: `train(TrainingConfig.read("config.json"))`) and `report.html` (all of it on
+    one page, with an evaluation on the validation photos). Ctrl-C ends the training;
     what there is then is saved and returned.
+
+    Until the run is complete the directory also holds a checkpoint. After a crash, a
+    power cut or Ctrl-C, the same call with `resume=True` goes on after the last
+    complete epoch, and ends with the weights and the history of a run that was never
+    interrupted, to the bit on the same machine.
 
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
@@ -189,7 +74,13 @@ def train(
         build_model: Called with the `ImageDatasets`; returns the model to train.
             By default an `ImageClassifier` with the loader's image size and seed.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
-        callbacks: Further Keras callbacks.
+        resume: Goes on with the run in `run_directory`, which must have been started
+            with the same arguments. Where it is complete its results are returned;
+            where none was started yet, it is started.
+        checkpoint_every: Epochs between two checkpoints, which take the space of all
+            variables of model and optimizer; `None` writes none.
+        callbacks: Further Keras callbacks. The state of Keras's own, and of those with
+            the methods that `TrainingCheckpoint` describes, survives an interruption.
         verbose: As for `keras.Model.fit`.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called once with the `ImageDatasets` before training.
@@ -200,41 +91,163 @@ def train(
         `TrainingRun`.
 
     Raises:
-        InputError: If the data, an argument or the run directory cannot be used.
+        InputError: If the data, an argument or the run directory cannot be used, the
+            directory holds another run, or its disk is full.
     """
     config = _as_config(data, build_model, options)
-    directory = None if run_directory is None else RunDirectory(run_directory)
-    datasets = config.loader.load(progress)
-    if on_loaded is not None:
-        on_loaded(datasets)
-    model = _built(config.build_model, datasets)
-    weights = _class_weights(config.class_weights, datasets)
-    stoppers = _early_stopping(config, datasets)
-    if directory is not None:
-        directory.require_space(model)
-        directory.claim(config.to_json(model), datasets)
-    path = None if directory is None else directory.path
-    logger = HistoryLogger(path, len(datasets.split.train))
+    if checkpoint_every is not None:
+        checkpoint_every = checked_integer(
+            "checkpoint_every", checkpoint_every, lowest=1
+        )
+    watching = _Watching(tuple(callbacks), verbose, progress, on_loaded)
+    if run_directory is None:
+        if resume:
+            raise InputError("`resume` needs the `run_directory` of the run.")
+        return _trained(_prepared(config, watching), watching)
+    directory = RunDirectory(run_directory, resume=resume)
+    if directory.is_started:
+        with directory.held():
+            return _resumed(config, directory, checkpoint_every, watching)
+    task = _prepared(config, watching)
+    directory.require_space(task.model, with_checkpoints=checkpoint_every is not None)
+    directory.claim(config.to_json(task.model), task.datasets)
+    with directory.held():
+        return _recorded(task, directory, checkpoint_every, watching)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Watching:
+    """Who looks on: what changes nothing in the outcome."""
+
+    callbacks: tuple[keras.callbacks.Callback, ...]
+    verbose: int | str
+    progress: Progress | None
+    on_loaded: Callable[[ImageDatasets], None] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """All that a training needs, checked and ready."""
+
+    config: TrainingConfig
+    datasets: ImageDatasets
+    model: keras.Model
+    class_weights: dict[int, float] | None
+    stoppers: list[keras.callbacks.Callback]
+
+
+def _prepared(config: TrainingConfig, watching: _Watching) -> _Task:
+    datasets = config.loader.load(watching.progress)
+    if watching.on_loaded is not None:
+        watching.on_loaded(datasets)
+    return _Task(
+        config,
+        datasets,
+        _built(config.build_model, datasets),
+        _class_weights(config.class_weights, datasets),
+        _early_stopping(config, datasets),
+    )
+
+
+def _resumed(
+    config: TrainingConfig,
+    directory: RunDirectory,
+    checkpoint_every: int | None,
+    watching: _Watching,
+) -> TrainingRun:
+    task = _prepared(config.with_manifest(directory.manifest), watching)
+    directory.require_same_run(task.config.to_json(task.model))
+    if not directory.is_complete:
+        directory.require_space(
+            task.model, with_checkpoints=checkpoint_every is not None
+        )
+        return _recorded(task, directory, checkpoint_every, watching)
+    path = directory.path
+    model = keras.models.load_model(path / "model.keras")
+    return TrainingRun(model, read_history(path), task.datasets, path, False)
+
+
+def _recorded(
+    task: _Task,
+    directory: RunDirectory,
+    checkpoint_every: int | None,
+    watching: _Watching,
+) -> TrainingRun:
+    """Trains in a directory that this process holds, and writes the results."""
+    logger = HistoryLogger(directory.path, len(task.datasets.split.train))
+    checkpoint = TrainingCheckpoint(
+        directory.checkpoint,
+        (*task.stoppers, logger, *watching.callbacks),
+        checkpoint_every or task.config.epochs + 1,
+    )
+    if not checkpoint.path.exists():
+        directory.remove_progress()
+    try:
+        run = _trained(task, watching, logger, checkpoint)
+    except Exception as error:
+        with contextlib.suppress(InputError):
+            checkpoint.wait()
+        if not logger.history:
+            directory.give_back()
+        elif isinstance(error, InputError) and checkpoint.path.exists():
+            raise InputError(
+                f"{error}\nWhat was trained is kept: mend that, then resume the run in "
+                f"{printable_path(directory.path)}."
+            ) from error
+        raise
+    checkpoint.wait()
+    directory.write_results(run.model, run.history)
+    evaluation = _evaluated(run.model, run.datasets)
+    directory.write_report(run.datasets, run.history, evaluation)
+    if not run.interrupted:
+        directory.complete()
+    return run
+
+
+def _trained(
+    task: _Task,
+    watching: _Watching,
+    logger: HistoryLogger | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
+) -> TrainingRun:
+    config, datasets, model = task.config, task.datasets, task.model
+    logger = logger or HistoryLogger(None, len(datasets.split.train))
+    begin = checkpoint.restore(model, config.epochs) if checkpoint else 0
+    last = [] if checkpoint is None else [checkpoint]
     interrupted = False
     try:
         model.fit(
             datasets.train,
             validation_data=datasets.validation,
             epochs=config.epochs,
-            class_weight=weights,
+            initial_epoch=begin,
+            class_weight=task.class_weights,
             shuffle=False,  # the pipeline shuffles
-            callbacks=[_FollowEpochs(datasets), *stoppers, logger, *callbacks],
-            verbose=verbose,
+            callbacks=[
+                _FollowEpochs(datasets),
+                *task.stoppers,
+                logger,
+                *watching.callbacks,
+                *last,
+            ],
+            verbose=watching.verbose,
         )
     except KeyboardInterrupt:
         interrupted = True
     except Exception as error:
-        if directory is not None and not logger.history:
-            directory.give_back()
         raise next(iter(datasets.read_errors), error) from error
-    if directory is not None:
-        directory.write_results(model, logger.history)
-    return TrainingRun(model, logger.history, datasets, path, interrupted)
+    return TrainingRun(model, logger.history, datasets, logger.directory, interrupted)
+
+
+def _evaluated(model: keras.Model, datasets: ImageDatasets) -> Evaluation | str:
+    """Returns what the model says of the validation photos, or why that is unknown."""
+    if datasets.validation is None:
+        return "There is no validation split."
+    try:
+        return evaluate(model, datasets)
+    except InputError as error:
+        # Such as a model without a softmax: it is trained and saved all the same.
+        return f"The model could not be evaluated. {error}"
 
 
 class _FollowEpochs(keras.callbacks.Callback):
@@ -247,16 +260,6 @@ class _FollowEpochs(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         del logs
         self._order.epoch = epoch
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions that a run depends on, by name."""
-    found = {name: metadata.version(name) for name in _VERSIONED_PACKAGES}
-    return {
-        "python": platform.python_version(),
-        **found,
-        "backend": keras.backend.backend(),
-    }
 
 
 def _as_config(
@@ -288,6 +291,9 @@ def _built(build_model: ModelBuilder, datasets: ImageDatasets) -> keras.Model:
         if not isinstance(model, ImageClassifier):
             raise InputError("`build_model` must return a compiled model.")
         model.compile()
+    if not model.built:
+        # Its size and its checkpoint can be known before the first step only so.
+        model.build((None, *datasets.image_size, 3))
     return model
 
 
@@ -325,26 +331,3 @@ def _class_weights(
         raise InputError(f"`class_weights` cannot balance {empty}: no training photos.")
     total = sum(counts.values())
     return {i: total / (len(counts) * n) for i, n in enumerate(counts.values())}
-
-
-def _store(config: TrainingConfig, name: str, value: Any) -> None:
-    object.__setattr__(config, name, value)
-
-
-def _store_integer(config: TrainingConfig, name: str) -> None:
-    _store(config, name, checked_integer(name, getattr(config, name), lowest=1))
-
-
-def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
-    for weight in weights.values():
-        is_number = isinstance(weight, numbers.Real) and math.isfinite(float(weight))
-        if not is_number or float(weight) < 0:
-            raise InputError(
-                "`class_weights` must hold numbers from 0 up. "
-                f"Received: class_weights={dict(weights)!r}"
-            )
-    return {name: float(weight) for name, weight in weights.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

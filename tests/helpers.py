@@ -1,7 +1,21 @@
 """Tiny photo folders that a network can learn from."""
 
+import resource
+from contextlib import contextmanager
+
 import numpy as np
 from PIL import Image
+
+RESULTS = [
+    "audit.json",
+    "config.json",
+    "history.csv",
+    "history.json",
+    "history.png",
+    "model.keras",
+    "report.html",
+    "split.json",
+]
 
 COLOURS = {"daisy": (220, 220, 220), "roses": (200, 40, 60), "tulips": (60, 60, 220)}
 
@@ -33,3 +47,37 @@ def small_loader(tmp_path, counts=None, **arguments):
     if not folder.exists():
         draw_photos(folder, counts)
     return ImageDatasetLoader(folder, **defaults | arguments)
+
+
+def small_model(datasets, seed=42, **arguments):
+    """Returns a compiled classifier that trains in a moment."""
+    import keras
+
+    from keras_flowers import ImageClassifier
+
+    model = ImageClassifier(
+        datasets.class_names,
+        image_size=datasets.image_size,
+        hidden_units=(8,),
+        seed=seed,
+        **arguments,
+    )
+    model.compile(keras.optimizers.Adam(0.01))
+    return model
+
+
+def assert_same_weights(first, second):
+    """Fails where the weights of two models differ in a bit."""
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@contextmanager
+def no_file_larger_than(size):
+    """The kernel refuses to write more, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -10,13 +10,16 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from helpers import draw_photos
 from keras_flowers_cli import devices
+from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
 from keras_flowers_cli.options import ByteSize
+from keras_flowers_cli.output import Output
 
-from keras_flowers import ImageClassifier
+from keras_flowers import Evaluation, ImageClassifier
 from keras_flowers.files import json_text
 
 # Names that Rich would take for markup or an emoji, one that breaks the line, and one
@@ -32,7 +35,15 @@ RESULTS = {
     "history.json",
     "history.png",
     "model.keras",
+    "report.html",
     "split.json",
+}
+EVALUATION = {
+    "confusion_matrix.png",
+    "evaluation.json",
+    "mistakes.png",
+    "predictions.csv",
+    "reliability.png",
 }
 
 
@@ -707,7 +718,7 @@ def test_evaluate_all_photos(trained, capsys, tmp_path):
     result = json.loads(capsys.readouterr().out)
     assert result["photos"] == 21
     assert sum(map(sum, result["confusion_matrix"])) == 21
-    assert files(tmp_path / "report") == {"evaluation.json", "confusion_matrix.png"}
+    assert files(tmp_path / "report") == EVALUATION
     assert result == json.loads((tmp_path / "report/evaluation.json").read_text())
     assert (result["model"], result["data"]) == (str(model), str(photos))
     assert (result["split"], result["split_manifest"]) == (None, None)
@@ -721,15 +732,76 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
     shown = capsys.readouterr().out
     assert "4 photos" in shown
     assert "F1" in shown
-    assert files(trained / "run" / "evaluation") == {
-        "evaluation.json",
-        "confusion_matrix.png",
-    }
+    assert "expected calibration error" in shown
+    assert files(trained / "run" / "evaluation") == EVALUATION
     history = json.loads((trained / "run" / "history.json").read_text())
     report = json.loads((trained / "run/evaluation/evaluation.json").read_text())
     assert report["accuracy"] == pytest.approx(history["val_accuracy"][-1])
     assert report["split"] == "validation"
     assert report["split_manifest"] == str(manifest)
+
+
+def test_evaluate_shows_and_writes_the_mistakes(trained, capsys, tmp_path):
+    photos = trained / "photos"
+    # Each name stands on the photos of another class: all that is learned is wrong.
+    swapped = tmp_path / "swapped"
+    for old, new in zip(COUNTS, [*list(COUNTS)[1:], *COUNTS][:3], strict=True):
+        shutil.copytree(photos / old, swapped / new)
+    model = trained / "run" / "model.keras"
+    arguments = ["evaluate", model, swapped, "--output-dir", "out", "--json"]
+    arguments += ["--top", "2", "--mistakes", "3"]
+    assert run(list(map(str, arguments))) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert "worst mistakes" in shown.err
+    assert result["mistakes"] > 3
+    worst = result["worst_mistakes"]
+    assert len(worst) == 3
+    assert [one["loss"] for one in worst] == sorted(
+        (one["loss"] for one in worst), reverse=True
+    )
+    for one in worst:
+        assert one["true_class"] == Path(one["path"]).parent.name
+        assert one["predicted_class"] != one["true_class"]
+        path = Path(one["path"]).relative_to(swapped)
+        assert str(path) in shown.err
+    with Path("out/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == result["photos"] == 21
+    assert "class_2" in rows[0]
+    assert "class_3" not in rows[0]
+    wrong = [row for row in rows if row["class_1"] != row["true_class"]]
+    assert len(wrong) == result["mistakes"]
+    bins = result["calibration"]["bins"]
+    assert sum(one["count"] for one in bins) == 21
+
+
+def test_evaluate_cuts_what_a_terminal_does_not_take(capsys):
+    count = 60
+    names = tuple(f"class {i}" for i in range(count))
+    labels = np.arange(count, dtype=np.int32)
+    paths = tuple(Path(f"{i}.jpg") for i in range(count))
+    rows = np.roll(np.eye(count, dtype=np.float32), 1, axis=1)
+    _show(Output(), Evaluation(names, paths, labels, rows))
+    shown = capsys.readouterr().out
+    assert "... and 10 more classes" in shown
+    assert "... and 50 more confusions" in shown
+    assert "... and 50 more mistakes" in shown
+    assert "confusion matrix" not in shown
+    assert max(map(len, shown.splitlines())) < 120
+
+
+def test_evaluate_without_a_mistake(capsys):
+    rows = np.eye(2, dtype=np.float32)
+    labels = np.arange(2, dtype=np.int32)
+    _show(Output(), Evaluation(("a", "b"), (Path("0"), Path("1")), labels, rows))
+    assert "no mistake" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--top=0", "--mistakes=0", "--mistakes=1001"])
+def test_evaluate_refuses_counts_out_of_range(trained, capsys, option):
+    arguments = ["evaluate", trained / "run" / "model.keras", trained / "photos"]
+    assert_bad_input(capsys, [*arguments, option], option.split("=")[0])
 
 
 def test_evaluate_says_at_once_that_the_report_cannot_be_written(capsys, monkeypatch):
@@ -783,9 +855,13 @@ def test_train_json_is_strict_after_a_diverged_run(diverged):
 def test_evaluate_and_predict_json_are_strict_after_a_diverged_run(diverged, capsys):
     model, photos = str(diverged / "run" / "model.keras"), str(diverged / "photos")
     assert run(["evaluate", model, photos, "--json"]) == 0
-    assert strict_json(capsys.readouterr().out)["loss"] == "NaN"
+    shown = capsys.readouterr()
+    assert strict_json(shown.out)["loss"] == "NaN"
+    assert "For 21 photos the model gave no probabilities (NaN)" in shown.err
     report = diverged / "run" / "evaluation" / "evaluation.json"
     assert strict_json(report.read_text())["loss"] == "NaN"
+    assert strict_json(report.read_text())["unanswered"] == 21
+    assert files(report.parent) == EVALUATION
     assert run(["predict", model, photos, "--json"]) == 0
     assert strict_json(capsys.readouterr().out)[0]["probability"] == "NaN"
 

@@ -36,9 +36,16 @@ ROOMS = (
     "augmentation",
     "image_classifier",
     "callbacks",
+    "drawing",
+    "calibration",
+    "confusion_plot",
+    "contact_sheet",
+    "evaluation",
+    "markup",
+    "report",
+    "training_config",
     "run_directory",
     "training",
-    "evaluation",
 )
 PACKAGES = {
     "keras_flowers": ROOT / "keras_flowers",

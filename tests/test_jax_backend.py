@@ -12,9 +12,11 @@ COMPONENTS = (
     "test_dataset_loader.py",
     "test_evaluation.py",
     "test_history.py",
+    "test_training_checkpoint.py",
     "test_training.py::test_a_run_leaves_everything_in_its_directory",
     "test_training.py::test_two_runs_are_equal_to_the_bit",
     "test_training.py::test_ctrl_c_saves_what_is_there",
+    "test_resume.py::test_a_resumed_run_equals_one_that_was_never_interrupted",
 )
 
 

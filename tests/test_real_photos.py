@@ -45,3 +45,8 @@ def test_a_run_on_real_photos(tmp_path):
     labels = [result.label for result in loaded.classify(paths[:20])]
     predicted = first.probabilities[:20].argmax(axis=1)
     assert labels == [loaded.class_names[label] for label in predicted]
+
+    # 24 thumbnails of the worst mistakes, two drawings, no more.
+    assert (tmp_path / "run" / "report.html").stat().st_size < 3_000_000
+    first.plot_mistakes().savefig(tmp_path / "mistakes.png")
+    assert 0 <= first.calibration().error < 1

@@ -1,0 +1,246 @@
+"""Everything that decides the outcome of a run, and what repeats it."""
+
+import dataclasses
+import json
+import math
+import numbers
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+
+from keras_flowers.arguments import checked_integer
+from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path
+from keras_flowers.splits import read_manifest
+
+ModelBuilder = Callable[[ImageDatasets], keras.Model]
+
+_CONFIG_FORMAT = 1
+_VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
+
+# What may differ between the parts of an interrupted run: where things are kept, and
+# what the manifest of the run decides.
+_FREE_IN_A_RUN = (
+    "versions",
+    "loader.config.data",
+    "loader.config.split_manifest",
+    "loader.config.cache_directory",
+    "loader.config.disk_budget",
+    "loader.config.max_extracted_size",
+    "loader.config.max_extracted_files",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the outcome of a run.
+
+    Attributes:
+        loader: Where the photos come from.
+        build_model: Called with the loaded data sets; returns the model to train.
+            An `ImageClassifier` that is not compiled is compiled with its defaults.
+            To repeat a run its model is built anew from its configuration, so its
+            initial weights must follow from that, as those of an `ImageClassifier`
+            with a seed do.
+        epochs: Positive integer, how often the training photos are seen.
+        early_stopping: Epochs without a lower validation loss after which training
+            stops and the best weights come back; `None` to run all epochs.
+        class_weights: `"balanced"` weighs each class by the inverse of its share;
+            a dictionary from class name to weight; or `None`.
+    """
+
+    loader: ImageDatasetLoader
+    build_model: ModelBuilder
+    epochs: int = 15
+    early_stopping: int | None = None
+    class_weights: str | Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what no other part checks."""
+        _store_integer(self, "epochs")
+        if self.early_stopping is not None:
+            _store_integer(self, "early_stopping")
+        weights = self.class_weights
+        if isinstance(weights, Mapping):
+            _store(self, "class_weights", _checked_weights(weights))
+        elif weights not in (None, "balanced"):
+            raise InputError(
+                "`class_weights` must be None, 'balanced' or a dictionary from class "
+                f"name to weight. Received: class_weights={weights!r}"
+            )
+
+    def to_json(self, model: keras.Model) -> dict[str, Any]:
+        """Returns what repeats the run, given the model that `build_model` built."""
+        loader = keras.saving.serialize_keras_object(self.loader)
+        data = Path(self.loader.data)
+        if data.is_dir() or (data.suffix and data.is_file()):
+            # Else the run could be repeated from the same folder only.
+            loader["config"]["data"] = str(data.absolute())
+        return {
+            "format": _CONFIG_FORMAT,
+            "loader": loader,
+            "model": keras.saving.serialize_keras_object(model),
+            "epochs": self.epochs,
+            "early_stopping": self.early_stopping,
+            "class_weights": self.class_weights,
+            "versions": versions(),
+        }
+
+    def with_manifest(self, path: Path) -> Self:
+        """Returns the configuration with the split of a manifest, where there is one.
+
+        Raises:
+            InputError: If another manifest was asked for.
+        """
+        if not path.exists():
+            return self
+        given = self.loader.split_manifest
+        if given is not None and (
+            read_manifest(Path(given).expanduser()).photos != read_manifest(path).photos
+        ):
+            raise InputError(
+                f"The run has another split than {printable_path(given)}: see "
+                f"{printable_path(path)}."
+            )
+        loader = self.loader.get_config() | {"split_manifest": str(path)}
+        return dataclasses.replace(self, loader=ImageDatasetLoader.from_config(loader))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads the `config.json` of a run.
+
+        The split is the one of that run: it is read from the `split.json` beside
+        the file where there is one.
+
+        Raises:
+            InputError: If the file is missing or is no configuration of a run.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text())
+            if content["format"] != _CONFIG_FORMAT:
+                raise ValueError(f"format {content['format']!r} is not known")
+            loader_config = content["loader"]
+            manifest = path.with_name("split.json")
+            if manifest.exists():
+                loader_config["config"]["split_manifest"] = str(manifest)
+            loader = keras.saving.deserialize_keras_object(loader_config)
+            if not isinstance(loader, ImageDatasetLoader):
+                raise TypeError("its loader is none")
+            return cls(
+                loader=loader,
+                build_model=_SerializedModel(path, content["model"]),
+                epochs=content["epochs"],
+                early_stopping=content["early_stopping"],
+                class_weights=content["class_weights"],
+            )
+        except FileNotFoundError as error:
+            raise InputError(f"There is no configuration at {path}.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no configuration of a run: {_first_line(error)}"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _SerializedModel:
+    """Builds the model of an earlier run, compiled as it was."""
+
+    path: Path
+    config: dict[str, Any]
+
+    def __call__(self, datasets: ImageDatasets) -> keras.Model:
+        try:
+            model = keras.saving.deserialize_keras_object(self.config)
+        except Exception as error:
+            # Keras raises nearly anything for a class it does not know, or does not
+            # trust.
+            raise InputError(
+                f"The model of {self.path} cannot be built: {_first_line(error)}"
+            ) from error
+        names = getattr(model, "class_names", datasets.class_names)
+        if tuple(names) != datasets.class_names:
+            raise InputError(
+                f"The run was configured for the classes {list(names)}, "
+                f"the data has {list(datasets.class_names)}."
+            )
+        return model
+
+
+def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Returns in one line where two configurations of one run differ.
+
+    Keras numbers the names of layers by process, so numbers at the end of texts do not
+    count.
+
+    Args:
+        saved: What `TrainingConfig.to_json` returned when the run was started.
+        wanted: What it returns now.
+
+    Returns:
+        The first difference that matters, or `None`.
+    """
+    # As JSON gives it back: lists for tuples.
+    there, here = (dict(_leaves(json.loads(json.dumps(c)))) for c in (saved, wanted))
+    for name in (*there, *here):
+        is_free = name.startswith(_FREE_IN_A_RUN)
+        if not is_free and there.get(name) != here.get(name):
+            return f"{name} was {there.get(name)} and is now {here.get(name)}"
+    return None
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{name}[{index}]")
+    elif isinstance(value, list):
+        yield name, [_unnumbered(item) for item in value]
+    else:
+        yield name, _unnumbered(value)
+
+
+def _unnumbered(value: Any) -> Any:
+    return re.sub(r"_\d+$", "", value) if isinstance(value, str) else value
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a run depends on, by name."""
+    found = {name: metadata.version(name) for name in _VERSIONED_PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **found,
+        "backend": keras.backend.backend(),
+    }
+
+
+def _store(config: TrainingConfig, name: str, value: Any) -> None:
+    object.__setattr__(config, name, value)
+
+
+def _store_integer(config: TrainingConfig, name: str) -> None:
+    _store(config, name, checked_integer(name, getattr(config, name), lowest=1))
+
+
+def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
+    for weight in weights.values():
+        is_number = isinstance(weight, numbers.Real) and math.isfinite(float(weight))
+        if not is_number or float(weight) < 0:
+            raise InputError(
+                "`class_weights` must hold numbers from 0 up. "
+                f"Received: class_weights={dict(weights)!r}"
+            )
+    return {name: float(weight) for name, weight in weights.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
