@@ -14,7 +14,7 @@ from keras_flowers.tuning.trial_runner import TrialSettings
 
 from keras_flowers.arguments import checked_integer
 from keras_flowers.errors import InputError
-from keras_flowers.training import versions
+from keras_flowers.training_config import versions
 
 # Where things are kept is no part of what is searched.
 _BESIDE_DATA = (

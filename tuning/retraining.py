@@ -10,7 +10,8 @@ from keras_flowers.tuning.results import hyperparameters_of
 
 from keras_flowers.dataset_loader import ImageDatasets
 from keras_flowers.splits import write_manifest
-from keras_flowers.training import TrainingConfig, TrainingRun, train
+from keras_flowers.training import TrainingRun, train
+from keras_flowers.training_config import TrainingConfig
 
 
 def retrain_best(
@@ -51,7 +52,8 @@ def retrain_best(
         return hypermodel.build(hp)
 
     config = TrainingConfig(loader, build, epochs=best.executions[0].epoch)
-    return train(config, run_directory=_free(directory / "retrained"), verbose=0)
+    run_directory = _free(directory / "retrained")
+    return train(config, run_directory=run_directory, checkpoint_every=None, verbose=0)
 
 
 def _free(path: Path) -> Path:
