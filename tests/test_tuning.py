@@ -165,7 +165,8 @@ def test_every_training_has_a_tensorboard_folder_and_an_hparams_entry(found):
                 content["_hparams_/session_start_info"]
             ).session_start_info
             shown = {name: v.number_value for name, v in start.hparams.items()}
-            assert shown == trial.hyperparameters
+            assert start.hparams["trial"].string_value == trial.id
+            assert shown == {**trial.hyperparameters, "trial": 0}
 
 
 def test_a_score_needs_a_trial_that_is_there(found):
@@ -555,6 +556,14 @@ def test_texts_and_inactive_values_can_be_drawn(tmp_path):
     ticks = [tick.get_text() for tick in figure.axes[2].get_xticklabels()]
     assert ticks == ["adam", "sgd"]
     assert figure.axes[3].get_xscale() == "log"
+
+
+def test_learning_rates_are_drawn_by_order_of_magnitude():
+    records = records_with(learning_rate=[0.1, 0.01, 0.001])
+    figure = search_plots.plot_parallel_coordinates(records, "val_accuracy", "max")
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    heights = sorted(line.get_ydata()[0] for line in lines if line.get_alpha())
+    assert heights == pytest.approx([0.0, 0.5, 1.0])
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])

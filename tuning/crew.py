@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -180,7 +179,7 @@ class _Crew:
         )
 
 
-def _context() -> BaseContext:
+def _context() -> Any:
     """Returns how processes are started: imported once, then forked from there.
 
     Importing TensorFlow takes many seconds, and a process per trial would pay it for
@@ -193,7 +192,7 @@ def _context() -> BaseContext:
     return context
 
 
-def _start_server(context: BaseContext, log: Path) -> None:
+def _start_server(context: Any, log: Path) -> None:
     """Starts the process that is forked, with its output in a file.
 
     TensorFlow writes of its start; processes keep the output of their time of birth.

@@ -156,6 +156,8 @@ def _checked_objective(objective: str | keras_tuner.Objective) -> tuple[str, str
     A metric of the training photos is measured while the weights change and under
     augmentation: no saved model has it.
     """
+    name: Any
+    direction: Any
     if isinstance(objective, str):
         infer = keras_tuner.engine.metrics_tracking.infer_metric_direction
         name, direction = objective, infer(objective)

@@ -99,7 +99,8 @@ def float_range(
         low, high, *steps = (float(part) for part in parts)
         is_positive = low > 0 if is_logarithmic else low >= 0
         if is_positive and low <= high < below and all(step > 0 for step in steps):
-            return FloatRange(low, high, *steps[:1], is_logarithmic=is_logarithmic)
+            step = steps[0] if steps else None
+            return FloatRange(low, high, step, is_logarithmic)
     bounds = "above 0" if is_logarithmic else "from 0"
     bounds += "" if below == math.inf else f" to below {below:g}"
     ranges = "(low, high)" if is_logarithmic else "(low, high) or (low, high, step)"

@@ -43,7 +43,7 @@ def plot_scores(
     figure, (axes,) = _figure(1, 1, (9, 4.2))
     done = _completed(records)
     numbers = [int(record.id) for record in done]
-    scores = [record.score for record in done]
+    scores = _scores(done)
     best = np.minimum if direction == "min" else np.maximum
     axes.step(
         numbers, best.accumulate(scores), where="post", color="C1", label="best so far"
@@ -51,7 +51,7 @@ def plot_scores(
     axes.plot(numbers, scores, "o", color="C0", label="trial")
     failed = [int(record.id) for record in records if record.status != COMPLETED]
     if failed:
-        lowest = min(scores) - 0.05 * (np.ptp(scores) or 1.0)
+        lowest = min(scores) - 0.05 * ((max(scores) - min(scores)) or 1.0)
         axes.plot(failed, [lowest] * len(failed), "x", color="C3", label="failed")
     axes.set_xlabel("trial")
     axes.set_ylabel(objective)
@@ -75,9 +75,9 @@ def plot_parallel_coordinates(
     columns = [*names, objective]
     width = max(6.0, 1.7 * len(columns))
     figure, (axes,) = _figure(1, 1, (width, 4.6))
-    scores = [float(record.score or 0.0) for record in done]
+    scores = _scores(done)
     axis_of = [*(_Axis(done, name) for name in names), None]
-    values = np.array([*(axis.values for axis in axis_of if axis), scores]).T
+    values = np.array([*(axis.positions for axis in axis_of if axis), scores]).T
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     span = np.where(high > low, high - low, 1.0)
     heights = np.where(high > low, (values - low) / span, 0.5)
@@ -109,10 +109,10 @@ def plot_hyperparameters(records: Sequence[TrialRecord], objective: str) -> "Fig
     figure, panels = _figure(rows, columns, (1 + 3.6 * columns, 0.5 + 3.0 * rows))
     for axes, name in zip(panels, names, strict=False):
         axis = _Axis(done, name)
-        axes.plot(axis.values, [record.score for record in done], "o", alpha=0.8)
+        axes.plot(axis.values, _scores(done), "o", alpha=0.8)
         if axis.categories:
             axes.set_xticks(range(len(axis.categories)), axis.categories)
-        elif name == "learning_rate":
+        elif axis.is_logarithmic:
             axes.set_xscale("log")
         axes.set_xlabel(name)
         axes.set_ylabel(objective)
@@ -135,6 +135,10 @@ def _completed(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [record for record in records if record.status == COMPLETED]
 
 
+def _scores(records: Sequence[TrialRecord]) -> list[float]:
+    return [record.score for record in records if record.score is not None]
+
+
 def _searched(records: Sequence[TrialRecord]) -> list[str]:
     """Returns the hyperparameters that took several values, or were not in all."""
     names = hyperparameter_names(records)
@@ -147,6 +151,7 @@ class _Axis:
     Attributes:
         values: Float `(trials,)`, NaN where it is not active.
         categories: The texts by number, or nothing where the values are numbers.
+        is_logarithmic: Whether orders of magnitude count.
     """
 
     def __init__(self, records: Sequence[TrialRecord], name: str) -> None:
@@ -154,10 +159,18 @@ class _Axis:
         texts = {value for value in found if isinstance(value, str)}
         self.categories = sorted(texts)
         self.values = np.array([self._number(value) for value in found])
+        self.is_logarithmic = name == "learning_rate" and not texts
 
-    def label(self, value: float) -> str:
-        """Returns a value as it is shown."""
-        return self.categories[int(value)] if self.categories else f"{value:.4g}"
+    @property
+    def positions(self) -> np.ndarray:
+        """Where the values stand along the axis, float `(trials,)`."""
+        return np.log10(self.values) if self.is_logarithmic else self.values
+
+    def label(self, position: float) -> str:
+        """Returns the value at a position as it is shown."""
+        if self.categories:
+            return self.categories[int(position)]
+        return f"{10**position if self.is_logarithmic else position:.4g}"
 
     def _number(self, value: Any) -> float:
         if value is None:

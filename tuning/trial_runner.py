@@ -193,7 +193,7 @@ class TrialRunner:
         return TensorBoard(
             str(self._settings.execution_logs(record.id, execution)),
             write_graph=False,  # it says no more than the hyperparameters
-            hparams=record.hyperparameters,
+            hparams={"trial": record.id, **record.hyperparameters},
         )
 
     def _best_weights(self) -> list[keras.callbacks.Callback]:
