@@ -1,6 +1,7 @@
 """`keras-flowers tune`: searches for a better model."""
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,6 @@ _SEARCH = (
     "trials",
     "objective",
     "executions",
-    "workers",
     "seed",
     "resume",
     "retrain",
@@ -125,9 +125,12 @@ class Range(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, 1000),
+    type=click.IntRange(0, 1000),
+    default=1,
+    show_default=True,
     metavar="K",
-    help="Start a chief and K worker processes; without it, trials run in one process.",
+    help="Start a chief and K processes that train; with 0, trials run in the process "
+    "of the command.",
 )
 @click.option(
     "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
@@ -156,15 +159,21 @@ class Range(click.ParamType):  # type: ignore[type-arg]
 @loader_options
 @json_option
 def tune(
-    data: str, run_dir: Path | None, resume: bool, as_json: bool, **options: Any
+    data: str,
+    run_dir: Path | None,
+    workers: int,
+    resume: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Search for the hidden layers and the epochs that suit the photos in DATA.
 
     With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, the
     command takes part in a search over several machines.
     """
-    if resume and run_dir is None:
-        raise click.UsageError("--resume needs the --run-dir of the search.")
+    if run_dir is None and (resume or _is_chief_elsewhere()):
+        option = "--resume" if resume else "KERASTUNER_ORACLE_IP"
+        raise click.UsageError(f"{option} needs the --run-dir of the search.")
     runtime.start_keras()
     # It warns of each new model that it traces.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -183,7 +192,12 @@ def tune(
     try:
         with view:
             result = search(
-                hypermodel, directory, resume=resume, progress=view, **search_options
+                hypermodel,
+                directory,
+                workers=None if _is_chief_elsewhere() else workers or None,
+                resume=resume,
+                progress=view,
+                **search_options,
             )
     except SearchError as error:
         click.echo(f"error: {error}", err=True)
@@ -210,6 +224,10 @@ def _hypermodel(data: str, options: dict[str, Any]) -> "ImageClassifierHyperMode
         augmentation=augmentation,
         **space,
     )
+
+
+def _is_chief_elsewhere() -> bool:
+    return "KERASTUNER_ORACLE_IP" in os.environ
 
 
 def _new_directory(data: str) -> Path:

@@ -15,7 +15,8 @@ from keras_flowers import ImageClassifier
 
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
 SMALL = shlex.split(
-    "tune photos --image-size 8 --units 8:16:8 --layers 1 --max-epochs 2 --trials 2"
+    "tune photos --image-size 8 --units 8:16:8 --layers 1 --max-epochs 2 --workers 0 "
+    "--trials 2"
 )
 
 
@@ -40,7 +41,7 @@ def assert_bad_input(capsys, arguments, *named):
 
 
 def test_tune_says_what_it_found_and_what_comes_next(tmp_path, capsys):
-    assert run([*SMALL, "--retrain"]) == 0
+    assert run([*SMALL, "--retrain", "--workers", "1"]) == 0
     shown = capsys.readouterr().out
     (directory,) = (tmp_path / "runs").iterdir()
     assert directory.name.startswith("photos-search-")
@@ -110,7 +111,7 @@ def test_every_option_reaches_the_search(tmp_path):
         (["--strategy", "lucky"], "--strategy"),
         (["--objective", "accuracy"], "`objective`"),
         (["--objective", "val_beauty"], "val_beauty"),
-        (["--workers", "0"], "--workers"),
+        (["--workers", "-1"], "--workers"),
         (["--trials", "0"], "--trials"),
         (["--resume"], "--resume needs the --run-dir"),
         (["--run-dir", "photos"], "not empty"),
@@ -134,6 +135,20 @@ def test_another_search_is_refused(tmp_path, capsys):
         "Name a new directory",
     )
     assert (tmp_path / "search" / "trials.csv").read_text() == before
+
+
+def test_a_machine_of_many_needs_the_directory_and_the_same_options(
+    capsys, monkeypatch
+):
+    assert run([*SMALL, "--trials", "1", "--run-dir", "search"]) == 0
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker")
+    assert_bad_input(capsys, SMALL, "needs the --run-dir")
+    other = [*SMALL, "--run-dir", "search", "--units", "8:32:8"]
+    assert_bad_input(capsys, other, "another search", "units_1.max_value is 16, not 32")
+    monkeypatch.delenv("KERASTUNER_TUNER_ID")
+    assert_bad_input(capsys, [*SMALL, "--run-dir", "search"], "KERASTUNER_TUNER_ID")
 
 
 def test_a_search_without_a_completed_trial_is_bad_input(capsys):

@@ -82,10 +82,8 @@ class Share:
             return
         import tensorflow as tf
 
-        cores = len(os.sched_getaffinity(0))
-        tf.config.threading.set_intra_op_parallelism_threads(
-            max(1, cores // self.count)
-        )
+        threads = max(1, _cores() // self.count)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:
             gpu = gpus[self.index % len(gpus)]
@@ -256,6 +254,12 @@ class _ChiefWatch:
             self._patience = _CHIEF_GONE_SECONDS
         elif now - self._last_answer > self._patience:
             _end(EXIT_CHIEF_GONE)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def error_file(directory: SearchDirectory, name: str) -> Path:
