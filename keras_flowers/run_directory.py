@@ -107,8 +107,8 @@ class RunDirectory:
         path = self.path / "config.json"
         try:
             saved = json.loads(path.read_text())
-            found = difference(saved, config)
-        except (OSError, ValueError, AttributeError) as error:
+            found = difference(dict(saved), config)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{printable_path(path)} is no configuration of a run: {error}"
             ) from error

@@ -313,9 +313,10 @@ def _built(build_model: ModelBuilder, datasets: ImageDatasets) -> keras.Model:
         if not isinstance(model, ImageClassifier):
             raise InputError("`build_model` must return a compiled model.")
         model.compile()
-    # Builds every layer, also of a subclassed model, whose `build` may build none: its
-    # size and its checkpoint can be known before the first step only so.
-    model(keras.KerasTensor((None, *datasets.image_size, 3), "uint8"))
+    if not (model.built and all(layer.built for layer in model.layers)):
+        # Its size and its checkpoint can be known before the first step only so.
+        # `build` of a subclassed model may build no layer; a symbolic call builds all.
+        model(keras.KerasTensor((None, *datasets.image_size, 3), "uint8"))
     return model
 
 

@@ -145,7 +145,7 @@ class TrainingConfig:
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path} is no configuration of a run: {first_line(error)}"
             ) from error
