@@ -32,6 +32,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("float64"),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+STORABLE = frozenset(_NAMES)
 _ALIGNMENT = 8
 
 
@@ -94,14 +95,13 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     try:
         fields = json.loads(content[8:start].tobytes())
-        metadata = fields.pop("__metadata__")
+        metadata = dict(fields.pop("__metadata__"))
         arrays = {
             name: _array(content[start:], field) for name, field in fields.items()
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"its header is damaged ({error})") from error
-    end = max((field["data_offsets"][1] for field in fields.values()), default=0)
-    if len(content) != start + end:
+    if len(content) != start + sum(array.nbytes for array in arrays.values()):
         raise ValueError("it has another length than its header says")
     return arrays, metadata
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras_flowers.callbacks.tensor_file import read_tensors, write_tensors
+from keras_flowers.callbacks.tensor_file import STORABLE, read_tensors, write_tensors
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, remove_leftovers
@@ -68,8 +68,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         callbacks: Callbacks of the same `fit` whose state is kept: `EarlyStopping`,
             `ReduceLROnPlateau` and `ModelCheckpoint` of Keras (its best value), and any
             with the methods `get_state()`, which returns a dictionary of numbers,
-            texts, arrays, lists and dictionaries, and `set_state(state)`, which is
-            called after `on_train_begin` of all of them.
+            texts, arrays, lists and dictionaries, all keys texts, and
+            `set_state(state)`, which is called after `on_train_begin` of all of them.
+            Also `SwapEMAWeights` of Keras.
         every: Positive integer, epochs between two checkpoints.
 
     Raises:
@@ -218,6 +219,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"The checkpoint {printable_path(self.path)} is of another model or "
                 f"optimizer: {_difference(stored, shapes)}"
             )
+        for callback in self.callbacks:
+            if isinstance(callback, keras.callbacks.SwapEMAWeights):
+                _swap_once(callback, model)
         for name, variable in variables.items():
             variable.assign(tensors[name])
 
@@ -251,7 +255,14 @@ def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _checked_state(metadata: Mapping[str, str]) -> dict[str, Any]:
     if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
         raise ValueError("it is no checkpoint of this version")
-    state: dict[str, Any] = json.loads(metadata["state"])
+    try:
+        state: dict[str, Any] = json.loads(metadata["state"])
+        epochs, callbacks = state["epochs"], state["callbacks"]
+        is_sound = isinstance(state["stopped"], bool) and isinstance(callbacks, dict)
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"its state is damaged ({error})") from error
+    if not is_sound or not isinstance(epochs, int) or epochs < 0:
+        raise ValueError("its state is damaged")
     return state
 
 
@@ -288,9 +299,22 @@ def _keras_state(callback: keras.callbacks.Callback) -> tuple[str, ...]:
     )
 
 
+def _swap_once(callback: keras.callbacks.SwapEMAWeights, model: keras.Model) -> None:
+    """Makes the callback know that the weights in a checkpoint are the averages.
+
+    It learns that by swapping alone, so this must precede their assignment.
+    """
+    if callback.swap_on_epoch:
+        callback.set_model(model)
+        callback.on_test_begin()
+
+
 def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Returns what JSON can hold; arrays move to `arrays`, under names below `name`."""
-    if isinstance(value, Mapping):
+    """Returns what JSON can hold; arrays move to `arrays`, under names below `name`.
+
+    They are copied: their owner may change them while they are being written.
+    """
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {
             key: _without_arrays(item, f"{name}/{key}", arrays)
             for key, item in value.items()
@@ -299,12 +323,16 @@ def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any
         return [
             _without_arrays(item, f"{name}/{i}", arrays) for i, item in enumerate(value)
         ]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        arrays[name] = value
+    if isinstance(value, np.ndarray) and value.dtype in STORABLE:
+        arrays[name] = value.copy()
         return {"tensor": name}
-    return value
+    plain = value.item() if isinstance(value, np.generic) else value
+    if plain is None or isinstance(plain, str | int | float):
+        return plain
+    raise InputError(
+        "A callback's `get_state` must give numbers, texts, arrays, lists and "
+        f"dictionaries with texts as keys. Received: {name}={value!r}"
+    )
 
 
 def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:

@@ -22,6 +22,7 @@ from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.tensorboard import tensorboard
 from keras_flowers_cli.train import train
+from keras_flowers_cli.tune import tune
 
 
 @click.group(
@@ -39,7 +40,16 @@ def commands() -> None:
     """
 
 
-for _command in (train, predict, evaluate, tensorboard, audit, sample, doctor):
+for _command in (
+    train,
+    tune,
+    predict,
+    evaluate,
+    tensorboard,
+    audit,
+    sample,
+    doctor,
+):
     commands.add_command(_command)
 
 

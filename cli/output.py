@@ -48,6 +48,11 @@ class Output:
         self._console.print(table)
 
     @property
+    def console(self) -> Console:
+        """Where text for people is drawn, for what redraws itself."""
+        return self._console
+
+    @property
     def is_terminal(self) -> bool:
         """Whether people read along, on a terminal that can redraw a line."""
         return self._console.file.isatty()

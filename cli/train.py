@@ -235,7 +235,8 @@ def _option_names(command: click.Command, parameters: Collection[str]) -> str:
 
 def _config_of_run(directory: Path) -> Path:
     path = directory / "config.json"
-    if not path.is_file():
+    # An empty one is of a process that died before it had written what to train.
+    if not path.is_file() or not path.stat().st_size:
         raise click.UsageError(f"--resume: there is no run in {directory}.")
     return path
 
@@ -245,8 +246,8 @@ def _warn_of_other_versions(output: Output, directory: Path) -> None:
     from keras_flowers.training_config import versions
 
     try:
-        then = json.loads((directory / "config.json").read_text())["versions"]
-    except (OSError, ValueError, KeyError, TypeError):
+        then = dict(json.loads((directory / "config.json").read_text())["versions"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # no run yet, or a file that `train` will complain of
     changed = [
         f"{name} {then.get(name)} is now {version}"
@@ -351,9 +352,10 @@ def _describe_device(output: Output) -> None:
 
 def _show(output: Output, run: "TrainingRun", directory: Path, seconds: float) -> None:
     if run.interrupted:
+        how = "goes on" if any(directory.glob("checkpoint/*")) else "begins anew"
         output.say(
             "Interrupted: what was trained so far is saved. "
-            f"keras-flowers train --resume {directory} goes on."
+            f"keras-flowers train --resume {directory} {how}."
         )
     shown = ("loss", "accuracy", "val_loss", "val_accuracy")
     columns = [name for name in shown if name in run.history]

@@ -20,7 +20,7 @@ _TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}(\.[^.]*)?")
 def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path whose file takes the place of `path` at the end.
 
-    The temporary file stands in the same folder, has the same suffix and is written
+    The temporary file stands in the same folder, has the same suffixes and is written
     by the body of the `with` statement. At its end the file reaches the disk and is
     renamed: a reader sees the old file or the new one. When the body raises, the
     temporary file is removed and the old one stays.
@@ -37,7 +37,9 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     # A name of the form that `remove_leftovers` knows.
-    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    # All of them: Keras wants weights to end in `.weights.h5`.
+    suffixes = "".join(target.suffixes)
+    temporary = target.with_name(f".{secrets.token_hex(8)}{suffixes}")
     try:
         try:
             yield temporary

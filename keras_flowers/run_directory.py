@@ -25,19 +25,20 @@ from keras_flowers.files import (
 )
 from keras_flowers.report import write_report
 from keras_flowers.splits import write_manifest
-from keras_flowers.training_config import difference
+from keras_flowers.training_config import difference, first_line
 
 _INPUTS = ("config.json", "audit.json", "split.json")
 _HISTORY = ("history.json", "history.csv")
 _LOCK = ".lock"
+_DISCARDED = ".checkpoint"
 
 
 class RunDirectory:
     """A folder for the results of one run.
 
     Creating the object only checks the place, which is quick and comes before the
-    data is loaded. `claim` takes it for a new run; `held` keeps other processes out
-    while the run trains. The folder `checkpoint` in it stands there from the first
+    data is loaded. `held` keeps other processes out, and `claim` takes it for a new
+    run meanwhile. The folder `checkpoint` in it stands there from the first
     step of the training until `complete`.
 
     Args:
@@ -67,8 +68,6 @@ class RunDirectory:
             raise InputError(f"The run directory {name} cannot be written.")
         self._was_there = self.path.is_dir()
         self._is_claimed = False
-        if self._is_unfinished_claim():
-            (self.path / "config.json").unlink()
 
     @property
     def manifest(self) -> Path:
@@ -87,8 +86,9 @@ class RunDirectory:
 
     @property
     def is_started(self) -> bool:
-        """Whether it holds a run."""
-        return (self.path / "config.json").is_file()
+        """Whether it holds a run, not only what a process left that died in `claim`."""
+        config = self.path / "config.json"
+        return config.is_file() and config.stat().st_size > 0
 
     @property
     def is_complete(self) -> bool:
@@ -107,8 +107,8 @@ class RunDirectory:
         path = self.path / "config.json"
         try:
             saved = json.loads(path.read_text())
-            found = difference(saved, config)
-        except (OSError, ValueError, AttributeError) as error:
+            found = difference(dict(saved), config)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{printable_path(path)} is no configuration of a run: {error}"
             ) from error
@@ -148,7 +148,7 @@ class RunDirectory:
     def claim(self, config: dict[str, Any], datasets: ImageDatasets) -> None:
         """Takes the folder and writes what is known before training.
 
-        A run that dies can then be explained.
+        A run that dies can then be explained. For a directory that is `held`.
 
         Args:
             config: What repeats the run; JSON types only.
@@ -161,18 +161,11 @@ class RunDirectory:
         text = json.dumps(config, indent=1)
         audit = json.dumps(datasets.catalog.to_json(), indent=1)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            # Exclusive: of two runs that got here at once, one must stop.
-            (self.path / "config.json").touch(exist_ok=False)
-        except FileExistsError:
-            raise self._is_taken() from None
-        except OSError as error:
-            raise InputError(
-                f"The run directory {printable_path(self.path)} cannot be written: "
-                f"{error.strerror}"
-            ) from error
-        self._is_claimed = True
-        try:
+            if self.is_started:
+                raise self._is_taken()
+            # First: what stands here from now on is known to be of a run.
+            write_text_atomically(self.path / "config.json", "")
+            self._is_claimed = True
             write_text_atomically(self.path / "audit.json", audit)
             write_manifest(datasets.split, self.manifest)
             # Last: a run is started when its configuration can be read.
@@ -189,6 +182,7 @@ class RunDirectory:
             InputError: If another one is.
         """
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.path / _LOCK)
             lock.acquire(blocking=False)
         except filelock.Timeout:
@@ -202,6 +196,7 @@ class RunDirectory:
             ) from error
         try:
             remove_leftovers(self.path)
+            shutil.rmtree(self.path / _DISCARDED, ignore_errors=True)
             yield
         finally:
             (self.path / _LOCK).unlink(missing_ok=True)
@@ -223,6 +218,26 @@ class RunDirectory:
             with temporary_sibling(self.path / "history.png") as path:
                 plot_history(history).savefig(path, dpi=120)
 
+    def read_model_into(self, model: keras.Model) -> None:
+        """Puts the trained weights and the optimizer's state into a model.
+
+        Args:
+            model: A built and compiled model like the one that was trained. Unlike
+                one that Keras makes from the file, it may be of any classes.
+
+        Raises:
+            InputError: If the file is damaged or of another model.
+        """
+        path = self.path / "model.keras"
+        model.optimizer.build(model.trainable_variables)
+        try:
+            model.load_weights(path)
+        except Exception as error:
+            # Keras raises nearly anything for a file that is not what it should be.
+            raise InputError(
+                f"{printable_path(path)} cannot be loaded: {first_line(error)}"
+            ) from error
+
     def write_report(
         self, datasets: ImageDatasets, history: History, evaluation: Evaluation | str
     ) -> None:
@@ -243,7 +258,10 @@ class RunDirectory:
 
     def complete(self) -> None:
         """Removes what only a run that is not complete needs."""
-        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        if self.checkpoint.exists():
+            # At once: without its file alone, the run would be trained anew.
+            discarded = self.checkpoint.replace(self.path / _DISCARDED)
+            shutil.rmtree(discarded, ignore_errors=True)
 
     def give_back(self) -> None:
         """Removes what `claim` wrote, so that the place can be used again."""
@@ -259,11 +277,6 @@ class RunDirectory:
         is_there = self._is_claimed and not self._was_there and self.path.is_dir()
         if is_there and not any(self.path.iterdir()):
             self.path.rmdir()
-
-    def _is_unfinished_claim(self) -> bool:
-        """Says whether a process died between taking the folder and filling it."""
-        config = self.path / "config.json"
-        return config.is_file() and config.stat().st_size == 0
 
     def _is_taken(self) -> InputError:
         return InputError(

@@ -115,8 +115,8 @@ def train(
             return _resumed(config, directory, checkpoint_every, watching)
     task = _prepared(config, watching)
     directory.require_space(task.model, with_checkpoints=checkpoint_every is not None)
-    directory.claim(config.to_json(task.model), task.datasets)
     with directory.held():
+        directory.claim(config.to_json(task.model), task.datasets)
         return _recorded(task, directory, checkpoint_every, watching)
 
 
@@ -168,9 +168,9 @@ def _resumed(
             task.model, with_checkpoints=checkpoint_every is not None
         )
         return _recorded(task, directory, checkpoint_every, watching)
-    path = directory.path
-    model = keras.models.load_model(path / "model.keras")
-    return TrainingRun(model, read_history(path), task.datasets, path, False)
+    directory.read_model_into(task.model)
+    history = read_history(directory.path)
+    return TrainingRun(task.model, history, task.datasets, directory.path, False)
 
 
 def _recorded(
@@ -313,9 +313,10 @@ def _built(build_model: ModelBuilder, datasets: ImageDatasets) -> keras.Model:
         if not isinstance(model, ImageClassifier):
             raise InputError("`build_model` must return a compiled model.")
         model.compile()
-    if not model.built:
+    if not (model.built and all(layer.built for layer in model.layers)):
         # Its size and its checkpoint can be known before the first step only so.
-        model.build((None, *datasets.image_size, 3))
+        # `build` of a subclassed model may build no layer; a symbolic call builds all.
+        model(keras.KerasTensor((None, *datasets.image_size, 3), "uint8"))
     return model
 
 

@@ -36,6 +36,8 @@ _FREE_IN_A_RUN = (
     "loader.config.max_extracted_size",
     "loader.config.max_extracted_files",
 )
+# Some layers draw a seed where none is given. What has come of it is in the checkpoint.
+_SEED_OF_A_LAYER = re.compile(r"model\..*layers\[\d+\]\.config\.seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +145,9 @@ class TrainingConfig:
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{path} is no configuration of a run: {_first_line(error)}"
+                f"{path} is no configuration of a run: {first_line(error)}"
             ) from error
 
 
@@ -163,7 +165,7 @@ class _SerializedModel:
             # Keras raises nearly anything for a class it does not know, or does not
             # trust.
             raise InputError(
-                f"The model of {self.path} cannot be built: {_first_line(error)}"
+                f"The model of {self.path} cannot be built: {first_line(error)}"
             ) from error
         names = getattr(model, "class_names", datasets.class_names)
         if tuple(names) != datasets.class_names:
@@ -190,7 +192,7 @@ def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
     # As JSON gives it back: lists for tuples.
     there, here = (dict(_leaves(json.loads(json.dumps(c)))) for c in (saved, wanted))
     for name in (*there, *here):
-        is_free = name.startswith(_FREE_IN_A_RUN)
+        is_free = name.startswith(_FREE_IN_A_RUN) or _SEED_OF_A_LAYER.fullmatch(name)
         if not is_free and there.get(name) != here.get(name):
             return f"{name} was {there.get(name)} and is now {here.get(name)}"
     return None
@@ -242,5 +244,6 @@ def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in weights.items()}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns the first line of the message, or the name of an error without one."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -70,6 +70,34 @@ def test_an_interrupted_run_says_how_it_goes_on(runs, capsys):
     assert f"keras-flowers train --resume {runs / 'x'} goes on" in shown
 
 
+def test_an_interrupted_run_without_checkpoint_says_that_it_begins_anew(
+    runs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(runs / "cache"))
+    monkeypatch.setattr(training, "_FollowEpochs", CutOff)
+    arguments = ["--run-dir", str(tmp_path / "x"), "--checkpoint-every", "0"]
+    assert run(["train", str(runs / "photos"), *OPTIONS, *arguments]) == 130
+    shown = capsys.readouterr().out
+    assert f"keras-flowers train --resume {tmp_path / 'x'} begins anew" in shown
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"versions": 3}', "[" * 100_000])
+@pytest.mark.parametrize("with_data", [True, False])
+def test_a_damaged_configuration_is_named(runs, cut, capsys, content, with_data):
+    (cut / "config.json").write_text(content)
+    arguments = [str(runs / "photos"), *OPTIONS] if with_data else []
+    assert run(["train", *arguments, "--resume", str(cut)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert "no configuration" in error or "format was None" in error
+
+
+def test_a_run_that_died_before_it_began_needs_its_data(cut, capsys):
+    (cut / "config.json").write_text("")
+    assert run(["train", "--resume", str(cut)]) == 2
+    assert "no run in" in capsys.readouterr().err
+
+
 def test_resume_alone(runs, cut, capsys):
     assert run(["train", "--resume", str(cut)]) == 0
     assert_complete(runs / "whole", cut)

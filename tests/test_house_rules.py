@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import keras_flowers.callbacks
+import keras_flowers.tuning
 import pytest
 
 import keras_flowers
@@ -43,6 +44,7 @@ ROOMS = (
     "markup",
     "report",
     "training_config",
+    "watching",
     "run_directory",
     "training",
 )
@@ -149,7 +151,7 @@ def test_every_package_folder_is_mapped_and_every_mapped_folder_exists():
 
 
 def public_symbols():
-    for module in (keras_flowers, keras_flowers.callbacks):
+    for module in (keras_flowers, keras_flowers.callbacks, keras_flowers.tuning):
         path = Path(module.__file__)
         for node in tree_of(path).body:
             if isinstance(node, ast.ImportFrom):

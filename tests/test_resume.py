@@ -129,6 +129,38 @@ def test_a_model_that_knows_no_input_shape_is_resumed(tmp_path):
     assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    """A model whose layers are built when it is called, as users write them."""
+
+    def __init__(self, classes, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.rescale = keras.layers.Rescaling(1 / 255)
+        self.flatten = keras.layers.Flatten()
+        self.dropout = keras.layers.Dropout(0.3, seed=1)
+        self.dense = keras.layers.Dense(classes, activation="softmax")
+
+    def call(self, photos, training=False):
+        x = self.flatten(self.rescale(photos))
+        return self.dense(self.dropout(x, training=training))
+
+    def get_config(self):
+        return super().get_config() | {"classes": self.classes}
+
+
+def test_a_subclassed_model_is_trained_and_resumed(tmp_path):
+    def build(datasets):
+        keras.utils.set_random_seed(1)
+        model = Subclassed(len(datasets.class_names))
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    whole = run(tmp_path, directory="whole", build_model=build)
+    interrupted_in(2, tmp_path, build_model=build)
+    assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
+
+
 def test_ctrl_c_in_the_first_epoch_begins_anew(tmp_path):
     whole = run(tmp_path, directory="whole")
     interrupted_in(0, tmp_path, KeyboardInterrupt)
@@ -173,6 +205,98 @@ def test_a_complete_run_is_returned(tmp_path):
     again = run(tmp_path, resume=True)
     assert_same_run(first, again)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()} == files
+
+
+class Unregistered(keras.layers.Dense):
+    """A layer of a user that `keras.models.load_model` does not know."""
+
+
+def with_unregistered_layer(datasets):
+    layers = [
+        keras.Input((*datasets.image_size, 3)),
+        keras.layers.Lambda(lambda x: x / 255),
+        keras.layers.Flatten(),
+        Unregistered(len(datasets.class_names), activation="softmax"),
+    ]
+    model = keras.Sequential(layers)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_a_complete_run_of_any_model_is_returned(tmp_path):
+    first = run(tmp_path, build_model=with_unregistered_layer)
+    again = run(tmp_path, build_model=with_unregistered_layer, resume=True)
+    assert_same_run(first, again)
+    steps = [r.model.optimizer.variables[0].numpy() for r in (first, again)]
+    assert steps[0] == steps[1] > 0
+
+
+def test_a_complete_run_whose_model_is_damaged_is_named(tmp_path):
+    run(tmp_path)
+    (tmp_path / "run" / "model.keras").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"model\.keras cannot be loaded"):
+        run(tmp_path, resume=True)
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_a_run_killed_while_its_checkpoint_was_removed_is_complete(
+    tmp_path, monkeypatch
+):
+    def killed(folder, **options):
+        if Path(folder).parent != tmp_path / "run" or not Path(folder).exists():
+            return remove(folder, **options)  # of others
+        for path in Path(folder).iterdir():
+            path.unlink()
+        raise KilledError
+
+    remove = shutil.rmtree
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KilledError):
+            run(tmp_path)
+    history = (tmp_path / "run" / "history.json").read_bytes()
+    again = run(tmp_path, callbacks=[Interrupt(0)], resume=True)  # would end training
+    assert again.history["epoch"] == [1, 2, 3, 4]
+    assert (tmp_path / "run" / "history.json").read_bytes() == history
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
+
+
+def test_a_run_killed_twice_while_it_was_claimed_starts(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    (tmp_path / "run" / "audit.json").write_text("{}")
+
+    def killed(datasets):
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path, build_model=killed, resume=True)
+    assert_same_run(whole, run(tmp_path, resume=True))
+
+
+def test_seeds_that_layers_draw_for_themselves_may_differ(tmp_path):
+    def build(datasets):
+        keras.utils.set_random_seed(next(seeds))
+        layers = [
+            keras.Input((*datasets.image_size, 3)),
+            keras.layers.RandomCrop(*datasets.image_size),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(len(datasets.class_names), activation="softmax"),
+        ]
+        model = keras.Sequential(layers)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    seeds = iter((1, 1, 2))
+    whole = run(tmp_path, directory="whole", build_model=build)
+    interrupted_in(2, tmp_path, build_model=build)
+    assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
 
 
 def test_resume_starts_a_run_where_there_is_none(tmp_path):

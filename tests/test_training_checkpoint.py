@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import threading
 
@@ -63,7 +64,18 @@ def test_a_file_that_was_cut_is_noticed(tmp_path, kept):
 
 def test_a_file_that_is_none_is_noticed(tmp_path):
     path = tmp_path / "a.safetensors"
-    for content in (b"x" * 100, (2).to_bytes(8, "little") + b"[]", b"\xff" * 16):
+    headers = (
+        b"[]",
+        b"[" * 100_000,
+        b'{"__metadata__": "x"}',
+        b'{"__metadata__": {}, "a": {"dtype": "U8", "shape": [4], '
+        b'"data_offsets": [-4, 0]}}',
+        b'{"__metadata__": {}, "a": {"dtype": "U8", "shape": [4], '
+        b'"data_offsets": [0, 4]}, "b": {"dtype": "U8", "shape": [4], '
+        b'"data_offsets": [2, 6]}}   ',
+    )
+    files = [len(h).to_bytes(8, "little") + h + b"123456" for h in headers]
+    for content in (b"x" * 100, b"\xff" * 16, *files):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r".+"):
             read_tensors(path)
@@ -259,6 +271,57 @@ def test_a_callback_of_ones_own_can_keep_its_state(tmp_path):
     assert again[1].state["count"] == 2
 
 
+def test_a_state_is_copied_before_the_next_epoch_changes_it(tmp_path, monkeypatch):
+    may_go_on = threading.Event()
+    written = tensor_file.write_tensors
+
+    def slow(path, tensors, metadata):
+        assert may_go_on.wait(60)
+        written(path, tensors, metadata)
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                may_go_on.set()
+                checkpoint.wait()
+                raise StoppedError
+
+    module = "keras_flowers.callbacks.training_checkpoint.write_tensors"
+    monkeypatch.setattr(module, slow)
+    first, again = Counting(), Counting()
+    checkpoint = TrainingCheckpoint(tmp_path, [first])
+    fit(built(), 2, checkpoint, [first, Watch()])
+    fit(built(), 1, TrainingCheckpoint(tmp_path, [again]), [again])
+    assert again.state["count"] == 1
+    assert again.state["arrays"][0].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("stop_in", [2, None])
+def test_weights_that_were_swapped_for_their_average_are_swapped_back(
+    tmp_path, stop_in
+):
+    def averaging():
+        return keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9)
+
+    swaps = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True) for _ in range(3)]
+    whole, second = built(averaging), built(averaging)
+    fit(whole, 4, callbacks=swaps[:1])
+    cut = TrainingCheckpoint(tmp_path, swaps[1:2])
+    fit(built(averaging), 4, cut, swaps[1:2], stop_in=stop_in)
+    after = TrainingCheckpoint(tmp_path, swaps[2:])
+    assert fit(second, 4, after, swaps[2:]) == (stop_in or 4)
+    assert_equal_to_the_bit(whole, second)
+
+
+@pytest.mark.parametrize("state", [{1, 2}, {1: 2}, {"words": np.array(["a"])}])
+def test_a_state_that_cannot_be_kept_is_refused(tmp_path, state):
+    callback = Counting()
+    callback.state["deep"] = [state]
+    checkpoint = TrainingCheckpoint(tmp_path, [callback])
+    with pytest.raises(InputError, match="Received: callbacks/Counting 1/deep/0"):
+        fit(built(), 1, checkpoint, [])
+
+
 def test_checkpoints_are_as_rare_as_asked_for(tmp_path):
     fit(built(), 5, TrainingCheckpoint(tmp_path, every=2), stop_in=4)
     model = built()
@@ -357,6 +420,30 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         checkpoint.restore(built(), 2)
     write_tensors(checkpoint.path, {}, {"format": "other"})
     with pytest.raises(InputError, match="no checkpoint of this version"):
+        checkpoint.restore(built(), 2)
+
+
+GOOD = {"epochs": 1, "stopped": False, "callbacks": {}}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"state": ""},
+        {"state": "[" * 100_000},
+        {"state": "[]"},
+        {"state": json.dumps(GOOD | {"epochs": "x"})},
+        {"state": json.dumps(GOOD | {"epochs": -1})},
+        {"state": json.dumps(GOOD | {"epochs": float("inf")})},
+        {"state": json.dumps(GOOD | {"callbacks": 3})},
+        {},
+    ],
+)
+def test_a_hostile_checkpoint_is_named(tmp_path, metadata):
+    checkpoint = TrainingCheckpoint(tmp_path)
+    known = {"format": "keras_flowers.checkpoint", "version": "1"}
+    write_tensors(checkpoint.path, {}, known | metadata)
+    with pytest.raises(InputError, match=r"last\.safetensors cannot be used"):
         checkpoint.restore(built(), 2)
 
 

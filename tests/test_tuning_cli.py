@@ -1,0 +1,215 @@
+import io
+import json
+import shlex
+
+import keras
+import pytest
+from helpers import draw_photos
+from keras_flowers.tuning import TrialRecord
+from keras_flowers_cli.main import run
+from keras_flowers_cli.output import Output
+from keras_flowers_cli.search_view import SearchView
+from rich.console import Console
+
+from keras_flowers import ImageClassifier
+
+COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
+SMALL = shlex.split(
+    "tune photos --image-size 8 --units 8:16:8 --layers 1 --max-epochs 2 --workers 0 "
+    "--trials 2"
+)
+
+
+@pytest.fixture(autouse=True)
+def small_world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    # Compiling takes longer than training here.
+    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
+    draw_photos(tmp_path / "photos", COUNTS)
+
+
+def assert_bad_input(capsys, arguments, *named):
+    capsys.readouterr()
+    assert run([str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert 1 <= len(error.splitlines()) <= 2, error
+    assert error.startswith("error: ")
+    for text in named:
+        assert text in error, error
+
+
+def test_tune_says_what_it_found_and_what_comes_next(tmp_path, capsys):
+    assert run([*SMALL, "--retrain", "--workers", "1"]) == 0
+    shown = capsys.readouterr().out
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert directory.name.startswith("photos-search-")
+    for text in (
+        "trial 0 (1 of 2): 0.",
+        "trial 1 (2 of 2): 0.",
+        "units_1",
+        "2 trials, 0 failed",
+        "trials.csv",
+        f"Next: keras-flowers predict {directory.relative_to(tmp_path)}/model.keras",
+    ):
+        assert text in shown, text
+    model = keras.models.load_model(directory / "model.keras")
+    assert model.hidden_units in ((8,), (16,))
+    assert (directory / "retrained" / "model.keras").exists()
+
+
+def test_tune_json_is_json_alone_on_stdout_and_resume_goes_on(capsys):
+    assert run([*SMALL, "--run-dir", "search", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert [trial["status"] for trial in first["trials"]] == ["completed"] * 2
+    assert first["best"] in first["trials"]
+    more = [*SMALL[:-1], "3", "--run-dir", "search", "--json", "--resume"]
+    assert run(more) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second["trials"][:2] == first["trials"]
+    assert len(second["trials"]) == 3
+
+
+def test_every_option_reaches_the_search(tmp_path):
+    options = """
+        --strategy grid --max-epochs 1 --units 8 --layers 0:1 --dropout 0:0.5:0.5
+        --learning-rate 0.01 --batch-size 4,8 --executions 2 --objective val_loss
+        --score best --validation-split 0.3 --test-split 0.1 --no-augmentation
+        --seed 5 --run-dir search
+    """
+    assert run([*SMALL, *shlex.split(options)]) == 0
+    search = json.loads((tmp_path / "search" / "search.json").read_text())
+    assert search["strategy"] == "grid"
+    assert search["objective"] == "val_loss"
+    assert search["direction"] == "min"
+    assert search["executions"] == 2
+    assert search["score"] == "best"
+    assert search["seed"] == 5
+    assert search["augmentation"] is False
+    assert search["data"]["validation_split"] == 0.3
+    assert search["data"]["test_split"] == 0.1
+    space = search["space"]
+    assert space["layers"]["max_value"] == 1
+    assert space["units_1"]["value"] == 8
+    assert space["epochs"]["value"] == 1
+    assert space["dropout"]["step"] == 0.5
+    assert space["learning_rate"]["value"] == 0.01
+    assert space["batch_size"]["values"] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--units", "8:"], "neither a number nor LOW:HIGH"),
+        (["--units", "16:8"], "`units`"),
+        (["--units", "0:8"], "`units`"),
+        (["--layers", "-1:2"], "`layers`"),
+        (["--dropout", "0:2"], "`dropout`"),
+        (["--learning-rate", "0:1"], "`learning_rate`"),
+        (["--batch-size", "8,8"], "`batch_size`"),
+        (["--strategy", "lucky"], "--strategy"),
+        (["--objective", "accuracy"], "`objective`"),
+        (["--objective", "val_beauty"], "val_beauty"),
+        (["--workers", "-1"], "--workers"),
+        (["--trials", "0"], "--trials"),
+        (["--resume"], "--resume needs the --run-dir"),
+        (["--run-dir", "photos"], "not empty"),
+    ],
+)
+def test_bad_input_is_named_in_one_or_two_lines(tmp_path, capsys, options, named):
+    assert_bad_input(capsys, [*SMALL, *options], named)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_search_is_refused(tmp_path, capsys):
+    search = [*SMALL, "--trials", "1", "--run-dir", "search"]
+    assert run(search) == 0
+    before = (tmp_path / "search" / "trials.csv").read_text()
+    assert_bad_input(capsys, search, "search holds a search already")
+    assert_bad_input(
+        capsys,
+        [*search, "--resume", "--units", "8:24:8"],
+        "another search",
+        "space.units_1.max_value is 16, not 24",
+        "Name a new directory",
+    )
+    assert (tmp_path / "search" / "trials.csv").read_text() == before
+
+
+def test_a_machine_of_many_needs_the_directory_and_the_same_options(
+    capsys, monkeypatch
+):
+    assert run([*SMALL, "--trials", "1", "--run-dir", "search"]) == 0
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker")
+    assert_bad_input(capsys, SMALL, "needs the --run-dir")
+    other = [*SMALL, "--run-dir", "search", "--units", "8:32:8"]
+    assert_bad_input(capsys, other, "another search", "units_1.max_value is 16, not 32")
+    monkeypatch.delenv("KERASTUNER_TUNER_ID")
+    assert_bad_input(capsys, [*SMALL, "--run-dir", "search"], "KERASTUNER_TUNER_ID")
+
+
+def test_a_search_without_a_completed_trial_is_bad_input(capsys):
+    impossible = ["--units", "1000000000000", "--trials", "1", "--run-dir", "search"]
+    capsys.readouterr()
+    assert run([*SMALL, *impossible]) == 2
+    output = capsys.readouterr()
+    assert "no trial was completed" in output.err
+    assert "failed" in output.out
+
+
+def record(number, status="completed", **arguments):
+    values = {"layers": 1, "units_1": 8, "epochs": 4}
+    return TrialRecord(str(number), status, values, epoch=2, epochs=4, **arguments)
+
+
+class Terminal:
+    """A file that says it is a terminal."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def isatty(self):
+        return True
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def test_a_terminal_shows_a_live_table_with_a_bar_and_the_time_left(tmp_path):
+    path = tmp_path / "terminal.txt"
+    with path.open("w") as file:
+        output = Output()
+        console = Console(file=Terminal(file), force_terminal=True, width=120)
+        output._console = console
+        with SearchView(output, "val_accuracy", 1) as view:
+            view([record(0, "running")], 4)
+            view([record(0, score=0.25), record(1, "running")], 4)
+            view(
+                [
+                    record(0, score=0.25),
+                    record(1, score=0.75),
+                    record(2, "failed", error="MemoryError"),
+                    record(3, "running"),
+                ],
+                4,
+            )
+            view._live.refresh()
+    text = path.read_text()
+    shown = ("val_accuracy", "0.7500", "failed: MemoryError", "2/4", "3/4", "left")
+    assert [part for part in shown if part not in text] == []
+
+
+def test_the_table_has_the_running_first_then_the_best():
+    trials = [
+        record(0, score=0.25),
+        record(1, "failed", error="MemoryError"),
+        record(2, score=0.75),
+        record(3, "running"),
+    ]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(SearchView(Output(), "val_accuracy", 1).table(trials))
+    rows = [line for line in console.export_text().splitlines() if "│" in line]
+    assert [row.split("│")[1].strip() for row in rows] == ["3", "2", "0", "1"]

@@ -1,0 +1,189 @@
+"""What a search is: the one object from which every process of it starts."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
+from keras_flowers.tuning.oracles import STRATEGIES, make_oracle, planned_trials
+from keras_flowers.tuning.records import TrialRecord, read_records
+from keras_flowers.tuning.search_directory import SearchDirectory
+from keras_flowers.tuning.trial_runner import TrialSettings
+
+from keras_flowers.arguments import checked_integer
+from keras_flowers.errors import InputError
+from keras_flowers.training_config import versions
+
+# Where things are kept is no part of what is searched.
+_BESIDE_DATA = (
+    "cache_directory",
+    "disk_budget",
+    "max_extracted_size",
+    "max_extracted_files",
+)
+_MAX_SEED = 2**31 - 2
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchPlan:
+    """A search that is checked and ready to run.
+
+    Attributes:
+        hypermodel: The space, and how a model is trained.
+        directory: Where everything is written.
+        strategy: One of `STRATEGIES`.
+        trials: How many trials at most.
+        objective: The metric that is the score.
+        direction: `"min"` or `"max"`.
+        executions: Trainings per trial.
+        seed: What all random choices follow from.
+    """
+
+    hypermodel: ImageClassifierHyperModel
+    directory: SearchDirectory
+    strategy: str
+    trials: int
+    objective: str
+    direction: str
+    executions: int
+    seed: int
+
+    @property
+    def settings(self) -> TrialSettings:
+        """How each trial is run."""
+        return TrialSettings(
+            trials_directory=self.directory.trials,
+            logs_directory=self.directory.logs,
+            objective=self.objective,
+            direction=self.direction,
+            executions=self.executions,
+            seed=self.seed,
+        )
+
+    @property
+    def planned(self) -> int:
+        """How many trials there will be at most."""
+        return planned_trials(self.strategy, self.hypermodel, self.trials)
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Returns what is known of the trials now."""
+        return read_records(self.directory.trials)
+
+    def oracle(self) -> keras_tuner.Oracle:
+        """Returns a new oracle."""
+        return make_oracle(
+            self.strategy,
+            self.hypermodel,
+            keras_tuner.Objective(self.objective, self.direction),
+            trials=self.trials,
+            seed=self.seed,
+        )
+
+    def tuner(self) -> keras_tuner.engine.base_tuner.BaseTuner:
+        """Returns KerasTuner's part: the oracle with its folder, or a way to it.
+
+        Its oracle is the one in this process, or where KerasTuner's variables name
+        a chief what asks that one.
+        """
+        return keras_tuner.engine.base_tuner.BaseTuner(
+            self.oracle(),
+            directory=str(self.directory.path),
+            project_name=self.directory.trials.name,
+        )
+
+    def description(self) -> dict[str, Any]:
+        """Returns what another process, or a later one, must agree with."""
+        loader = self.hypermodel.loader.get_config()
+        data = Path(loader["data"])
+        if data.exists():
+            loader["data"] = str(data.absolute())
+        kind = type(self.hypermodel)
+        return {
+            "strategy": self.strategy,
+            "trials": self.trials,
+            "objective": self.objective,
+            "direction": self.direction,
+            "executions": self.executions,
+            "seed": self.seed,
+            "score": self.hypermodel.score,
+            "space": _space(self.oracle().get_space()),
+            "hypermodel": kind.__qualname__,
+            "augmentation": keras.saving.serialize_keras_object(
+                self.hypermodel.augmentation
+            ),
+            "data": {k: v for k, v in loader.items() if k not in _BESIDE_DATA},
+            "versions": versions(),
+        }
+
+
+def make_plan(
+    hypermodel: ImageClassifierHyperModel,
+    directory: SearchDirectory,
+    *,
+    strategy: str,
+    trials: int,
+    objective: str | keras_tuner.Objective,
+    executions: int,
+    seed: int,
+) -> SearchPlan:
+    """Returns the plan after checking every part of it.
+
+    Raises:
+        InputError: If an argument is outside of what `search` describes.
+    """
+    if strategy not in STRATEGIES:
+        raise InputError(
+            f"`strategy` must be one of {STRATEGIES}. Received: strategy={strategy!r}"
+        )
+    name, direction = _checked_objective(objective)
+    return SearchPlan(
+        hypermodel=hypermodel,
+        directory=directory,
+        strategy=strategy,
+        trials=checked_integer("trials", trials, lowest=1),
+        objective=name,
+        direction=direction,
+        executions=checked_integer("executions", executions, lowest=1),
+        seed=checked_integer("seed", seed, lowest=0, highest=_MAX_SEED),
+    )
+
+
+def _checked_objective(objective: str | keras_tuner.Objective) -> tuple[str, str]:
+    """Returns name and direction of a metric of the validation photos.
+
+    A metric of the training photos is measured while the weights change and under
+    augmentation: no saved model has it.
+    """
+    name: Any
+    direction: Any
+    if isinstance(objective, str):
+        infer = keras_tuner.engine.metrics_tracking.infer_metric_direction
+        name, direction = objective, infer(objective)
+    else:
+        name = getattr(objective, "name", None)
+        direction = getattr(objective, "direction", None)
+    if not isinstance(name, str) or not name.startswith("val_"):
+        raise InputError(
+            "`objective` must be a metric of the validation photos, such as "
+            f"'val_accuracy' or 'val_loss'. Received: objective={objective!r}"
+        )
+    if direction not in ("min", "max"):
+        raise InputError(
+            f"`objective` {name!r} is not known: keras_tuner.Objective({name!r}, "
+            "'max' or 'min') says whether more of it is better."
+        )
+    return name, direction
+
+
+def _space(space: keras_tuner.HyperParameters) -> dict[str, Any]:
+    """Returns the space by name, in plain JSON types."""
+    entries: dict[str, Any] = {}
+    for item in space.get_config()["space"]:
+        config = {k: v for k, v in item["config"].items() if k != "name"}
+        config["conditions"] = [
+            condition["config"] for condition in config.get("conditions", ())
+        ]
+        entries[item["config"]["name"]] = {"kind": item["class_name"], **config}
+    return entries
