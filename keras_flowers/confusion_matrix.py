@@ -11,18 +11,18 @@ from keras_flowers.registration import register
 
 
 @register("ConfusionMatrix")
-class ConfusionMatrix(keras.metrics.Metric):
+class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
     """The accuracy, with the counts that it is made of.
 
-    `result()` is what Keras's `SparseCategoricalAccuracy` gives, to the bit, so the
-    metric takes its place in `compile`. Beside it stands `matrix`: how often each
-    class was taken for which. Validation so counts the confusion matrix in the pass
-    it makes anyway. Works on every backend, and XLA compiles it.
+    It is Keras's `SparseCategoricalAccuracy`, and takes its place in `compile`. Beside
+    the result stands `matrix`: how often each class was taken for which. Validation
+    so counts the confusion matrix in the pass it makes anyway. Works on every backend,
+    and XLA compiles it.
 
     Args:
         class_count: Integer from 2 up, the number of classes.
         name: Name of the metric in logs and history.
-        dtype: As for `keras.metrics.Metric`.
+        dtype: As for every metric of Keras.
 
     Input shape:
         Labels as integers `(batch,)` or `(batch, 1)`, or as rows `(batch, classes)`
@@ -55,6 +55,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         if len(y_true.shape) == 2 and y_true.shape[1] == self.class_count:
             y_true = ops.argmax(y_true, axis=-1)
+        super().update_state(y_true, y_pred, sample_weight)
         true = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         if sample_weight is None:
@@ -67,10 +68,10 @@ class ConfusionMatrix(keras.metrics.Metric):
         )
         self._counts.assign_add(counts)
 
-    def result(self) -> Any:
-        """Returns the accuracy, a scalar in 0..1; 0 before any photo was counted."""
-        right = ops.sum(self._counts[:: self.class_count + 1])
-        return ops.divide_no_nan(right, ops.sum(self._counts))
+    def reset_state(self) -> None:
+        """Forgets all photos."""
+        super().reset_state()
+        self._counts.assign(ops.zeros(self._counts.shape, self._counts.dtype))
 
     @property
     def matrix(self) -> np.ndarray:

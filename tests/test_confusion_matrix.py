@@ -32,15 +32,15 @@ def test_it_counts_which_class_was_taken_for_which():
 @pytest.mark.parametrize("weighed", [False, True])
 def test_the_result_is_that_of_keras_to_the_bit(weighed):
     ours, theirs = ConfusionMatrix(4), keras.metrics.SparseCategoricalAccuracy()
+    counted = []
     for seed, count in enumerate((32, 32, 7)):
         labels, predictions = answers(count, seed=seed)
         weights = np.linspace(0.5, 2, count) if weighed else None
+        counted.append(count if weights is None else weights.sum())
         for metric in (ours, theirs):
             metric.update_state(labels, predictions, weights)
-    if weighed:  # the sums are taken in another order
-        assert value(ours) == pytest.approx(value(theirs), rel=1e-6)
-    else:
-        assert value(ours) == value(theirs)
+    assert value(ours) == value(theirs)
+    assert ours.matrix.sum() == pytest.approx(sum(map(float, counted)))
 
 
 def test_rows_that_mark_the_class_are_labels_too():
@@ -68,6 +68,17 @@ def test_fit_reports_what_keras_reports(jit_compile):
         histories.append(fitted.history)
     assert histories[0] == histories[1]
     assert set(histories[0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_callbacks_know_that_more_is_better():
+    """Without `mode`: EarlyStopping, ModelCheckpoint and ReduceLROnPlateau."""
+    photos, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 1, 1])
+    model = ImageClassifier(["a", "b"], image_size=(4, 4), hidden_units=(), seed=1)
+    model.compile()
+    data = photos, labels
+    stop = keras.callbacks.EarlyStopping("val_accuracy", patience=1)
+    model.fit(*data, validation_data=data, epochs=4, callbacks=[stop], verbose=0)
+    assert stop.best in (0.25, 0.75)
 
 
 def test_configuration():
