@@ -6,7 +6,6 @@ Draws small photos. Memory is what the processes of the search hold for themselv
 taken when a trial has ended.
 """
 
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -32,11 +31,11 @@ def main(trials: str) -> None:
                 KERAS_FLOWERS_CACHE=f"{scratch}/cache",
             )
             used = [count / 1e6 for count in result["memory"]]
-            tenth = max(1, len(used) // 10)
-            early = statistics.median(used[tenth : 2 * tenth + 1])
-            late = statistics.median(used[-tenth - 1 :])
+            part = max(1, len(used) // 5)
+            early, late = max(used[:part]), max(used[-part:])
             print(
-                f"{workers} workers: {early:.0f} MB early, {late:.0f} MB late, "
+                f"{workers} workers: at most {early:.0f} MB in the first fifth of the "
+                f"trials, {late:.0f} MB in the last, "
                 f"{(late - early) / len(used):.2f} MB per trial, "
                 f"{result['seconds'] / len(used):.1f} s per trial"
             )

@@ -110,7 +110,9 @@ class HistoryLogger(keras.callbacks.Callback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `get_state` returned, whatever stands on disk."""
         self.history = {name: list(values) for name, values in state["history"].items()}
-        if self.directory is not None and state["folder"] is not None:
+        if self.directory is not None and state["folder"] is None:
+            self.folder = _claimed_folder(self.directory)
+        elif self.directory is not None:
             self.folder = self.directory / state["folder"]
             self.folder.mkdir(parents=True, exist_ok=True)
         self._is_new_run = False

@@ -119,8 +119,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """
         if not model.built:
             raise InputError(
-                "`model` must be built before `restore`: give it an Input, or call "
-                "`model.build(input_shape)`."
+                "`model` must be built before `restore`: give it an Input, or call it "
+                "on a batch."
             )
         self._restored = {}
         if self.directory.is_dir():
@@ -202,9 +202,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         Raises:
             InputError: If it cannot be written.
         """
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        if self._writing is None:
+            return
+        error = self._writing.exception()  # after Ctrl-C it can be waited for again
+        self._writing = None
+        if error is not None:
+            raise error
 
     def _assign(self, model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
         variables = _named_variables(model)

@@ -99,6 +99,8 @@ def train(
             directory holds another run, or its disk is full.
     """
     config = _as_config(data, build_model, options)
+    if not isinstance(resume, bool):
+        raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
     if checkpoint_every is not None:
         checkpoint_every = checked_integer(
             "checkpoint_every", checkpoint_every, lowest=1

@@ -376,6 +376,8 @@ def test_of_two_processes_one_is_refused(tmp_path):
 def test_resume_needs_a_directory_that_may_hold_a_run(tmp_path):
     with pytest.raises(InputError, match="`run_directory`"):
         train("sample", resume=True)
+    with pytest.raises(InputError, match="`resume` must be True or False"):
+        run(tmp_path, resume="no")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").touch()
     with pytest.raises(InputError, match="something else than a run"):

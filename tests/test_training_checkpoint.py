@@ -2,12 +2,18 @@ import errno
 import json
 import os
 import threading
+from concurrent.futures import Future
 
 import keras
 import numpy as np
 import pytest
 from helpers import no_file_larger_than
-from keras_flowers.callbacks import HistoryLogger, TrainingCheckpoint, tensor_file
+from keras_flowers.callbacks import (
+    HistoryLogger,
+    TrainingCheckpoint,
+    read_history,
+    tensor_file,
+)
 from keras_flowers.callbacks.tensor_file import read_tensors, write_tensors
 
 from keras_flowers import InputError
@@ -223,6 +229,32 @@ def test_callbacks_go_on_with_what_they_knew(tmp_path, stop_in):
     for name in ("epoch", "loss", "val_loss", "learning_rate"):
         assert histories[0][name] == histories[1][name]
     assert after[-1].folder == tmp_path / "b"
+
+
+def test_a_history_that_was_in_memory_can_go_on_on_disk(tmp_path):
+    first, second = HistoryLogger(), HistoryLogger(tmp_path / "a")
+    fit(built(), 2, TrainingCheckpoint(tmp_path / "c", [first]), [first])
+    fit(built(), 3, TrainingCheckpoint(tmp_path / "c", [second]), [second])
+    assert read_history(tmp_path / "a") == second.history
+    assert second.history["epoch"] == [1, 2, 3]
+
+
+def test_ctrl_c_while_it_is_waited_for_does_not_lose_it(tmp_path, monkeypatch):
+    checkpoint = TrainingCheckpoint(tmp_path)
+    pending = Future()
+    results = iter((KeyboardInterrupt, KeyboardInterrupt, None))
+
+    def interrupted():
+        if error := next(results):
+            raise error
+
+    monkeypatch.setattr(pending, "exception", interrupted)
+    checkpoint._writing = pending
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.wait()
+    checkpoint.wait()
+    assert next(results, "waited for") == "waited for"
 
 
 def test_a_training_that_a_callback_had_ended_is_only_finished(tmp_path):
