@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COMPONENTS = (
     "test_tensorboard.py",
     "test_confusion_matrix.py",
@@ -20,6 +22,7 @@ COMPONENTS = (
 )
 
 
+@pytest.mark.timeout(1200)
 def test_the_components_pass_their_tests_on_jax():
     """In a process of its own: Keras chooses its backend once."""
     tests = Path(__file__).parent

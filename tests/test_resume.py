@@ -461,6 +461,7 @@ def kill(process, moment):
     process.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.timeout(300 + 60 * KILLS)
 def test_a_run_that_is_killed_many_times_equals_one_that_never_was(tmp_path):
     """SIGKILL at random moments: KERAS_FLOWERS_KILLS=50 is the nightly form."""
     epochs = 4 * KILLS + 4
