@@ -98,6 +98,18 @@ def test_the_top_of_a_range_is_the_last_step(tmp_path):
     assert small_space(tmp_path, units=(8, 30, 8)).units.high == 24
 
 
+def test_both_ends_of_a_range_of_real_numbers_are_searched(tmp_path):
+    hypermodel = small_space(
+        tmp_path, layers=1, units=8, epochs=1, dropout=(0.0, 0.5, 0.1)
+    )
+    values = [v["dropout"] for v in combinations(space_of(hypermodel))]
+    assert values == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    sampled = {
+        round(space_of(hypermodel).space[3].random_sample(s), 6) for s in range(99)
+    }
+    assert sampled == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
+
+
 def test_the_learning_rate_is_that_of_adam(tmp_path):
     hypermodel = ImageClassifierHyperModel(
         small_loader(tmp_path), learning_rate=(1e-4, 1e-2)

@@ -117,7 +117,11 @@ def _initial_points(space: keras_tuner.HyperParameters, trials: int) -> int:
     KerasTuner takes three for each hyperparameter, also for those with one value:
     more than many a search has trials.
     """
-    searched = {item.name for item in space.space if len(item.values) > 1}
+    searched = {
+        item.name
+        for item in space.space
+        if len(list(itertools.islice(item.values, 2))) > 1
+    }
     return max(3, min(3 * len(searched), trials // 3))
 
 

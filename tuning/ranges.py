@@ -44,7 +44,9 @@ class FloatRange:
         if self.low == self.high:
             return hp.Fixed(name, self.low)
         sampling = "log" if self.is_logarithmic else "linear"
-        return hp.Float(name, self.low, self.high, step=self.step, sampling=sampling)
+        # KerasTuner counts the steps rounded down: 0.5 // 0.1 is 4, and would lose 0.5.
+        high = self.high + (self.step or 0.0) * 1e-6
+        return hp.Float(name, self.low, high, step=self.step, sampling=sampling)
 
 
 @dataclasses.dataclass(frozen=True)

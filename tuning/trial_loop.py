@@ -1,6 +1,7 @@
 """Asks an oracle for trials, runs them, and reports them, until it has no more."""
 
 import time
+import warnings
 from collections.abc import Callable
 
 import keras_tuner
@@ -33,7 +34,7 @@ def run_trials(
         Whether the oracle has no more, rather than `after_trial` having stopped it.
     """
     while True:
-        trial = oracle.create_trial(worker)
+        trial = _next_trial(oracle, worker)
         if trial.status == "STOPPED":
             return True
         if trial.status == "IDLE":
@@ -42,6 +43,15 @@ def run_trials(
         _report(oracle, trial, runner.run(trial.trial_id, trial.hyperparameters))
         if not after_trial():
             return False
+
+
+def _next_trial(
+    oracle: keras_tuner.Oracle, worker: str
+) -> keras_tuner.engine.trial.Trial:
+    with warnings.catch_warnings():
+        # Bayesian search fits a model to few scores, and scikit-learn says so.
+        warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+        return oracle.create_trial(worker)
 
 
 def _report(
