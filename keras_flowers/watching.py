@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.dataset_loader import ImageDatasets
+from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.photo_files import load_photo
 
 # Larger photos are fewer: they are augmented after every epoch.
@@ -55,11 +56,13 @@ def hyperparameters(
     # Mixed precision puts the optimizer into another.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     weights = configuration["class_weights"]
+    # Another model may call anything of its own so: a layer `dropout`.
+    ours = model if isinstance(model, ImageClassifier) else None
     return {
         "model": type(model).__name__,
-        "hidden_units": ",".join(map(str, getattr(model, "hidden_units", ()))),
-        "dropout": float(getattr(model, "dropout", 0.0)),
-        "augmentation": getattr(model, "augmentation", False) is not False,
+        "hidden_units": ",".join(map(str, getattr(ours, "hidden_units", ()))),
+        "dropout": float(getattr(ours, "dropout", 0.0)),
+        "augmentation": getattr(ours, "augmentation", False) is not False,
         "optimizer": type(optimizer).__name__,
         "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
         "precision": str(model.dtype_policy.name),
