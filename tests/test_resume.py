@@ -149,6 +149,8 @@ class Subclassed(keras.Model):
         return super().get_config() | {"classes": self.classes}
 
 
+# TensorBoard says that such a model has no graph.
+@pytest.mark.filterwarnings("ignore:The model graph was not written")
 def test_a_subclassed_model_is_trained_and_resumed(tmp_path):
     def build(datasets):
         keras.utils.set_random_seed(1)
