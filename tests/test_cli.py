@@ -30,17 +30,7 @@ ODD_NAMES = ("photo[copy].png", "x:rose:y.png", "a[b].png", "two\nlines.png")
 NO_TEXT = os.fsdecode(b"caf\xe9.png")
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
 SMALL = ["--image-size", "8", "--hidden-units", "8", "--epochs", "2"]
-RESULTS = {
-    "audit.json",
-    "config.json",
-    "history.csv",
-    "history.json",
-    "history.png",
-    "model.keras",
-    "report.html",
-    "split.json",
-    "tensorboard",
-}
+RESULTS = set(helpers.RESULTS)
 EVALUATION = {
     "confusion_matrix.png",
     "evaluation.json",
