@@ -10,6 +10,7 @@ import types
 import zipfile
 from pathlib import Path
 
+import helpers
 import keras
 import numpy as np
 import pytest
