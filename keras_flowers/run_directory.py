@@ -58,7 +58,10 @@ class RunDirectory:
         name = printable_path(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"The run directory {name} is a file.")
-        is_empty = not self.path.is_dir() or not any(self.path.iterdir())
+        # The lock alone is of a process that died before it took the folder.
+        is_empty = not self.path.is_dir() or all(
+            place.name == _LOCK for place in self.path.iterdir()
+        )
         if not is_empty and not (resume and (self.path / "config.json").is_file()):
             raise self._holds_no_run() if resume else self._is_taken()
         places = (self.path, *self.path.absolute().parents)
@@ -164,7 +167,7 @@ class RunDirectory:
             if self.is_started:
                 raise self._is_taken()
             # First: what stands here from now on is known to be of a run.
-            write_text_atomically(self.path / "config.json", "")
+            (self.path / "config.json").touch()
             self._is_claimed = True
             write_text_atomically(self.path / "audit.json", audit)
             write_manifest(datasets.split, self.manifest)

@@ -267,6 +267,13 @@ def test_a_run_killed_while_its_checkpoint_was_removed_is_complete(
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
 
 
+def test_a_run_killed_before_it_was_claimed_starts(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    assert len(run(tmp_path, epochs=1).history["epoch"]) == 1
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
+
+
 def test_a_run_killed_twice_while_it_was_claimed_starts(tmp_path):
     whole = run(tmp_path, directory="whole")
     (tmp_path / "run").mkdir()
