@@ -94,6 +94,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.every = int(every)
         self._restored: dict[str, Any] = {}
         self._writing: Future[None] | None = None
+        self._copies: dict[str, np.ndarray] = {}
 
     @property
     def path(self) -> Path:
@@ -168,7 +169,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if (epoch + 1) % self.every:
             return
         self.wait()
-        tensors = _variables(self.model)
+        _copy_variables(self.model, self._copies)
+        tensors = dict(self._copies)
         states = {
             key: state
             for key, callback in _by_key(self.callbacks).items()
@@ -238,14 +240,20 @@ def _named_variables(model: keras.Model) -> dict[str, Any]:
     return named | {f"optimizer/{i}": v for i, v in enumerate(optimizer.variables)}
 
 
-def _variables(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns a copy of the value of every variable."""
-    arrays = {}
+def _copy_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
+    """Copies the value of every variable into `arrays`, whose memory is used again.
+
+    Fresh memory costs more than the copy: the kernel clears every page of it.
+    """
     for name, variable in _named_variables(model).items():
-        array = keras.ops.convert_to_numpy(variable)
-        # Some backends return a view of memory that the next step overwrites.
-        arrays[name] = array if array.flags.owndata else array.copy()
-    return arrays
+        if keras.backend.backend() == "torch":
+            value = keras.ops.convert_to_numpy(variable)
+        else:
+            value = np.asarray(variable.value)  # the memory of the backend itself
+        kept = arrays.get(name)
+        if kept is None or (kept.shape, kept.dtype) != (value.shape, value.dtype):
+            kept = arrays[name] = np.empty(value.shape, value.dtype)
+        np.copyto(kept, value)
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
