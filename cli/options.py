@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -164,6 +165,12 @@ def check_writable(folder: Path, option: str) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
+
+
+def new_run_directory(data: str, kind: str = "") -> Path:
+    """Returns a folder for results, named after the data, the kind and the time."""
+    name = Path(data.rstrip("/")).name.split(".")[0] or "run"
+    return Path("runs") / f"{name}{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

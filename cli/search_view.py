@@ -113,10 +113,10 @@ class SearchView:
 
 
 def _columns(trials: Sequence["TrialRecord"]) -> list[str]:
-    deepest = sorted(trials, key=lambda trial: -len(trial.hyperparameters))
-    names = dict.fromkeys(name for trial in deepest for name in trial.hyperparameters)
+    from keras_flowers.tuning.records import hyperparameter_names
+
     # Epochs have a column of their own.
-    return [name for name in names if name != "epochs"]
+    return [name for name in hyperparameter_names(trials) if name != "epochs"]
 
 
 def _outcome(trial: "TrialRecord") -> str:

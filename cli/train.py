@@ -23,6 +23,7 @@ from keras_flowers_cli.options import (
     given,
     json_option,
     loader_options,
+    new_run_directory,
 )
 from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
@@ -200,7 +201,7 @@ def train(
         config = _config(data, chosen)
     else:
         config = _with_loader_options(TrainingConfig.read(config_file), chosen)
-    run_dir = resume or run_dir or _new_run_directory(config.loader.data)
+    run_dir = resume or run_dir or new_run_directory(config.loader.data)
     if resume is not None:
         _warn_of_other_versions(output, resume)
     started = time.monotonic()
@@ -311,12 +312,6 @@ def _with_loader_options(
     loader = config.loader
     changed = type(loader).from_config({**loader.get_config(), **options})
     return dataclasses.replace(config, loader=changed)
-
-
-def _new_run_directory(data: str) -> Path:
-    name = Path(data.rstrip("/")).name.split(".")[0] or "run"
-    moment = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{name}-{moment}"
 
 
 def _describe(output: Output, datasets: "ImageDatasets") -> None:

@@ -18,6 +18,7 @@ from keras_flowers_cli.options import (
     given,
     json_option,
     loader_options,
+    new_run_directory,
 )
 from keras_flowers_cli.output import Output, ProgressBars
 from keras_flowers_cli.search_view import SearchView
@@ -184,7 +185,7 @@ def tune(
     search_options = {name: chosen.pop(name) for name in _SEARCH if name in chosen}
     started = time.monotonic()
     hypermodel = _hypermodel(data, chosen)
-    directory = run_dir or _new_directory(data)
+    directory = run_dir or new_run_directory(data, "-search")
     with ProgressBars() as progress:
         hypermodel.loader.load(progress)
     objective = search_options.get("objective", "val_accuracy")
@@ -228,12 +229,6 @@ def _hypermodel(data: str, options: dict[str, Any]) -> "ImageClassifierHyperMode
 
 def _is_chief_elsewhere() -> bool:
     return "KERASTUNER_ORACLE_IP" in os.environ
-
-
-def _new_directory(data: str) -> Path:
-    name = Path(data.rstrip("/")).name.split(".")[0] or "run"
-    moment = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{name}-search-{moment}"
 
 
 def _outcome(result: "SearchResult") -> int:

@@ -398,12 +398,14 @@ def inspect_files(
 
 def default_workers() -> int:
     """Returns how many threads read and decode photos well at once."""
-    processors = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
-    return min(_MOST_WORKERS, processors + 1)
+    return min(_MOST_WORKERS, processors() + 1)
+
+
+def processors() -> int:
+    """Returns how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def build_catalog(listing: PhotoListing, records: Iterable[PhotoRecord]) -> Catalog:

@@ -42,6 +42,15 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+# Arguments of a loader that say where things are kept, and nothing of the data.
+STORAGE_ARGUMENTS = (
+    "cache_directory",
+    "disk_budget",
+    "max_extracted_size",
+    "max_extracted_files",
+)
+
+
 class EpochOrder:
     """The order of the training photos: a function of the seed and the epoch alone.
 

@@ -248,7 +248,7 @@ def _trained(
             class_weight=task.class_weights,
             shuffle=False,  # the pipeline shuffles
             callbacks=[
-                _FollowEpochs(datasets),
+                FollowEpochs(datasets),
                 *task.stoppers,
                 logger,
                 *watching.callbacks,
@@ -274,7 +274,7 @@ def _evaluated(model: keras.Model, datasets: ImageDatasets) -> Evaluation | str:
         return f"The model could not be evaluated. {error}"
 
 
-class _FollowEpochs(keras.callbacks.Callback):
+class FollowEpochs(keras.callbacks.Callback):
     """Makes the order of the photos that of Keras's epoch, whatever was read before."""
 
     def __init__(self, datasets: ImageDatasets) -> None:
@@ -282,6 +282,7 @@ class _FollowEpochs(keras.callbacks.Callback):
         self._order = datasets.epoch_order
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Says to the pipeline which epoch its next pass is."""
         del logs
         self._order.epoch = epoch
 

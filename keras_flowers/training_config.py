@@ -15,7 +15,11 @@ from typing import Any, Self
 import keras
 
 from keras_flowers.arguments import checked_integer
-from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.dataset_loader import (
+    STORAGE_ARGUMENTS,
+    ImageDatasetLoader,
+    ImageDatasets,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.splits import read_manifest
@@ -31,10 +35,7 @@ _FREE_IN_A_RUN = (
     "versions",
     "loader.config.data",
     "loader.config.split_manifest",
-    "loader.config.cache_directory",
-    "loader.config.disk_budget",
-    "loader.config.max_extracted_size",
-    "loader.config.max_extracted_files",
+    *(f"loader.config.{name}" for name in STORAGE_ARGUMENTS),
 )
 # Some layers draw a seed where none is given. What has come of it is in the checkpoint.
 _SEED_OF_A_LAYER = re.compile(r"model\..*layers\[\d+\]\.config\.seed")

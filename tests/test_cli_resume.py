@@ -26,12 +26,12 @@ def runs(tmp_path_factory):
         patch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
         arguments = ["train", photos, *OPTIONS, "--run-dir"]
         assert run([*arguments, str(folder / "whole")]) == 0
-        patch.setattr(training, "_FollowEpochs", CutOff)
+        patch.setattr(training, "FollowEpochs", CutOff)
         assert run([*arguments, str(folder / "cut")]) == 130
     return folder
 
 
-class CutOff(training._FollowEpochs):
+class CutOff(training.FollowEpochs):
     """Ctrl-C in the second epoch."""
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -64,7 +64,7 @@ def test_an_interrupted_run_says_how_it_goes_on(runs, capsys):
     photos = str(runs / "photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_FLOWERS_CACHE", str(runs / "cache"))
-        patch.setattr(training, "_FollowEpochs", CutOff)
+        patch.setattr(training, "FollowEpochs", CutOff)
         assert run(["train", photos, *OPTIONS, "--run-dir", str(runs / "x")]) == 130
     shown = capsys.readouterr().out
     assert f"keras-flowers train --resume {runs / 'x'} goes on" in shown
@@ -74,7 +74,7 @@ def test_an_interrupted_run_without_checkpoint_says_that_it_begins_anew(
     runs, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(runs / "cache"))
-    monkeypatch.setattr(training, "_FollowEpochs", CutOff)
+    monkeypatch.setattr(training, "FollowEpochs", CutOff)
     arguments = ["--run-dir", str(tmp_path / "x"), "--checkpoint-every", "0"]
     assert run(["train", str(runs / "photos"), *OPTIONS, *arguments]) == 130
     shown = capsys.readouterr().out
@@ -127,7 +127,7 @@ def test_other_versions_are_mentioned(cut, capsys):
 
 
 def test_checkpoints_as_rare_as_asked_for(runs, cut, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_FollowEpochs", CutOff)
+    monkeypatch.setattr(training, "FollowEpochs", CutOff)
     for every, count in (("1", 1), ("0", 0), ("2", 0)):
         folder = tmp_path / f"every-{every}"
         arguments = ["--run-dir", str(folder), "--checkpoint-every", every]

@@ -97,7 +97,7 @@ def test_a_later_start_sees_the_photos_of_its_epoch(tmp_path):
     whole = run(tmp_path, directory=None, epochs=3)
     datasets = small_loader(tmp_path).load()
     model = small_model(datasets)
-    follow = keras_flowers.training._FollowEpochs(datasets)
+    follow = keras_flowers.training.FollowEpochs(datasets)
     for first, last in ((0, 1), (1, 3)):
         next(iter(datasets.train))  # somebody looks at the data in between
         model.fit(

@@ -11,6 +11,7 @@ from keras_flowers.tuning.ranges import choices, float_range, integer_range
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.training import FollowEpochs
 
 SCORES = ("last", "best")
 
@@ -153,7 +154,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             datasets = self.datasets(self._batch_size(hp))
             kwargs |= {"x": datasets.train, "validation_data": datasets.validation}
             kwargs["shuffle"] = False  # the pipeline shuffles
-            callbacks.insert(0, _follow_epochs(datasets))
+            callbacks.insert(0, FollowEpochs(datasets))
         kwargs.setdefault("epochs", self._epochs(hp))
         if self.score == "best":
             return model.fit(*args, callbacks=callbacks, **kwargs)
@@ -264,14 +265,3 @@ def _saving_last(
         _AtTheEnd(callback) if type(callback).__name__ == "SaveBestEpoch" else callback
         for callback in callbacks
     ]
-
-
-def _follow_epochs(datasets: ImageDatasets) -> keras.callbacks.Callback:
-    """Makes the order of the photos that of Keras's epoch, whatever was read before."""
-    order = datasets.epoch_order
-
-    def follow(epoch: int, logs: Any) -> None:
-        del logs
-        order.epoch = epoch
-
-    return keras.callbacks.LambdaCallback(on_epoch_begin=follow)

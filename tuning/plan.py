@@ -13,16 +13,10 @@ from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.tuning.trial_runner import TrialSettings
 
 from keras_flowers.arguments import checked_integer
+from keras_flowers.dataset_loader import STORAGE_ARGUMENTS
 from keras_flowers.errors import InputError
 from keras_flowers.training_config import versions
 
-# Where things are kept is no part of what is searched.
-_BESIDE_DATA = (
-    "cache_directory",
-    "disk_budget",
-    "max_extracted_size",
-    "max_extracted_files",
-)
 _MAX_SEED = 2**31 - 2
 
 
@@ -113,7 +107,7 @@ class SearchPlan:
             "augmentation": keras.saving.serialize_keras_object(
                 self.hypermodel.augmentation
             ),
-            "data": {k: v for k, v in loader.items() if k not in _BESIDE_DATA},
+            "data": {k: v for k, v in loader.items() if k not in STORAGE_ARGUMENTS},
             "versions": versions(),
         }
 

@@ -25,6 +25,7 @@ from keras_flowers.tuning.search_directory import SearchDirectory, back_up_oracl
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
 
+from keras_flowers.catalog import processors
 from keras_flowers.errors import InputError
 from keras_flowers.files import json_text, write_text_atomically
 
@@ -82,7 +83,7 @@ class Share:
             return
         import tensorflow as tf
 
-        threads = max(1, _cores() // self.count)
+        threads = max(1, processors() // self.count)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:
@@ -254,12 +255,6 @@ class _ChiefWatch:
             self._patience = _CHIEF_GONE_SECONDS
         elif now - self._last_answer > self._patience:
             _end(EXIT_CHIEF_GONE)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def error_file(directory: SearchDirectory, name: str) -> Path:
