@@ -2,7 +2,7 @@
 
 import dataclasses
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -20,7 +20,8 @@ class Mistake:
     """A photo that was taken for another class.
 
     Attributes:
-        photo: Array `(height, width, channels)`, as the model got it.
+        photo: Array `(height, width, channels)`, as the model got it or as it was
+            looked up.
         true: Label of its class.
         predicted: Label of the class it was taken for.
         probability: Of `predicted`, in 0..1.
@@ -46,7 +47,12 @@ class Answers:
     mistakes: Sequence[Mistake]
 
 
-def answers(model: keras.Model, data: Any, mistakes: int = 0) -> Answers:
+def answers(
+    model: keras.Model,
+    data: Any,
+    mistakes: int = 0,
+    photo_of: Callable[[int], np.ndarray] | None = None,
+) -> Answers:
     """Classifies labelled photos.
 
     Args:
@@ -54,6 +60,8 @@ def answers(model: keras.Model, data: Any, mistakes: int = 0) -> Answers:
             logits, or to the probability of the second of two classes.
         data: What `batches` takes.
         mistakes: The most mistakes to keep.
+        photo_of: Returns the photo at a position of `data`, where that holds something
+            else, such as features; `None` where it holds photos.
     """
     pairs: list[np.ndarray] = []
     worst: list[tuple[float, int, Mistake]] = []
@@ -78,7 +86,12 @@ def answers(model: keras.Model, data: Any, mistakes: int = 0) -> Answers:
         count += len(labels)
     cells = np.concatenate([np.zeros(0, np.int64), *pairs])
     matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-    ordered = [mistake for _, _, mistake in sorted(worst, key=lambda e: e[:2])[::-1]]
+    ordered = [
+        mistake
+        if photo_of is None
+        else dataclasses.replace(mistake, photo=photo_of(-position))
+        for _, position, mistake in sorted(worst, key=lambda e: e[:2])[::-1]
+    ]
     return Answers(matrix.astype(np.float64), ordered)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -74,6 +74,7 @@ class Shown:
     class_names: tuple[str, ...] | None
     training_photos: np.ndarray | None
     validation_data: Any
+    photo_of: Callable[[int], np.ndarray] | None
     hparams: Mapping[str, Hyperparameter] | None
     configuration: Any
     photos_per_epoch: int | None
@@ -209,7 +210,8 @@ class RunRecord:
         return bool(self._options.mistakes) and self._shown.validation_data is not None
 
     def _answers(self, mistakes: int) -> Answers:
-        return answers(self._model, self._shown.validation_data, mistakes)
+        shown = self._shown
+        return answers(self._model, shown.validation_data, mistakes, shown.photo_of)
 
     def _write_matrix(self, matrix: np.ndarray) -> None:
         names = self._shown.names(len(matrix))

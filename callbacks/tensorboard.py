@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
         validation_data: `(photos, labels)`, or anything that gives such batches each
             time it is gone through: for mistakes, for the projector, and for the
             confusion matrix where the model has no such metric.
+        photo_of: Returns the photo, array `(height, width, channels)`, at a position
+            of `validation_data`, where that holds what the model gets instead, such
+            as features; `None` where it holds photos.
         hparams: What distinguishes this run from others, by name: booleans, numbers
             and strings.
         configuration: Text, or dictionaries and lists, for the Text tab.
@@ -87,6 +90,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         class_names: Sequence[str] | None = None,
         training_photos: Any = None,
         validation_data: Any = None,
+        photo_of: Callable[[int], np.ndarray] | None = None,
         hparams: Mapping[str, Hyperparameter] | None = None,
         configuration: Any = None,
         photos_per_epoch: int | None = None,
@@ -104,6 +108,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
             class_names=_checked_class_names(class_names),
             training_photos=_checked_photos(training_photos),
             validation_data=validation_data,
+            photo_of=photo_of,
             hparams=None if hparams is None else checked_hyperparameters(hparams),
             configuration=configuration,
             photos_per_epoch=photos_per_epoch,

@@ -8,6 +8,7 @@ from importlib import metadata
 
 import click
 from keras_flowers_cli.audit import audit
+from keras_flowers_cli.backbones import backbones
 from keras_flowers_cli.doctor import doctor
 from keras_flowers_cli.errors import (
     EXIT_BAD_INPUT,
@@ -47,6 +48,7 @@ for _command in (
     evaluate,
     tensorboard,
     audit,
+    backbones,
     sample,
     doctor,
 ):

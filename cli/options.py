@@ -144,6 +144,33 @@ _DISK_BUDGET = click.option(
 )
 
 
+_BACKBONE = (
+    click.option(
+        "--backbone",
+        metavar="NAME|FILE",
+        help="Network that turns photos into features: see keras-flowers backbones; or "
+        "a .keras file.  [default: none]",
+    ),
+    click.option(
+        "--weights",
+        metavar="imagenet|FILE|none",
+        help="Weights of the backbone.  [default: imagenet for a name that has such; "
+        "those of a .keras file]",
+    ),
+)
+
+
+def backbone_options(function: _Function) -> _Function:
+    """Adds the options of a backbone."""
+    return _all(function, *_BACKBONE)
+
+
+def check_backbone_options(options: dict[str, Any]) -> None:
+    """Refuses weights without a network."""
+    if "weights" in options and "backbone" not in options:
+        raise click.UsageError("--weights needs a --backbone.")
+
+
 def source_options(function: _Function) -> _Function:
     """Adds the options of finding data; they reach the command as `**source`."""
     return _all(function, cache_option, *_LIMITS)

@@ -24,6 +24,7 @@ _STAGES = {
     "sample": "drawing the sample photos",
     "decode": "reading and checking photos",
     "inspect": "checking photos",
+    "features": "computing features",
     "predict": "classifying photos",
 }
 
@@ -101,6 +102,8 @@ class ProgressBars:
             self._tasks[stage] = self._bars.add_task(_STAGES[stage], total=total)
             self._bars.start()
         self._bars.update(self._tasks[stage], completed=done, total=total)
+        if self._bars.finished:
+            self._bars.stop()  # what comes next may draw on its own
 
     def stop(self) -> None:
         """Takes the bars away."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.backbones import with_backbone
 from keras_flowers_cli.errors import EXIT_DONE, EXIT_INTERRUPTED
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.options import (
@@ -20,6 +21,8 @@ from keras_flowers_cli.options import (
     ImageSize,
     Number,
     UserPath,
+    backbone_options,
+    check_backbone_options,
     given,
     json_option,
     loader_options,
@@ -30,10 +33,12 @@ from keras_flowers_cli.output import Output, ProgressBars, TextTable
 if TYPE_CHECKING:
     import keras
 
+    from keras_flowers.backbone import Backbone
     from keras_flowers.dataset_loader import ImageDatasets
     from keras_flowers.training import TrainingRun
-    from keras_flowers.training_config import TrainingConfig
+    from keras_flowers.training_config import FineTuning, TrainingConfig
 
+SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
 # Where things are kept is no part of what a run computes.
 BESIDE_CONFIG = (
@@ -42,6 +47,7 @@ BESIDE_CONFIG = (
     "max_extracted_size",
     "max_extracted_files",
 )
+_FINE_TUNING = ("fine_tune_epochs", "fine_tune_learning_rate", "unfreeze_from")
 SPLITS = ("train", "validation", "test")
 
 
@@ -49,19 +55,19 @@ SPLITS = ("train", "validation", "test")
 class ModelOptions:
     """What the command line says of the model."""
 
+    backbone: "Backbone | None"
     hidden_units: tuple[int, ...]
-    dropout: float
-    augmentation: bool
+    dropout: float | None
+    augmentation: bool | None
     optimizer: str
     learning_rate: float | None
-    mixed_precision: bool
+    schedule: str
+    epochs: int
+    policy: str | None
     seed: int
 
     def build(self, datasets: "ImageDatasets") -> "keras.Model":
         """Returns the compiled model for the loaded data."""
-        import keras
-        from keras_flowers_cli.devices import mixed_precision_policy
-
         from keras_flowers.image_classifier import ImageClassifier
 
         model = ImageClassifier(
@@ -71,13 +77,28 @@ class ModelOptions:
             dropout=self.dropout,
             augmentation=self.augmentation,
             seed=self.seed,
-            dtype=mixed_precision_policy() if self.mixed_precision else None,
+            backbone=self.backbone,
+            dtype=self.policy,
         )
-        settings = given({"learning_rate": self.learning_rate})
-        model.compile(
-            keras.optimizers.get({"class_name": self.optimizer, "config": settings})
-        )
+        model.compile(self._optimizer(datasets))
         return model
+
+    def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
+        import keras
+
+        from keras_flowers.phases import steps_per_epoch
+        from keras_flowers.schedules import warm_up_and_cosine
+
+        settings = given({"learning_rate": self.learning_rate})
+        optimizer = keras.optimizers.get(
+            {"class_name": self.optimizer, "config": settings}
+        )
+        if self.schedule == "cosine":
+            peak = float(optimizer.learning_rate)
+            steps = self.epochs * steps_per_epoch(datasets)
+            settings["learning_rate"] = warm_up_and_cosine(peak, steps)
+            optimizer = type(optimizer)(**settings)
+        return optimizer
 
 
 @click.command(cls=Command)
@@ -100,8 +121,11 @@ class ModelOptions:
     help="Widths of the hidden layers, or none.  [default: 256,128]",
 )
 @click.option(
-    "--dropout", type=FRACTION, help="Rate after each hidden layer.  [default: 0]"
+    "--dropout",
+    type=FRACTION,
+    help="Rate after each hidden layer.  [default: 0; 0.3 with a pretrained backbone]",
 )
+@backbone_options
 @click.option(
     "--optimizer", type=click.Choice(OPTIMIZERS), help="[default: adam]", metavar="NAME"
 )
@@ -109,6 +133,12 @@ class ModelOptions:
     "--learning-rate",
     type=Number(0, 100, min_open=True),
     help="[default: that of the optimizer]",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    help="The learning rate stays, or rises shortly and falls to zero along a cosine.  "
+    "[default: constant; cosine with a backbone]",
 )
 @click.option("--validation-split", type=FRACTION, help="[default: 0.2]")
 @click.option("--test-split", type=FRACTION, help="[default: 0]")
@@ -124,7 +154,26 @@ class ModelOptions:
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 42]")
 @click.option(
-    "--no-augmentation", is_flag=True, help="Train on the photos as they are."
+    "--augmentation/--no-augmentation",
+    default=None,
+    help="Change the photos at random in training.  [default: yes; no with a "
+    "pretrained backbone, whose features are then computed once]",
+)
+@click.option(
+    "--fine-tune-epochs",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    help="Then train for N epochs more, the pretrained backbone as well.",
+)
+@click.option(
+    "--fine-tune-learning-rate",
+    type=Number(0, 100, min_open=True),
+    help="Highest learning rate of these epochs.  [default: 0.0001]",
+)
+@click.option(
+    "--unfreeze-from",
+    metavar="LAYER",
+    help="First layer of the backbone that they train.  [default: all]",
 )
 @click.option(
     "--early-stopping",
@@ -177,7 +226,9 @@ def train(
 ) -> int:
     """Train a classifier on the photos in DATA and save it with its history."""
     chosen = {
-        name: value for name, value in given(options).items() if value is not False
+        name: value
+        for name, value in given(options).items()
+        if value is not False or name == "augmentation"
     }
     if resume is not None:
         if run_dir is not None:
@@ -192,6 +243,8 @@ def train(
         taker = "--config" if resume is None else "--resume without DATA"
         raise click.UsageError(f"{taker} takes the place of {names}.")
     _check_splits(chosen)
+    check_backbone_options(chosen)
+    _check_fine_tuning(chosen)
     runtime.start_keras()
     from keras_flowers.training import train as train_model
     from keras_flowers.training_config import TrainingConfig
@@ -281,7 +334,20 @@ def _check_splits(options: dict[str, Any]) -> None:
         raise click.UsageError("--early-stopping needs a --validation-split above 0.")
 
 
+def _check_fine_tuning(options: dict[str, Any]) -> None:
+    if "fine_tune_epochs" in options:
+        if "backbone" not in options:
+            raise click.UsageError("--fine-tune-epochs needs a --backbone.")
+        return
+    for name in _FINE_TUNING:
+        if name in options:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} needs --fine-tune-epochs.")
+
+
 def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
+    from keras_flowers_cli.devices import mixed_precision_policy
+
     from keras_flowers.dataset_loader import ImageDatasetLoader
     from keras_flowers.training_config import TrainingConfig
 
@@ -289,21 +355,40 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
         return {name: options.pop(name) for name in names if name in options}
 
     fit = take("epochs", "early_stopping", "class_weights")
+    fine_tuning = _fine_tuning(take(*_FINE_TUNING))
+    policy = mixed_precision_policy() if options.pop("mixed_precision", False) else None
+    backbone_options = take("backbone", "weights")
     defaults: dict[str, Any] = {
         "hidden_units": (256, 128),
-        "dropout": 0.0,
+        "dropout": None,
+        "augmentation": None,
         "optimizer": "adam",
         "learning_rate": None,
-        "mixed_precision": False,
+        "schedule": "cosine" if backbone_options else "constant",
     }
-    augmentation = not options.pop("no_augmentation", False)
     model = defaults | take(*defaults)
     apart = options.pop("split_near_duplicates", False)
     loader = ImageDatasetLoader(
         data or "", keep_near_duplicates_together=not apart, **options
     )
-    build = ModelOptions(**model, augmentation=augmentation, seed=loader.seed).build
-    return TrainingConfig(loader, build, **fit)
+    loader, backbone = with_backbone(loader, backbone_options, options, policy)
+    build = ModelOptions(
+        **model,
+        backbone=backbone,
+        epochs=fit.get("epochs", TrainingConfig.epochs),
+        policy=policy,
+        seed=loader.seed,
+    ).build
+    return TrainingConfig(loader, build, fine_tuning=fine_tuning, **fit)
+
+
+def _fine_tuning(options: dict[str, Any]) -> "FineTuning | None":
+    from keras_flowers.training_config import FineTuning
+
+    if not options:
+        return None
+    names = {"fine_tune_epochs": "epochs", "fine_tune_learning_rate": "learning_rate"}
+    return FineTuning(**{names.get(k, k): v for k, v in options.items()})
 
 
 def _with_loader_options(

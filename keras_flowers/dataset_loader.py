@@ -98,6 +98,7 @@ class ImageDatasets:
         split: The photos of each split, in order.
         catalog: What the audit found.
         epoch_order: The order of the training photos by epoch.
+        store_directory: Folder of what was computed of the photos at this size.
         reason_not_stored: Why photos are decoded on the fly, in one line, or `None`
             where they are read from the image store.
         read_errors: What reading photos raised inside of a pipeline, where TensorFlow
@@ -114,28 +115,30 @@ class ImageDatasets:
     split: Split
     catalog: Catalog
     epoch_order: EpochOrder
+    store_directory: Path
     reason_not_stored: str | None
     read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
 
     def in_order(self, split: str) -> "tf.data.Dataset | None":
         """Returns the pipeline of a split in the order of `paths(split)`."""
-        self._of(split)
+        self.records(split)
         return self.train_in_order if split == "train" else getattr(self, split)
 
     def paths(self, split: str) -> tuple[Path, ...]:
         """Returns the files of `"train"`, `"validation"` or `"test"`, in order."""
-        return tuple(self.catalog.root / record.path for record in self._of(split))
+        return tuple(self.catalog.root / record.path for record in self.records(split))
 
     def labels(self, split: str) -> np.ndarray:
         """Returns the labels of a split, int32 `(count,)`, in the order of paths."""
-        return _labels(self._of(split), self.class_names)
+        return _labels(self.records(split), self.class_names)
 
     def counts(self, split: str) -> dict[str, int]:
         """Returns how many photos of each class a split holds."""
         counts = np.bincount(self.labels(split), minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    def _of(self, split: str) -> Sequence[PhotoRecord]:
+    def records(self, split: str) -> Sequence[PhotoRecord]:
+        """Returns what is known of each photo of a split, in order."""
         if split not in SPLIT_NAMES:
             raise InputError(
                 f"`split` must be one of {SPLIT_NAMES}. Received: split={split!r}"
@@ -295,6 +298,7 @@ class ImageDatasetLoader:
             split=split,
             catalog=catalog,
             epoch_order=order,
+            store_directory=store.directory,
             reason_not_stored=store.reason_not_stored,
             read_errors=read_errors,
         )
@@ -353,16 +357,40 @@ def _pipeline(
         photos = tf.ensure_shape(photos, (None, *reader.photo_shape))
         return photos, tf.gather(tf.constant(labels), batch)
 
+    return ordered_batches(
+        fetch, positions, len(labels), batch_size, reader.parallel_reads
+    )
+
+
+def ordered_batches(
+    fetch: Callable[[Any], Any],
+    positions: Callable[[], np.ndarray],
+    count: int,
+    batch_size: int,
+    parallel_calls: int | None = None,
+) -> "tf.data.Dataset":
+    """Returns what belongs to each batch of positions, in an order asked for anew.
+
+    Args:
+        fetch: Maps a tensor of positions, int64 `(batch,)`, to the elements of the
+            pipeline.
+        positions: Called when a pass begins; returns its order, int64 `(count,)`.
+        count: Number of positions.
+        batch_size: Positions in a batch; the last one may have fewer.
+        parallel_calls: How many calls of `fetch` at once; `None` for one.
+    """
+    import tensorflow as tf
+
     def order(_: Any) -> Any:
         # Within the pipeline, so that each pass asks anew.
         pass_positions = tf.numpy_function(positions, [], tf.int64)
-        pass_positions = tf.ensure_shape(pass_positions, (len(labels),))
+        pass_positions = tf.ensure_shape(pass_positions, (count,))
         return tf.data.Dataset.from_tensor_slices(pass_positions)
 
     dataset = tf.data.Dataset.range(1).flat_map(order).batch(batch_size)
-    dataset = dataset.map(fetch, num_parallel_calls=reader.parallel_reads)
-    count = math.ceil(len(labels) / batch_size)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
+    dataset = dataset.map(fetch, num_parallel_calls=parallel_calls)
+    steps = math.ceil(count / batch_size)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     options = tf.data.Options()
     # Everything is fixed above, and at the end of an epoch the iterator waits for the
     # autotuner's thread to end: up to four seconds with TensorFlow 2.21.

@@ -8,3 +8,8 @@ class InputError(ValueError):
     received, in one or two lines, so that a command line can show it as it is.
     Everything else that is raised by this package is a defect of it.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of the message, or the name of an error without one."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,7 @@ import dataclasses
 import numbers
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_flowers.arguments import checked_image_size, checked_integer
 from keras_flowers.augmentation import ImageAugmentation
+from keras_flowers.backbone import Backbone
 from keras_flowers.confusion_matrix import ConfusionMatrix
 from keras_flowers.errors import InputError
 from keras_flowers.photo_files import load_photo
@@ -39,23 +40,33 @@ class Classification:
 
 @register("ImageClassifier")
 class ImageClassifier(keras.Model):
-    """A dense image classifier that carries its preprocessing and its class names.
+    """An image classifier that carries its preprocessing and its class names.
 
-    Resize and rescale, augmentation (in training only), `Flatten`, one `Dense` layer
-    with ReLU per entry of `hidden_units`, and a softmax over the classes. The
-    defaults are 256 and 128 units on photos of 256x256 pixels.
+    Resize and rescale, augmentation (in training only), `Flatten` or a backbone that
+    turns photos into features, one `Dense` layer with ReLU per entry of
+    `hidden_units`, and a softmax over the classes. The defaults are 256 and 128 units
+    on photos of 256x256 pixels, without a backbone. The features of a pretrained
+    backbone are normalized, each photo's by themselves.
 
     Args:
         class_names: Strings, at least two, all different; position `i` is the name
             of label `i`.
         image_size: Pair of integers, `(height, width)` in pixels of the photos that
-            the network sees.
+            the network sees; `None` for the size the backbone is meant for, or
+            256x256 without one.
         hidden_units: Integers, the width of each hidden layer; may be empty.
-        dropout: Float from 0 to below 1, the rate after each hidden layer.
+        dropout: Float from 0 to below 1, the rate after each hidden layer. `None` is
+            0.3 with a pretrained backbone, whose features are easily learned by heart,
+            and else 0.
         augmentation: `True` for the default `ImageAugmentation`, `False` for none,
-            or any layer that maps photos with values 0..1 to such photos.
+            or any layer that maps photos to photos, with values 0..1, or 0..255
+            where there is a backbone. `None` is `False` for a pretrained backbone,
+            whose features can then be computed once for all epochs, and else `True`.
         seed: Integer or `None`. With an integer the initial weights, the
             augmentation and the dropout are the same for every new model.
+        backbone: A `Backbone`, or what it takes as `network`: a name such as
+            `"mobilenet_v2"` or `"small_convnet"`, a `.keras` file, a Keras model.
+            `None` for none.
         **kwargs: `name`, `dtype` (a dtype policy such as `"mixed_bfloat16"`) and
             `trainable`, as for `keras.Model`.
 
@@ -81,38 +92,57 @@ class ImageClassifier(keras.Model):
     def __init__(
         self,
         class_names: Sequence[str],
-        image_size: tuple[int, int] = (256, 256),
+        image_size: tuple[int, int] | None = None,
         hidden_units: Sequence[int] = (256, 128),
-        dropout: float = 0.0,
-        augmentation: bool | keras.layers.Layer = True,
+        dropout: float | None = None,
+        augmentation: bool | keras.layers.Layer | None = None,
         seed: int | None = None,
+        backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
         **kwargs: Any,
     ) -> None:
         class_names = _checked_class_names(class_names)
-        image_size = checked_image_size(image_size)
+        if image_size is not None:
+            image_size = checked_image_size(image_size)
         hidden_units = _checked_hidden_units(hidden_units)
-        dropout = _checked_dropout(dropout)
+        if dropout is not None:
+            dropout = _checked_dropout(dropout)
+        dtype = kwargs.get("dtype")
+        if backbone is not None and not isinstance(backbone, Backbone):
+            backbone = Backbone(
+                backbone,
+                image_size=image_size,
+                seed=_seed(seed, "backbone"),
+                dtype=dtype,
+            )
+        image_size = _size_for(backbone, image_size)
 
         # === Layers ===
-        dtype = kwargs.get("dtype")
-        layers = [ResizeAndRescale(image_size, dtype=dtype)]
-        if augmentation is True:
+        # Networks differ in the values they want, and make them of 0..255 themselves.
+        highest = 1 if backbone is None else 255
+        layers = [ResizeAndRescale(image_size, scale=highest / 255, dtype=dtype)]
+        if isinstance(augmentation, keras.layers.Layer):
+            layers.append(augmentation)
+        elif _augments(augmentation, backbone):
             layers.append(
                 ImageAugmentation(
-                    value_range=(0, 1), seed=_seed(seed, "augmentation"), dtype=dtype
+                    value_range=(0, highest),
+                    seed=_seed(seed, "augmentation"),
+                    dtype=dtype,
                 )
             )
-        elif augmentation:
-            layers.append(augmentation)
-        layers.append(keras.layers.Flatten(dtype=dtype))
+        layers.append(
+            keras.layers.Flatten(dtype=dtype) if backbone is None else backbone
+        )
+        if backbone is not None and backbone.is_pretrained:
+            # Features of different networks differ in scale by orders of magnitude.
+            layers.append(keras.layers.LayerNormalization(dtype=dtype))
+        rate = _dropout_rate(dropout, backbone)
         for index, units in enumerate(hidden_units):
             layer_seed = _seed(seed, f"hidden layer {index}")
             layers.append(_dense(units, "relu", layer_seed, dtype))
-            if dropout:
+            if rate:
                 layer_seed = _seed(seed, f"dropout {index}")
-                layers.append(
-                    keras.layers.Dropout(dropout, seed=layer_seed, dtype=dtype)
-                )
+                layers.append(keras.layers.Dropout(rate, seed=layer_seed, dtype=dtype))
         # Probabilities stay float32 under mixed precision: sums of half-precision
         # probabilities are off by too much for the loss.
         layers.append(
@@ -121,9 +151,11 @@ class ImageClassifier(keras.Model):
 
         # === Functional model ===
         inputs = keras.Input((None, None, 3), name="photos")
-        outputs = inputs
+        outputs = features = inputs
         for layer in layers:
             outputs = layer(outputs)
+            if layer is backbone:
+                features = outputs
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         if dtype is not None:
             # Keras ignores the argument for a functional model.
@@ -136,6 +168,54 @@ class ImageClassifier(keras.Model):
         self.dropout = dropout
         self.augmentation = augmentation
         self.seed = seed
+        self.backbone = backbone
+        self._features = features
+
+    @property
+    def augments(self) -> bool:
+        """Whether photos are changed at random in training."""
+        return _augments(self.augmentation, self.backbone)
+
+    @property
+    def dropout_rate(self) -> float:
+        """The rate after each hidden layer."""
+        return _dropout_rate(self.dropout, self.backbone)
+
+    @property
+    def has_fixed_features(self) -> bool:
+        """Whether a photo has the same features in every epoch."""
+        has_frozen = self.backbone is not None and self.backbone.is_frozen
+        return has_frozen and not self.augments
+
+    def feature_extractor(self) -> keras.Model:
+        """Returns the part from photos to the features of the backbone.
+
+        Its weights are those of this model.
+        """
+        return keras.Model(self.inputs, self._features, name="feature_extractor")
+
+    def head(self, steps_per_execution: int = 1) -> keras.Model:
+        """Returns the part from the features of the backbone to the probabilities.
+
+        Its weights are those of this model. It is compiled as this model is, with the
+        same optimizer, so that training it trains this model.
+
+        Args:
+            steps_per_execution: As for `keras.Model.compile`.
+        """
+        inputs = outputs = keras.Input(self._features.shape[1:], name="features")
+        layers = self.layers[self.layers.index(self.backbone) + 1 :]
+        for layer in layers:
+            outputs = layer(outputs)
+        head = keras.Model(inputs, outputs, name="head")
+        if self.compiled:
+            config = keras.saving.deserialize_keras_object(self.get_compile_config())
+            config["optimizer"] = self.optimizer
+            config["steps_per_execution"] = steps_per_execution
+            if config["jit_compile"] == "auto":
+                config["jit_compile"] = _xla_pays(layers, config)
+            head.compile(**config)
+        return head
 
     def compile(
         self,
@@ -156,7 +236,8 @@ class ImageClassifier(keras.Model):
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
                 Dense models gain on every device, so on TensorFlow `"auto"` is
                 `True` unless a layer, such as an augmentation of Keras, does not
-                support it; on the other backends it is left to Keras.
+                support it. Convolutions lose on a CPU, so with a backbone, as on the
+                other backends, it is left to Keras, which uses XLA on accelerators.
             **kwargs: The other arguments of `keras.Model.compile`.
         """
         is_auto = jit_compile == "auto"
@@ -166,16 +247,10 @@ class ImageClassifier(keras.Model):
             optimizer=optimizer,
             loss=loss,
             metrics=metrics,
-            jit_compile=self._xla_pays(kwargs) if is_auto else jit_compile,
+            jit_compile=_xla_pays(self.layers, kwargs) if is_auto else jit_compile,
             **kwargs,
         )
         self._jit_compile_is_auto = is_auto
-
-    def _xla_pays(self, options: dict[str, Any]) -> bool | str:
-        if keras.backend.backend() != "tensorflow":
-            return "auto"
-        can = all(layer.supports_jit for layer in self.layers)
-        return can and not options.get("run_eagerly", False)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`; `"auto"` is decided anew on loading."""
@@ -232,8 +307,11 @@ class ImageClassifier(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         augmentation: Any = self.augmentation
-        if not isinstance(augmentation, bool):
+        if isinstance(augmentation, keras.layers.Layer):
             augmentation = keras.saving.serialize_keras_object(augmentation)
+        backbone = self.backbone
+        if backbone is not None:
+            backbone = keras.saving.serialize_keras_object(backbone)
         return {
             **super().get_config(),
             "class_names": list(self.class_names),
@@ -242,6 +320,7 @@ class ImageClassifier(keras.Model):
             "dropout": self.dropout,
             "augmentation": augmentation,
             "seed": self.seed,
+            "backbone": backbone,
         }
 
     @classmethod
@@ -250,11 +329,51 @@ class ImageClassifier(keras.Model):
     ) -> "ImageClassifier":
         """Creates a model with fresh weights from what `get_config` returned."""
         config = dict(config)
-        if isinstance(config["augmentation"], dict):
-            config["augmentation"] = keras.saving.deserialize_keras_object(
-                config["augmentation"], custom_objects=custom_objects
-            )
+        for name in ("augmentation", "backbone"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
         return cls(**config)
+
+
+def _augments(
+    augmentation: bool | keras.layers.Layer | None, backbone: Backbone | None
+) -> bool:
+    if augmentation is None:
+        return backbone is None or not backbone.is_pretrained
+    return augmentation is not False
+
+
+def _dropout_rate(dropout: float | None, backbone: Backbone | None) -> float:
+    if dropout is None:
+        return 0.3 if backbone is not None and backbone.is_pretrained else 0.0
+    return dropout
+
+
+def _size_for(
+    backbone: Backbone | None, image_size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Returns the size of the photos that a network sees."""
+    if backbone is None:
+        return image_size or (256, 256)
+    if image_size not in (None, backbone.image_size):
+        raise InputError(
+            f"`image_size` must be that of the backbone, {backbone.image_size}. "
+            f"Received: image_size={image_size!r}"
+        )
+    return backbone.image_size
+
+
+def _xla_pays(
+    layers: Sequence[keras.layers.Layer], options: Mapping[str, Any]
+) -> bool | str:
+    """Returns what `jit_compile` should be for some layers."""
+    has_backbone = any(isinstance(layer, Backbone) for layer in layers)
+    if keras.backend.backend() != "tensorflow" or has_backbone:
+        return "auto"
+    can = all(layer.supports_jit for layer in layers)
+    return can and not options.get("run_eagerly", False)
 
 
 def _dense(

@@ -1,4 +1,4 @@
-"""The step from raw photos of any size to the values a network trains on."""
+"""The steps from raw photos of any size to the values a network trains on."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ import keras
 from keras import ops
 
 from keras_flowers.arguments import checked_image_size
+from keras_flowers.errors import InputError
 from keras_flowers.registration import register
+
+TF, TORCH, CAFFE = MODES = ("tf", "torch", "caffe")
 
 
 @register("ResizeAndRescale")
@@ -77,6 +80,51 @@ class ResizeAndRescale(keras.layers.Layer):
             "scale": self.scale,
             "offset": self.offset,
         }
+
+
+@register("ImageNetPreprocessing")
+class ImageNetPreprocessing(keras.layers.Layer):
+    """Maps pixel values to what a network of `keras.applications` was trained on.
+
+    The networks disagree about it. The three ways are those of
+    `keras.applications.imagenet_utils.preprocess_input`.
+
+    Args:
+        mode: `"tf"` scales to -1..1; `"torch"` scales to 0..1, subtracts the means
+            of ImageNet's channels and divides by their standard deviations;
+            `"caffe"` turns RGB to BGR and subtracts the means.
+
+    Input shape:
+        `(batch, height, width, 3)`, RGB, values 0..255.
+
+    Output shape:
+        The same, in the layer's compute dtype.
+
+    Raises:
+        InputError: If `mode` is none of the three.
+    """
+
+    def __init__(self, mode: str = TF, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if mode not in MODES:
+            raise InputError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
+        self.mode = mode
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the photos with the values that the network expects."""
+        return keras.applications.imagenet_utils.preprocess_input(
+            ops.cast(inputs, self.compute_dtype),
+            data_format="channels_last",
+            mode=self.mode,
+        )
+
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns the shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "mode": self.mode}
 
 
 def _resize_axis(photos: Any, axis: int, size: int) -> Any:

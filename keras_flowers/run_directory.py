@@ -15,7 +15,7 @@ import keras
 from keras_flowers.callbacks import plot_history
 from keras_flowers.callbacks.history_logger import History, write_history
 from keras_flowers.dataset_loader import ImageDatasets
-from keras_flowers.errors import InputError
+from keras_flowers.errors import InputError, first_line
 from keras_flowers.evaluation import Evaluation
 from keras_flowers.files import (
     printable_path,
@@ -25,7 +25,7 @@ from keras_flowers.files import (
 )
 from keras_flowers.report import write_report
 from keras_flowers.splits import write_manifest
-from keras_flowers.training_config import difference, first_line
+from keras_flowers.training_config import difference
 
 _INPUTS = ("config.json", "audit.json", "split.json")
 _HISTORY = ("history.json", "history.csv")
@@ -81,6 +81,11 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """The folder of what a run needs that is not complete."""
         return self.path / "checkpoint"
+
+    @property
+    def fine_tuning_checkpoint(self) -> Path:
+        """The same for the second phase of a run."""
+        return self.checkpoint / "fine-tuning"
 
     @property
     def tensorboard(self) -> Path:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,12 @@ from keras_flowers.errors import InputError
 from keras_flowers.evaluation import Evaluation, evaluate
 from keras_flowers.files import printable_path
 from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.phases import (
+    Phase,
+    check_fine_tuning,
+    fine_tuning_phase,
+    training_phase,
+)
 from keras_flowers.run_directory import RunDirectory
 from keras_flowers.sources import Progress
 from keras_flowers.training_config import ModelBuilder, TrainingConfig
@@ -65,6 +71,11 @@ def train(
     one page, with an evaluation on the validation photos). Ctrl-C ends the training;
     what there is then is saved and returned.
 
+    Where the model has a pretrained backbone and no augmentation, the features of the
+    photos are computed once and its head is trained on them; `callbacks` then see the
+    head as their model. With `fine_tuning` a second phase trains the backbone too; its
+    epochs go on in the same history.
+
     Until the run is complete the directory also holds a checkpoint. After a crash, a
     power cut or Ctrl-C, the same call with `resume=True` goes on after the last
     complete epoch, and ends with the weights and the history of a run that was never
@@ -88,8 +99,8 @@ def train(
         on_loaded: Called once with the `ImageDatasets` before training.
         tensorboard: Whether the run directory gets `tensorboard/`, which
             `keras-flowers tensorboard` shows.
-        **options: `epochs`, `early_stopping` and `class_weights`, as in
-            `TrainingConfig`.
+        **options: `epochs`, `early_stopping`, `class_weights` and `fine_tuning`, as
+            in `TrainingConfig`.
 
     Returns:
         `TrainingRun`.
@@ -110,7 +121,7 @@ def train(
         if resume:
             raise InputError("`resume` needs the `run_directory` of the run.")
         task = _prepared(config, watching)
-        return _trained(task, watching, _logger(task, None))
+        return _trained(task, watching, _logger(task, None))[0]
     directory = RunDirectory(run_directory, resume=resume)
     if directory.is_started:
         with directory.held():
@@ -141,20 +152,18 @@ class _Task:
     datasets: ImageDatasets
     model: keras.Model
     class_weights: dict[int, float] | None
-    stoppers: list[keras.callbacks.Callback]
 
 
 def _prepared(config: TrainingConfig, watching: _Watching) -> _Task:
     datasets = config.loader.load(watching.progress)
     if watching.on_loaded is not None:
         watching.on_loaded(datasets)
-    return _Task(
-        config,
-        datasets,
-        _built(config.build_model, datasets),
-        _class_weights(config.class_weights, datasets),
-        _early_stopping(config, datasets),
-    )
+    if config.early_stopping is not None and datasets.validation is None:
+        raise InputError("`early_stopping` needs a validation split above 0.")
+    model = _built(config.build_model, datasets)
+    check_fine_tuning(config.fine_tuning, model)
+    weights = _class_weights(config.class_weights, datasets)
+    return _Task(config, datasets, model, weights)
 
 
 def _resumed(
@@ -170,6 +179,8 @@ def _resumed(
             task.model, with_checkpoints=checkpoint_every is not None
         )
         return _recorded(task, directory, checkpoint_every, watching)
+    for _ in _phases(task, watching, begins_with_fine_tuning=True):
+        pass  # the model is then compiled as it was when it was saved
     directory.read_model_into(task.model)
     history = read_history(directory.path)
     return TrainingRun(task.model, history, task.datasets, directory.path, False)
@@ -183,84 +194,165 @@ def _recorded(
 ) -> TrainingRun:
     """Trains in a directory that this process holds, and writes the results."""
     logger = _logger(task, directory.path)
-    checkpoint = TrainingCheckpoint(
-        directory.checkpoint,
-        (*task.stoppers, logger, *watching.callbacks),
-        checkpoint_every or task.config.epochs + 1,
-    )
-    if not checkpoint.path.exists():
+    recording = _Recording(task, directory, checkpoint_every, watching)
+    if not recording.has_checkpoint:
         directory.remove_progress()
     try:
-        begin = checkpoint.restore(task.model, task.config.epochs)
-        # The checkpoint last: it keeps what the others have changed.
-        recorders = [*_tensorboard(task, directory, watching), checkpoint]
-        run = _trained(task, watching, logger, recorders, begin)
-    except Exception as error:
+        run, last = _trained(task, watching, logger, recording)
+    except BaseException as error:
         with contextlib.suppress(InputError):
-            checkpoint.wait()
+            recording.wait()
         if not logger.history:
             directory.give_back()
-        elif isinstance(error, InputError) and checkpoint.path.exists():
+        elif isinstance(error, InputError) and recording.has_checkpoint:
             raise InputError(
                 f"{error}\nWhat was trained is kept: mend that, then resume the run in "
                 f"{printable_path(directory.path)}."
             ) from error
         raise
-    checkpoint.wait()
+    recording.wait()
     directory.write_results(run.model, run.history)
-    evaluation = _evaluated(run.model, run.datasets)
+    evaluation = _evaluated(last.model, last.datasets)
     directory.write_report(run.datasets, run.history, evaluation)
     if not run.interrupted:
         directory.complete()
     return run
 
 
+class _Recording:
+    """What is kept of a training in its directory, phase by phase."""
+
+    def __init__(
+        self,
+        task: _Task,
+        directory: RunDirectory,
+        checkpoint_every: int | None,
+        watching: _Watching,
+    ) -> None:
+        self._task = task
+        self._directory = directory
+        self._every = checkpoint_every
+        self._watching = watching
+        self._checkpoint: TrainingCheckpoint | None = None
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(self._directory.checkpoint.rglob("*.safetensors"))
+
+    @property
+    def begins_with_fine_tuning(self) -> bool:
+        """Whether there is a checkpoint of the second phase."""
+        return any(self._directory.fine_tuning_checkpoint.glob("*.safetensors"))
+
+    def begin(
+        self, phase: Phase, others: Sequence[keras.callbacks.Callback]
+    ) -> tuple[int, list[keras.callbacks.Callback]]:
+        """Goes on from the checkpoint of a phase, if there is one.
+
+        Args:
+            phase: The phase.
+            others: Callbacks whose state is part of the checkpoint.
+
+        Returns:
+            The first epoch to train, and what records the phase.
+        """
+        is_first = phase.begin == 0
+        folder = self._directory.checkpoint
+        checkpoint = TrainingCheckpoint(
+            folder if is_first else self._directory.fine_tuning_checkpoint,
+            others,
+            self._every or phase.end + 1,
+        )
+        self._checkpoint = checkpoint
+        begin = max(phase.begin, checkpoint.restore(phase.model, phase.end))
+        # The checkpoint last: it keeps what the others have changed.
+        return begin, [*self._tensorboard(phase), checkpoint]
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on the disk."""
+        if self._checkpoint is not None:
+            self._checkpoint.wait()
+
+    def _tensorboard(self, phase: Phase) -> list[keras.callbacks.Callback]:
+        if not self._watching.tensorboard:
+            return []
+        content = self._task.config.to_json(self._task.model)
+        return [
+            tensorboard_of_run(
+                self._directory.tensorboard,
+                content,
+                self._task.model,
+                self._task.datasets,
+                phase.datasets if phase.is_on_features else None,
+            )
+        ]
+
+
 def _logger(task: _Task, directory: Path | None) -> HistoryLogger:
     return HistoryLogger(directory, len(task.datasets.split.train))
-
-
-def _tensorboard(
-    task: _Task, directory: RunDirectory, watching: _Watching
-) -> list[keras.callbacks.Callback]:
-    if not watching.tensorboard:
-        return []
-    content = task.config.to_json(task.model)
-    return [
-        tensorboard_of_run(directory.tensorboard, content, task.model, task.datasets)
-    ]
 
 
 def _trained(
     task: _Task,
     watching: _Watching,
     logger: HistoryLogger,
-    recorders: Sequence[keras.callbacks.Callback] = (),
-    begin: int = 0,
-) -> TrainingRun:
-    config, datasets, model = task.config, task.datasets, task.model
+    recording: _Recording | None = None,
+) -> tuple[TrainingRun, Phase]:
+    """Trains all phases; returns the run, and what was trained last on what."""
     interrupted = False
+    last: Phase | None = None
+    begins_later = recording is not None and recording.begins_with_fine_tuning
     try:
-        model.fit(
-            datasets.train,
-            validation_data=datasets.validation,
-            epochs=config.epochs,
-            initial_epoch=begin,
-            class_weight=task.class_weights,
-            shuffle=False,  # the pipeline shuffles
-            callbacks=[
-                FollowEpochs(datasets),
-                *task.stoppers,
-                logger,
-                *watching.callbacks,
-                *recorders,
-            ],
-            verbose=watching.verbose,
-        )
+        for phase in _phases(task, watching, begins_with_fine_tuning=begins_later):
+            last = phase
+            _fit(task, phase, watching, logger, recording)
     except KeyboardInterrupt:
+        if last is None:
+            raise  # while features were computed: there is nothing to save
         interrupted = True
     except Exception as error:
-        raise next(iter(datasets.read_errors), error) from error
-    return TrainingRun(model, logger.history, datasets, logger.directory, interrupted)
+        raise next(iter(task.datasets.read_errors), error) from error
+    assert last is not None
+    run = TrainingRun(
+        task.model, logger.history, task.datasets, logger.directory, interrupted
+    )
+    return run, last
+
+
+def _phases(
+    task: _Task, watching: _Watching, *, begins_with_fine_tuning: bool
+) -> Iterator[Phase]:
+    config, model, datasets = task.config, task.model, task.datasets
+    if not begins_with_fine_tuning:
+        yield training_phase(config, model, datasets, watching.progress)
+    if config.fine_tuning is not None:
+        yield fine_tuning_phase(config, config.fine_tuning, model, datasets)
+
+
+def _fit(
+    task: _Task,
+    phase: Phase,
+    watching: _Watching,
+    logger: HistoryLogger,
+    recording: _Recording | None,
+) -> None:
+    stateful = [*_early_stopping(task.config), logger, *watching.callbacks]
+    begin, recorders = phase.begin, list[keras.callbacks.Callback]()
+    if recording is not None:
+        begin, recorders = recording.begin(phase, stateful)
+    phase.model.fit(
+        phase.datasets.train,
+        validation_data=phase.datasets.validation,
+        epochs=phase.end,
+        initial_epoch=begin,
+        class_weight=task.class_weights,
+        shuffle=False,  # the pipeline shuffles
+        callbacks=[FollowEpochs(phase.datasets), *stateful, *recorders],
+        verbose=watching.verbose,
+    )
+    if recording is not None:
+        recording.wait()
 
 
 def _evaluated(model: keras.Model, datasets: ImageDatasets) -> Evaluation | str:
@@ -323,13 +415,9 @@ def _built(build_model: ModelBuilder, datasets: ImageDatasets) -> keras.Model:
     return model
 
 
-def _early_stopping(
-    config: TrainingConfig, datasets: ImageDatasets
-) -> list[keras.callbacks.Callback]:
+def _early_stopping(config: TrainingConfig) -> list[keras.callbacks.Callback]:
     if config.early_stopping is None:
         return []
-    if datasets.validation is None:
-        raise InputError("`early_stopping` needs a validation split above 0.")
     return [
         keras.callbacks.EarlyStopping(
             monitor="val_loss",

@@ -20,8 +20,9 @@ from keras_flowers.dataset_loader import (
     ImageDatasetLoader,
     ImageDatasets,
 )
-from keras_flowers.errors import InputError
+from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
+from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.splits import read_manifest
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
@@ -42,6 +43,40 @@ _SEED_OF_A_LAYER = re.compile(r"model\..*layers\[\d+\]\.config\.seed")
 
 
 @dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """A second phase, which trains the backbone as well.
+
+    It follows the one in which a pretrained backbone is frozen. Batch normalization
+    keeps the statistics that it was pretrained with. The optimizer begins anew; its
+    learning rate rises for a twentieth of the steps and then falls along a cosine.
+
+    Attributes:
+        epochs: Positive integer, how often the training photos are seen.
+        learning_rate: Above 0, the highest rate.
+        unfreeze_from: Name of the first layer of the backbone that is trained, with
+            all behind it; `None` for the whole backbone.
+
+    Raises:
+        InputError: If an attribute is outside of what is described above.
+    """
+
+    epochs: int
+    learning_rate: float = 1e-4
+    unfreeze_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        _store(self, "epochs", checked_integer("epochs", self.epochs, lowest=1))
+        rate: Any = self.learning_rate
+        if not isinstance(rate, numbers.Real) or not 0 < float(rate) < math.inf:
+            raise InputError(
+                "`learning_rate` must be a number above 0. "
+                f"Received: learning_rate={rate!r}"
+            )
+        _store(self, "learning_rate", float(rate))
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """Everything that decides the outcome of a run.
 
@@ -51,12 +86,13 @@ class TrainingConfig:
             An `ImageClassifier` that is not compiled is compiled with its defaults.
             To repeat a run its model is built anew from its configuration, so its
             initial weights must follow from that, as those of an `ImageClassifier`
-            with a seed do.
+            with a seed do; the weights of a backbone are loaded again.
         epochs: Positive integer, how often the training photos are seen.
         early_stopping: Epochs without a lower validation loss after which training
             stops and the best weights come back; `None` to run all epochs.
         class_weights: `"balanced"` weighs each class by the inverse of its share;
             a dictionary from class name to weight; or `None`.
+        fine_tuning: What follows, for a model with a pretrained backbone, or `None`.
     """
 
     loader: ImageDatasetLoader
@@ -64,6 +100,7 @@ class TrainingConfig:
     epochs: int = 15
     early_stopping: int | None = None
     class_weights: str | Mapping[str, float] | None = None
+    fine_tuning: FineTuning | None = None
 
     def __post_init__(self) -> None:
         """Checks what no other part checks."""
@@ -78,10 +115,16 @@ class TrainingConfig:
                 "`class_weights` must be None, 'balanced' or a dictionary from class "
                 f"name to weight. Received: class_weights={weights!r}"
             )
+        if not isinstance(self.fine_tuning, FineTuning | None):
+            raise InputError(
+                "`fine_tuning` must be a FineTuning or None. "
+                f"Received: fine_tuning={self.fine_tuning!r}"
+            )
 
     def to_json(self, model: keras.Model) -> dict[str, Any]:
         """Returns what repeats the run, given the model that `build_model` built."""
         loader = keras.saving.serialize_keras_object(self.loader)
+        tuning = self.fine_tuning
         data = Path(self.loader.data)
         if data.is_dir() or (data.suffix and data.is_file()):
             # Else the run could be repeated from the same folder only.
@@ -93,6 +136,7 @@ class TrainingConfig:
             "epochs": self.epochs,
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
+            "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
             "versions": versions(),
         }
 
@@ -137,12 +181,14 @@ class TrainingConfig:
             loader = keras.saving.deserialize_keras_object(loader_config)
             if not isinstance(loader, ImageDatasetLoader):
                 raise TypeError("its loader is none")
+            tuning = content.get("fine_tuning")
             return cls(
                 loader=loader,
                 build_model=_SerializedModel(path, content["model"]),
                 epochs=content["epochs"],
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
+                fine_tuning=None if tuning is None else FineTuning(**tuning),
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error
@@ -174,6 +220,8 @@ class _SerializedModel:
                 f"The run was configured for the classes {list(names)}, "
                 f"the data has {list(datasets.class_names)}."
             )
+        if isinstance(model, ImageClassifier) and model.backbone is not None:
+            model.backbone.load_pretrained_weights()
         return model
 
 
@@ -226,7 +274,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _store(config: TrainingConfig, name: str, value: Any) -> None:
+def _store(config: Any, name: str, value: Any) -> None:
     object.__setattr__(config, name, value)
 
 
@@ -243,8 +291,3 @@ def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
                 f"Received: class_weights={dict(weights)!r}"
             )
     return {name: float(weight) for name, weight in weights.items()}
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of the message, or the name of an error without one."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

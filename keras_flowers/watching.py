@@ -20,6 +20,7 @@ def tensorboard_of_run(
     configuration: dict[str, Any],
     model: keras.Model,
     datasets: ImageDatasets,
+    features: ImageDatasets | None = None,
 ) -> TensorBoard:
     """Returns the callback that writes a run for TensorBoard.
 
@@ -30,12 +31,20 @@ def tensorboard_of_run(
         configuration: What repeats the run, `TrainingConfig.to_json`.
         model: The compiled model.
         datasets: What it is trained on.
+        features: The same with features in place of photos, where the head of the
+            model is trained on those.
     """
+    paths = datasets.paths("validation")
+
+    def photo_of(position: int) -> np.ndarray:
+        return load_photo(paths[position], datasets.image_size)
+
     return TensorBoard(
         directory,
         class_names=datasets.class_names,
-        training_photos=_photos_of_all_classes(datasets),
-        validation_data=datasets.validation,
+        training_photos=None if features else _photos_of_all_classes(datasets),
+        validation_data=(features or datasets).validation,
+        photo_of=photo_of if features else None,
         hparams=hyperparameters(configuration, model, datasets),
         configuration=configuration,
         photos_per_epoch=len(datasets.split.train),
@@ -58,15 +67,19 @@ def hyperparameters(
     weights = configuration["class_weights"]
     # Another model may call anything of its own so: a layer `dropout`.
     ours = model if isinstance(model, ImageClassifier) else None
+    backbone = None if ours is None else ours.backbone
+    tuning = configuration["fine_tuning"]
     return {
         "model": type(model).__name__,
+        "backbone": "none" if backbone is None else str(backbone.network.name),
         "hidden_units": ",".join(map(str, getattr(ours, "hidden_units", ()))),
-        "dropout": float(getattr(ours, "dropout", 0.0)),
-        "augmentation": getattr(ours, "augmentation", False) is not False,
+        "dropout": 0.0 if ours is None else ours.dropout_rate,
+        "augmentation": ours is not None and ours.augments,
         "optimizer": type(optimizer).__name__,
         "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
         "precision": str(model.dtype_policy.name),
         "epochs": configuration["epochs"],
+        "fine_tuning_epochs": tuning["epochs"] if tuning else 0,
         "early_stopping": configuration["early_stopping"] or 0,
         "class_weights": "given" if isinstance(weights, dict) else weights or "none",
         "batch_size": datasets.batch_size,

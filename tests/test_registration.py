@@ -10,10 +10,12 @@ from keras_flowers.registration import register
 
 # An on-disk contract: these names stand in every saved file. Never change one.
 GOLDEN_NAMES = {
+    "keras_flowers>Backbone",
     "keras_flowers>ConfusionMatrix",
     "keras_flowers>ImageAugmentation",
     "keras_flowers>ImageClassifier",
     "keras_flowers>ImageDatasetLoader",
+    "keras_flowers>ImageNetPreprocessing",
     "keras_flowers>ResizeAndRescale",
 }
 

@@ -1,0 +1,90 @@
+"""`keras-flowers backbones`, and the backbone that other commands were asked for."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from keras_flowers_cli import runtime
+from keras_flowers_cli.errors import EXIT_DONE
+from keras_flowers_cli.options import Command, json_option
+from keras_flowers_cli.output import Output, TextTable
+
+if TYPE_CHECKING:
+    from keras_flowers.backbone import Backbone
+    from keras_flowers.dataset_loader import ImageDatasetLoader
+
+_MEGABYTE = 1e6
+_BYTES_PER_WEIGHT = 4
+
+
+@click.command(cls=Command)
+@json_option
+def backbones(as_json: bool) -> int:
+    """List the networks that --backbone knows, with their sizes.
+
+    "photos" is the size of the photos that a network is meant for and takes by
+    default; "MB" is what its weights take in memory and on disk.
+    """
+    runtime.start_keras()
+    from keras_flowers.backbone_catalog import backbone_names, named_network
+
+    output = Output(as_json)
+    rows = TextTable(
+        "name", "photos", "smallest", "features", "parameters", "MB", "weights"
+    )
+    networks = [named_network(name) for name in backbone_names()]
+    for network in networks:
+        rows.add_row(
+            network.name,
+            str(network.side),
+            str(network.smallest_side),
+            str(network.feature_size),
+            f"{network.parameters:,}",
+            f"{network.parameters * _BYTES_PER_WEIGHT / _MEGABYTE:.1f}",
+            "imagenet" if network.has_imagenet_weights else "none",
+        )
+    output.show(rows)
+    output.result(
+        [
+            {
+                "name": network.name,
+                "image_size": [network.side, network.side],
+                "smallest_side": network.smallest_side,
+                "features": network.feature_size,
+                "parameters": network.parameters,
+                "imagenet_weights": network.has_imagenet_weights,
+            }
+            for network in networks
+        ]
+    )
+    return EXIT_DONE
+
+
+def with_backbone(
+    loader: "ImageDatasetLoader",
+    asked: dict[str, Any],
+    loader_options: dict[str, Any],
+    policy: str | None = None,
+) -> tuple["ImageDatasetLoader", "Backbone | None"]:
+    """Returns the backbone that was asked for, and the loader with its photo size.
+
+    Args:
+        loader: The loader.
+        asked: `backbone` and `weights` of the command line, where they were given.
+        loader_options: The options that the loader was made of.
+        policy: The dtype policy, or `None` for the global one.
+    """
+    if not asked:
+        return loader, None
+    from keras_flowers.backbone import Backbone
+
+    weights = asked.get("weights", "auto")
+    size = loader.image_size if "image_size" in loader_options else None
+    backbone = Backbone(
+        asked["backbone"],
+        None if weights == "none" else weights,
+        image_size=size,
+        seed=loader.seed,
+        dtype=policy,
+    )
+    config = {**loader.get_config(), "image_size": backbone.image_size}
+    return type(loader).from_config(config), backbone

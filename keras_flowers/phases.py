@@ -1,0 +1,107 @@
+"""What is fitted in each phase of a training, and on what."""
+
+import dataclasses
+import math
+
+import keras
+
+from keras_flowers.backbone import Backbone
+from keras_flowers.dataset_loader import ImageDatasets
+from keras_flowers.errors import InputError
+from keras_flowers.features import with_features
+from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.schedules import warm_up_and_cosine
+from keras_flowers.sources import Progress
+from keras_flowers.training_config import FineTuning, TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a training with a model and data of its own.
+
+    Attributes:
+        name: `"training"` or `"fine-tuning"`.
+        model: What is fitted: the model, or its head where features are fixed.
+        datasets: What it is fitted on: photos, or their features.
+        begin: Epochs before it.
+        end: Epochs when it is over.
+    """
+
+    name: str
+    model: keras.Model
+    datasets: ImageDatasets
+    begin: int
+    end: int
+
+    @property
+    def is_on_features(self) -> bool:
+        """Whether the model gets features in place of photos."""
+        return bool(self.model.name == "head")
+
+
+def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
+    """Refuses a second phase that the model cannot have.
+
+    Raises:
+        InputError: If the model has no pretrained backbone, or that has no such layer.
+    """
+    if tuning is not None:
+        _pretrained(model).layers_from(tuning.unfreeze_from)
+
+
+def training_phase(
+    config: TrainingConfig,
+    model: keras.Model,
+    datasets: ImageDatasets,
+    progress: Progress | None,
+) -> Phase:
+    """Returns the first phase.
+
+    Where a frozen backbone gives the same features in every epoch they are computed
+    once, and the head of the model is fitted on them.
+
+    Args:
+        config: How it is trained.
+        model: The compiled model.
+        datasets: The photos.
+        progress: As for `with_features`.
+    """
+    if isinstance(model, ImageClassifier) and model.has_fixed_features:
+        datasets = with_features(datasets, model, progress)
+        model = model.head(steps_per_execution=steps_per_epoch(datasets))
+    return Phase("training", model, datasets, 0, config.epochs)
+
+
+def fine_tuning_phase(
+    config: TrainingConfig,
+    tuning: FineTuning,
+    model: keras.Model,
+    datasets: ImageDatasets,
+) -> Phase:
+    """Unfreezes the backbone, compiles the model anew and returns the second phase."""
+    _pretrained(model).unfreeze(tuning.unfreeze_from)
+    steps = tuning.epochs * steps_per_epoch(datasets)
+    compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
+    # Mixed precision puts the optimizer into another.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    rate = warm_up_and_cosine(tuning.learning_rate, steps)
+    compiled["optimizer"] = type(optimizer).from_config(
+        {**optimizer.get_config(), "learning_rate": rate}
+    )
+    model.compile(**compiled)
+    end = config.epochs + tuning.epochs
+    return Phase("fine-tuning", model, datasets, config.epochs, end)
+
+
+def steps_per_epoch(datasets: ImageDatasets) -> int:
+    """Returns the number of training steps in an epoch."""
+    return math.ceil(len(datasets.split.train) / datasets.batch_size)
+
+
+def _pretrained(model: keras.Model) -> Backbone:
+    backbone = model.backbone if isinstance(model, ImageClassifier) else None
+    if backbone is None or not backbone.is_pretrained:
+        raise InputError(
+            "`fine_tuning` needs an `ImageClassifier` with a pretrained backbone."
+        )
+    return backbone
