@@ -6,8 +6,8 @@ Runs `keras-flowers train PHOTOS` with the options of each row, once for each se
 prints a Markdown table. ROW names the rows to measure; all by default.
 
 Each row begins with an empty cache: its first run also decodes the photos and computes
-the features, the others find both. Every file is read once before, so that all find them
-in the page cache of the system.
+the features, the others find both. Every file is read once before, so that all rows
+find the files in the page cache of the system.
 """
 
 import dataclasses
