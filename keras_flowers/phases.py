@@ -68,7 +68,8 @@ def training_phase(
     """
     if isinstance(model, ImageClassifier) and model.has_fixed_features:
         datasets = with_features(datasets, model, progress)
-        model = model.head(steps_per_execution=steps_per_epoch(datasets))
+        steps = steps_per_epoch(datasets)
+        model = model.head(steps_per_execution=steps, steps=steps * config.epochs)
     return Phase("training", model, datasets, 0, config.epochs)
 
 
