@@ -48,6 +48,7 @@ BESIDE_CONFIG = (
     "max_extracted_files",
 )
 _FINE_TUNING = ("fine_tune_epochs", "fine_tune_learning_rate", "unfreeze_from")
+_EPOCHS_FROM_SCRATCH = 35
 SPLITS = ("train", "validation", "test")
 
 
@@ -110,7 +111,11 @@ class ModelOptions:
     help="Repeat the run of this config.json; takes the place of DATA and of all "
     "options that change the outcome.",
 )
-@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="[default: 15]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 1_000_000),
+    help=f"[default: 15; {_EPOCHS_FROM_SCRATCH} with a backbone without weights]",
+)
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
     "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
@@ -118,7 +123,8 @@ class ModelOptions:
 @click.option(
     "--hidden-units",
     type=HiddenUnits(),
-    help="Widths of the hidden layers, or none.  [default: 256,128]",
+    help="Widths of the hidden layers, or none.  [default: 256,128; none with a "
+    "backbone without weights]",
 )
 @click.option(
     "--dropout",
@@ -366,12 +372,17 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
         "learning_rate": None,
         "schedule": "cosine" if backbone_options else "constant",
     }
+    hidden_units = {k: v for k, v in options.items() if k == "hidden_units"}
     model = defaults | take(*defaults)
     apart = options.pop("split_near_duplicates", False)
     loader = ImageDatasetLoader(
         data or "", keep_near_duplicates_together=not apart, **options
     )
     loader, backbone = with_backbone(loader, backbone_options, options, policy)
+    if backbone is not None and not backbone.is_pretrained:
+        # What is learned from scratch takes longer; its features need no more layers.
+        fit = {"epochs": _EPOCHS_FROM_SCRATCH} | fit
+        model = model | {"hidden_units": ()} | hidden_units
     build = ModelOptions(
         **model,
         backbone=backbone,
