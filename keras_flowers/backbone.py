@@ -113,7 +113,9 @@ class Backbone(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the features; pretrained, those of inference in training as well."""
-        return self.network(inputs, training=training and not self.is_pretrained)
+        # Said outright: augmentations of Keras act where nothing is said.
+        is_training = False if self.is_pretrained else training
+        return self.network(inputs, training=is_training)
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns `(batch, feature_size)`."""
@@ -184,12 +186,15 @@ class Backbone(keras.layers.Layer):
 
         A function of the architecture, of every weight and of Keras's backend.
         """
-        config = json.dumps(keras.saving.serialize_keras_object(self.network))
+        config = _changed(
+            keras.saving.serialize_keras_object(self.network), _without_training
+        )
         # Keras numbers the names of layers by process.
-        unnumbered = re.sub(r'_\d+"', '"', config)
+        unnumbered = re.sub(r'_\d+"', '"', json.dumps(config))
         digest = hashlib.sha256(f"{keras.backend.backend()} {unnumbered}".encode())
-        for variable in self.network.variables:
-            digest.update(np.asarray(keras.ops.convert_to_numpy(variable)).tobytes())
+        # Not `variables`: the states of random seeds differ from process to process.
+        for weight in self.network.weights:
+            digest.update(np.asarray(keras.ops.convert_to_numpy(weight)).tobytes())
         return digest.hexdigest()
 
     def get_config(self) -> dict[str, Any]:
@@ -245,17 +250,23 @@ def _seeds(seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return change
 
 
+def _without_training(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a part of a configuration without what only training depends on."""
+    return {k: v for k, v in config.items() if k not in ("seed", "trainable")}
+
+
 def _rebuilt(
     network: keras.Model, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> keras.Model:
     """Returns a network with fresh weights, each part of its configuration changed."""
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return change({key: changed(item) for key, item in value.items()})
-        if isinstance(value, list | tuple):
-            return type(value)(changed(item) for item in value)
-        return value
-
-    config = changed(keras.saving.serialize_keras_object(network))
+    config = _changed(keras.saving.serialize_keras_object(network), change)
     return keras.saving.deserialize_keras_object(config)
+
+
+def _changed(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Returns a configuration with each dictionary in it changed, the inner first."""
+    if isinstance(value, dict):
+        return change({key: _changed(item, change) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return type(value)(_changed(item, change) for item in value)
+    return value

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,20 @@ def find_network(
     Raises:
         InputError: As `Backbone` does.
     """
+    if not isinstance(weights, str | os.PathLike | None):
+        raise InputError(
+            "`pretrained_weights` must be a name, a path or None. "
+            f"Received: pretrained_weights={weights!r}"
+        )
     weights = None if weights is None else os.fspath(weights)
     if isinstance(network, keras.Model):
         return _from_model(network, weights, image_size)
-    try:
-        name = os.fspath(network)
-    except TypeError as error:
+    if not isinstance(network, str | os.PathLike):
         raise InputError(
             "`network` must be a name, a path or a Keras model. "
             f"Received: network={network!r}"
-        ) from error
+        )
+    name = os.fspath(network)
     is_path = os.sep in name or name.endswith((".keras", ".h5", ".hdf5"))
     if is_path or not isinstance(network, str):
         return _from_file(Path(name).expanduser(), weights, image_size)
@@ -132,6 +137,7 @@ def _from_file(
     if weights is None:
         config = keras.saving.serialize_keras_object(network)
         network = keras.saving.deserialize_keras_object(config)
+        network.trainable = True  # frozen, perhaps, in the file
     shown = printable_path(path)
     found = _from_model(network, weights, image_size, shown)
     if weights != AUTO:
@@ -245,7 +251,10 @@ def _with_imagenet_weights(named: Network, size: tuple[int, int]) -> keras.Model
     if not named.has_imagenet_weights:
         raise InputError(f"There are no ImageNet weights of {named.name}.")
     try:
-        return named.build(size, IMAGENET)
+        with warnings.catch_warnings():
+            # MobileNets say which weights they take for unusual sizes.
+            warnings.simplefilter("ignore", UserWarning)
+            return named.build(size, IMAGENET)
     except Exception as error:
         # Keras raises a bare Exception where a download fails.
         raise InputError(

@@ -76,7 +76,7 @@ def hyperparameters(
         "dropout": 0.0 if ours is None else ours.dropout_rate,
         "augmentation": ours is not None and ours.augments,
         "optimizer": type(optimizer).__name__,
-        "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+        "learning_rate": _highest_learning_rate(optimizer),
         "precision": str(model.dtype_policy.name),
         "epochs": configuration["epochs"],
         "fine_tuning_epochs": tuning["epochs"] if tuning else 0,
@@ -87,6 +87,17 @@ def hyperparameters(
         "training_photos": len(datasets.split.train),
         "seed": configuration["loader"]["config"]["seed"],
     }
+
+
+def _highest_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the rate; of a schedule, which begins and ends low, the highest."""
+    schedule = optimizer.get_config()["learning_rate"]
+    if isinstance(schedule, dict):
+        settings = schedule["config"]
+        highest = settings.get("warmup_target") or settings.get("initial_learning_rate")
+        if highest is not None:
+            return float(highest)
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _photos_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
