@@ -66,8 +66,8 @@ def training_phase(
     has_features = isinstance(model, ImageClassifier) and model.has_fixed_features
     if has_features:
         datasets = with_features(datasets, model, progress)
-        model = model.head(steps_per_execution=steps_per_epoch(datasets))
-    return Phase("training", model, datasets, 0, config.epochs, has_features)
+        steps = steps_per_epoch(datasets)
+        model = model.head(steps_per_execution=steps, steps=steps * config.epochs)
 
 
 def fine_tuning_phase(
