@@ -68,6 +68,7 @@ def training_phase(
         datasets = with_features(datasets, model, progress)
         steps = steps_per_epoch(datasets)
         model = model.head(steps_per_execution=steps, steps=steps * config.epochs)
+    return Phase("training", model, datasets, 0, config.epochs, has_features)
 
 
 def fine_tuning_phase(

@@ -9,6 +9,7 @@ import numpy as np
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.dataset_loader import ImageDatasets
 from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.phases import steps_per_epoch
 from keras_flowers.photo_files import load_photo
 
 # Larger photos are fewer: they are augmented after every epoch.
@@ -21,6 +22,7 @@ def tensorboard_of_run(
     model: keras.Model,
     datasets: ImageDatasets,
     features: ImageDatasets | None = None,
+    epochs_before: int = 0,
 ) -> TensorBoard:
     """Returns the callback that writes a run for TensorBoard.
 
@@ -33,6 +35,7 @@ def tensorboard_of_run(
         datasets: What it is trained on.
         features: The same with features in place of photos, where the head of the
             model is trained on those.
+        epochs_before: Epochs of earlier phases, which had another optimizer.
     """
     paths = datasets.paths("validation")
 
@@ -48,6 +51,7 @@ def tensorboard_of_run(
         hparams=hyperparameters(configuration, model, datasets),
         configuration=configuration,
         photos_per_epoch=len(datasets.split.train),
+        steps_before=epochs_before * steps_per_epoch(datasets),
     )
 
 
