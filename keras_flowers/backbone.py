@@ -1,5 +1,6 @@
 """`Backbone`: the part of a classifier that turns photos into features."""
 
+import copy
 import hashlib
 import json
 import os
@@ -13,7 +14,13 @@ import numpy as np
 
 from keras_flowers.arguments import checked_image_size, checked_integer
 from keras_flowers.backbone_catalog import did_you_mean
-from keras_flowers.backbone_networks import AUTO, OWN, find_network, load_weights
+from keras_flowers.backbone_networks import (
+    AUTO,
+    OWN,
+    find_network,
+    load_weights,
+    set_weights,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.registration import register
 
@@ -210,7 +217,8 @@ class Backbone(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Creates a backbone with fresh weights; those of a file follow."""
-        config = dict(config)
+        # Keras changes the configurations of layers while it reads them.
+        config = copy.deepcopy(config)
         weights = config.pop("pretrained_weights")
         network = keras.saving.deserialize_keras_object(config.pop("network"))
         backbone = cls(network, None, **config)
@@ -232,7 +240,7 @@ def _with_policy(network: keras.Model, policy: str) -> keras.Model:
         return {**config, "config": {"name": policy}} if is_policy else config
 
     changed = _rebuilt(network, change)
-    changed.set_weights(network.get_weights())
+    set_weights(changed, network.get_weights())
     return changed
 
 

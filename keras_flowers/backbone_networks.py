@@ -86,7 +86,7 @@ def load_weights(network: keras.Model, weights: str) -> None:
     if weights == IMAGENET:
         _, height, width, _ = network.inputs[0].shape
         source = _with_imagenet_weights(named_network(network.name), (height, width))
-        network.set_weights(source.get_weights())
+        set_weights(network, source.get_weights())
         return
     path = Path(weights).expanduser()
     shown = printable_path(path)
@@ -96,7 +96,7 @@ def load_weights(network: keras.Model, weights: str) -> None:
         raise InputError(f"Weights stand in a .h5 or .keras file. Received: {shown}")
     try:
         if path.suffix == ".keras":
-            network.set_weights(_network_of(_model_in(path)).get_weights())
+            set_weights(network, _network_of(_model_in(path)).get_weights())
         else:
             network.load_weights(path)
     except InputError:
@@ -107,6 +107,25 @@ def load_weights(network: keras.Model, weights: str) -> None:
             f"The weights in {shown} do not fit {network.name}: {first_line(error)}"
         ) from error
     _mend_efficientnet(network)
+
+
+def set_weights(network: keras.Model, weights: list[np.ndarray]) -> None:
+    """Sets all weights, and what layers of Keras have worked out from theirs.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    network.set_weights(weights)
+    _finalize(network)
+
+
+def _finalize(network: keras.Model) -> None:
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            _finalize(layer)
+        elif isinstance(layer, keras.layers.Normalization):
+            # It computes with copies of its weights.
+            layer.finalize_state()
 
 
 def _from_name(
@@ -276,3 +295,4 @@ def _mend_efficientnet(network: keras.Model) -> None:
             mean, variance, *rest = layer.get_weights()
             if np.allclose(np.ravel(variance), deviations, atol=1e-4):
                 layer.set_weights([mean, variance**2, *rest])
+                layer.finalize_state()
