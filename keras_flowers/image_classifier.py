@@ -188,8 +188,10 @@ class ImageClassifier(keras.Model):
     @property
     def has_fixed_features(self) -> bool:
         """Whether a photo has the same features in every epoch."""
-        has_frozen = self.backbone is not None and self.backbone.is_frozen
-        return has_frozen and not self.augments
+        backbone = self.backbone
+        if backbone is None or self.augments:
+            return False
+        return backbone.is_pretrained and backbone.is_frozen
 
     def feature_extractor(self) -> keras.Model:
         """Returns the part from photos to the features of the backbone.
@@ -217,13 +219,12 @@ class ImageClassifier(keras.Model):
             outputs = layer(outputs)
         head = keras.Model(inputs, outputs, name="head")
         if self.compiled:
-            config = keras.saving.deserialize_keras_object(self.get_compile_config())
-            config["optimizer"] = self.optimizer
-            config["steps_per_execution"] = steps_per_execution
-            if config["jit_compile"] == "auto":
+            arguments = self.compile_arguments()
+            arguments["steps_per_execution"] = steps_per_execution
+            if arguments["jit_compile"] == "auto":
                 is_long = steps is None or steps >= _XLA_PAYS_FROM
-                config["jit_compile"] = is_long and _xla_pays(layers, config)
-            head.compile(**config)
+                arguments["jit_compile"] = is_long and _xla_pays(layers, arguments)
+            head.compile(**arguments)
         return head
 
     def compile(
@@ -260,6 +261,15 @@ class ImageClassifier(keras.Model):
             **kwargs,
         )
         self._jit_compile_is_auto = is_auto
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """Returns what `compile` was given, for another model with these weights.
+
+        Optimizer and loss are those of this model, metrics are new ones.
+        """
+        own = {"optimizer": self.optimizer, "loss": self.loss}
+        config = {k: v for k, v in self.get_compile_config().items() if k not in own}
+        return {**keras.saving.deserialize_keras_object(config), **own}
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`; `"auto"` is decided anew on loading."""
