@@ -119,25 +119,32 @@ def _compute(
         if progress is not None:
             progress("features", total - len(missing), total)
 
+    def write() -> None:
+        if waiting:
+            store.add(list(waiting), np.stack(list(waiting.values())))
+            waiting.clear()
+
     report()
-    for split, of_split in checksums.items():
-        if missing.isdisjoint(of_split):
-            continue
-        for start, photos in _photos(datasets, split):
-            batch = of_split[start : start + len(photos)]
-            if missing.isdisjoint(batch):
+    try:
+        for split, of_split in checksums.items():
+            if missing.isdisjoint(of_split):
                 continue
-            features = extract(_filled(photos, datasets.batch_size))
-            waiting |= {
-                checksum: row
-                for checksum, row in zip(batch, features, strict=False)
-                if checksum in missing
-            }
-            missing.difference_update(batch)
-            if len(waiting) >= _ROWS_AT_ONCE or not missing:
-                store.add(list(waiting), np.stack(list(waiting.values())))
-                waiting = {}
-            report()
+            for start, photos in _photos(datasets, split):
+                batch = of_split[start : start + len(photos)]
+                if missing.isdisjoint(batch):
+                    continue
+                features = extract(_filled(photos, datasets.batch_size))
+                waiting |= {
+                    checksum: row
+                    for checksum, row in zip(batch, features, strict=False)
+                    if checksum in missing
+                }
+                missing.difference_update(batch)
+                if len(waiting) >= _ROWS_AT_ONCE:
+                    write()
+                report()
+    finally:
+        write()  # after Ctrl-C as well
 
 
 def _photos(datasets: ImageDatasets, split: str) -> Any:
