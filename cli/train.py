@@ -47,6 +47,7 @@ BESIDE_CONFIG = (
     "max_extracted_files",
 )
 _FINE_TUNING = ("fine_tune_epochs", "fine_tune_learning_rate", "unfreeze_from")
+_EPOCHS_FROM_SCRATCH = 35
 SPLITS = ("train", "validation", "test")
 
 
@@ -63,6 +64,7 @@ class ModelOptions:
     schedule: str
     epochs: int
     policy: str | None
+    xla: bool | None
     seed: int
 
     def build(self, datasets: "ImageDatasets") -> "keras.Model":
@@ -79,7 +81,10 @@ class ModelOptions:
             backbone=self.backbone,
             dtype=self.policy,
         )
-        model.compile(self._optimizer(datasets))
+        model.compile(
+            self._optimizer(datasets),
+            jit_compile="auto" if self.xla is None else self.xla,
+        )
         return model
 
     def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
@@ -109,7 +114,11 @@ class ModelOptions:
     help="Repeat the run of this config.json; takes the place of DATA and of all "
     "options that change the outcome.",
 )
-@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="[default: 15]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 1_000_000),
+    help=f"[default: 15; {_EPOCHS_FROM_SCRATCH} with a backbone without weights]",
+)
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
     "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
@@ -117,7 +126,8 @@ class ModelOptions:
 @click.option(
     "--hidden-units",
     type=HiddenUnits(),
-    help="Widths of the hidden layers, or none.  [default: 256,128]",
+    help="Widths of the hidden layers, or none.  [default: 256,128; none with a "
+    "backbone without weights]",
 )
 @click.option(
     "--dropout",
@@ -185,6 +195,11 @@ class ModelOptions:
     type=click.Choice(["balanced"]),
     help="Weigh classes by the inverse of their share.",
 )
+@click.option(
+    "--xla/--no-xla",
+    default=None,
+    help="Compile the training step with XLA.  [default: where it pays]",
+)
 @click.option("--mixed-precision", is_flag=True, help="Compute in 16 bits: for GPUs.")
 @click.option(
     "--run-dir",
@@ -227,7 +242,7 @@ def train(
     chosen = {
         name: value
         for name, value in given(options).items()
-        if value is not False or name == "augmentation"
+        if value is not False or name in ("augmentation", "xla")
     }
     if resume is not None:
         if run_dir is not None:
@@ -263,6 +278,11 @@ def train(
             progress.stop()
             _describe(output, datasets)
 
+        def report(stage: str, done: int, total: int | None) -> None:
+            if stage == "features" and not done:
+                output.say(f"The features of {total} photos are computed once.")
+            progress(stage, done, total)
+
         run = train_model(
             config,
             run_directory=run_dir,
@@ -270,7 +290,7 @@ def train(
             checkpoint_every=checkpoint_every or None,
             # Keras's progress bar redraws its line; elsewhere one line per epoch.
             verbose=1 if output.is_terminal else 2,
-            progress=progress,
+            progress=report,
             on_loaded=describe,
             tensorboard=not no_tensorboard,
         )
@@ -366,14 +386,20 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
         "augmentation": None,
         "optimizer": "adam",
         "learning_rate": None,
+        "xla": None,
         "schedule": "cosine" if backbone_options else "constant",
     }
+    hidden_units = {k: v for k, v in options.items() if k == "hidden_units"}
     model = defaults | take(*defaults)
     apart = options.pop("split_near_duplicates", False)
     loader = ImageDatasetLoader(
         data or "", keep_near_duplicates_together=not apart, **options
     )
     loader, backbone = with_backbone(loader, backbone_options, options, policy)
+    if backbone is not None and not backbone.is_pretrained:
+        # What is learned from scratch takes longer; its features need no more layers.
+        fit = {"epochs": _EPOCHS_FROM_SCRATCH} | fit
+        model = model | {"hidden_units": ()} | hidden_units
     build = ModelOptions(
         **model,
         backbone=backbone,
@@ -426,9 +452,9 @@ def _describe_device(output: Output) -> None:
     output.say(f"Training on: {description()}")
     if not gpus():
         output.say(
-            "No GPU is in use, so an epoch takes longer. Fewer --epochs, a smaller "
-            "--image-size, narrower --hidden-units or --early-stopping shorten the "
-            "run; keras-flowers doctor says what a GPU lacks."
+            "No GPU is in use, so an epoch on photos takes longer. Fewer --epochs, a "
+            "smaller --image-size, narrower --hidden-units or --early-stopping shorten "
+            "the run; keras-flowers doctor says what a GPU lacks."
         )
 
 
