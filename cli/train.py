@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -252,7 +251,7 @@ def train(
             config_file = _config_of_run(resume)
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
-    replaced = chosen.keys() - set(BESIDE_CONFIG)
+    replaced = {k: v for k, v in chosen.items() if k not in BESIDE_CONFIG}
     if config_file is not None and replaced:
         names = _option_names(context.command, replaced)
         taker = "--config" if resume is None else "--resume without DATA"
@@ -301,9 +300,12 @@ def train(
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
 
 
-def _option_names(command: click.Command, parameters: Collection[str]) -> str:
+def _option_names(command: click.Command, chosen: dict[str, Any]) -> str:
+    """Returns the names of options as they were given."""
     return ", ".join(
-        option.opts[0] for option in command.params if option.name in parameters
+        (option.secondary_opts if chosen[option.name] is False else option.opts)[0]
+        for option in command.params
+        if option.name in chosen
     )
 
 

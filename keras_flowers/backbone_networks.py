@@ -177,7 +177,9 @@ def _from_model(
         network = keras.Model(inputs, pooled, name=model.name)
     else:
         _require_features(model, shown)
-        network = model
+        is_plain = isinstance(model.input, keras.KerasTensor)
+        # Of one whose input is a list Keras wants a list in each call.
+        network = model if is_plain else keras.Model(inputs, outputs, name=model.name)
     _require_large_enough(network, size, shown)
     if weights == IMAGENET:
         raise InputError(f"{shown} is no network of which ImageNet weights are known.")

@@ -98,8 +98,8 @@ def _arrays(
     if store.missing(everything):
         with store.held():
             # Another process may have done the work while this one waited.
-            missing = store.missing(everything)
-            _compute(datasets, checksums, store, missing, model, progress)
+            if missing := store.missing(everything):
+                _compute(datasets, checksums, store, missing, model, progress)
     return {split: store.read(of_split) for split, of_split in checksums.items()}
 
 

@@ -198,7 +198,7 @@ class ImageClassifier(keras.Model):
 
         Its weights are those of this model.
         """
-        return keras.Model(self.inputs, self._features, name="feature_extractor")
+        return keras.Model(self.inputs[0], self._features, name="feature_extractor")
 
     def head(
         self, steps_per_execution: int = 1, steps: int | None = None

@@ -124,6 +124,13 @@ def test_a_model_gives_features(pooled):
     assert backbone.pretrained_weights == "own"
 
 
+def test_the_input_of_a_model_may_stand_in_a_list():
+    network = with_head(tiny_network())
+    assert isinstance(network.input, list)
+    expected = network.predict([photos()], verbose=0)
+    np.testing.assert_allclose(features(Backbone(network)), expected, rtol=1e-5)
+
+
 def test_a_pretrained_backbone_is_frozen_and_gives_features_of_inference():
     backbone = Backbone(tiny_network())
     assert backbone.is_pretrained
