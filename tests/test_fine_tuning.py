@@ -211,15 +211,16 @@ def test_batch_normalization_is_trained_but_keeps_its_statistics(tmp_path, file)
     assert changed == [True, True, False, False]  # gamma, beta, mean, variance
 
 
-def test_a_configuration_repeats_both_phases(tmp_path, file):
-    first = run(tmp_path)
-    config = TrainingConfig.read(tmp_path / "run" / "config.json")
+def test_a_configuration_repeats_both_phases(whole, tmp_path):
+    folder, expected, _ = whole
+    path = folder / "whole" / "config.json"
+    config = TrainingConfig.read(path)
     assert config.fine_tuning == TUNING
-    second = train(config, run_directory=tmp_path / "again", verbose=0)
-    assert_same_run(first, second)
-    file.unlink()
-    with pytest.raises(InputError, match="no file of weights .*tiny.keras"):
-        train(config, verbose=0)
+    assert_same_run(expected, train(config, verbose=0))
+    gone = tmp_path / "config.json"
+    gone.write_text(path.read_text().replace("tiny.keras", "gone.keras"))
+    with pytest.raises(InputError, match="no file of weights .*gone.keras"):
+        train(TrainingConfig.read(gone), verbose=0)
 
 
 def test_other_weights_in_place_of_those_of_a_run_are_refused(tmp_path, file):
