@@ -214,6 +214,8 @@ def _load(plan: SearchPlan) -> None:
         plan.hypermodel.use_split(plan.directory.manifest)
     if plan.hypermodel.datasets().validation is None:
         raise InputError("A search needs a validation split above 0.")
+    # Here, once, and not in each worker.
+    plan.hypermodel.load()
 
 
 def _run_here(plan: SearchPlan, show: Callable[[], None]) -> None:

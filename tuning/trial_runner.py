@@ -26,6 +26,7 @@ from keras_flowers.tuning.records import (
     read_record,
     write_record,
 )
+from keras_flowers.tuning.trial_models import trained_part
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import temporary_sibling
@@ -278,16 +279,17 @@ class _RunningTrial:
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Saves the weights of a model without the state of its optimizer.
+    """Saves the weights that a trial has trained, without the state of its optimizer.
 
-    That is twice their size, and nothing here reads it.
+    That is twice their size, and nothing here reads it. A frozen backbone is the same
+    in all trials.
     """
-    _without_optimizer(model).save_weights(path)
+    _without_optimizer(trained_part(model)).save_weights(path)
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
     """Loads what `save_weights` saved."""
-    _without_optimizer(model).load_weights(path)
+    _without_optimizer(trained_part(model)).load_weights(path)
 
 
 def _without_optimizer(model: keras.Model) -> keras.Model:
@@ -339,7 +341,7 @@ def _joined(past: History, now: History) -> History:
 def _fresh_session() -> Iterator[None]:
     """Frees what the trial before has left, and keeps the dtype policy."""
     policy = keras.config.dtype_policy()
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # that is done below
     keras.config.set_dtype_policy(policy)
     try:
         yield
