@@ -1,9 +1,9 @@
 """What runs in the processes of a search: KerasTuner's chief, and its workers.
 
-A worker process runs one trial, or some if they are short, and ends; whoever started it
-starts it again under the same name. So nothing that a trial leaves in memory can add up,
-and a process that dies takes one trial with it: KerasTuner gives the trial of a name to
-whoever asks under that name.
+A worker process runs one trial, or a few short ones, and ends; whoever started it
+starts it again under the same name. So nothing that a trial leaves in memory can add
+up, and a process that dies takes one trial with it: KerasTuner gives the trial of a
+name to whoever asks under that name.
 """
 
 import dataclasses
