@@ -241,7 +241,9 @@ def _hypermodel(data: str, options: dict[str, Any]) -> "ImageClassifierHyperMode
     from keras_flowers.dataset_loader import ImageDatasetLoader
 
     space = {name: options.pop(name) for name in _SPACE if name in options}
-    asked = {k: options.pop(k) for k in ("backbone", "weights") if k in options}
+    asked: dict[str, Any] = {
+        name: options.pop(name) for name in ("backbone", "weights") if name in options
+    }
     highest = options.pop("max_epochs", 15)
     loader, backbone = with_backbone(
         ImageDatasetLoader(data, **options), asked, options
