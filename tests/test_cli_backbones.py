@@ -11,16 +11,9 @@ from keras_flowers.backbone_catalog import backbone_names, named_network
 
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
 TUNED = [
-    "--epochs",
-    "2",
-    "--hidden-units",
-    "8",
-    "--fine-tune-epochs",
-    "2",
-    "--fine-tune-learning-rate",
-    "0.01",
-    "--unfreeze-from",
-    "last",
+    *("--epochs", "2", "--hidden-units", "8"),
+    *("--fine-tune-epochs", "2", "--fine-tune-learning-rate", "0.01"),
+    *("--unfreeze-from", "last"),
 ]
 
 

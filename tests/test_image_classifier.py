@@ -381,15 +381,16 @@ def test_a_head_takes_a_loss_that_keras_does_not_know():
 
 
 def test_xla_is_left_to_keras_where_there_is_a_backbone():
-    # Without an accelerator Keras makes `False` of "auto".
+    left_to_keras = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    left_to_keras.compile()
     model = with_backbone()
     model.compile()
-    assert model.jit_compile is False
+    assert model.jit_compile is left_to_keras.jit_compile
     assert model.get_compile_config()["jit_compile"] == "auto"
-    is_tensorflow = keras.backend.backend() == "tensorflow"
-    assert model.head().jit_compile is is_tensorflow
-    assert model.head(steps=10).jit_compile is False
-    assert model.head(steps=1_000_000).jit_compile is is_tensorflow
+    if keras.backend.backend() == "tensorflow":
+        assert model.head().jit_compile is True
+        assert model.head(steps=10).jit_compile is False
+        assert model.head(steps=1_000_000).jit_compile is True
     for chosen in (True, False):
         model.compile(jit_compile=chosen)
         assert model.jit_compile is chosen
@@ -416,7 +417,8 @@ def test_a_saved_model_with_a_backbone_predicts_the_same(tmp_path, dtype):
     )
     for other in (model, loaded):
         other.fit(photos(), labels, verbose=0)
-    assert_same_weights(model, loaded)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
 def test_a_fine_tuned_model_stays_unfrozen_when_it_is_loaded(tmp_path):
@@ -431,6 +433,10 @@ def test_a_fine_tuned_model_stays_unfrozen_when_it_is_loaded(tmp_path):
     assert not loaded.has_fixed_features
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="what Keras exports from others goes through JAX's converter",
+)
 def test_a_model_with_a_backbone_is_exported_as_it_predicts(tmp_path):
     import tensorflow as tf
 
