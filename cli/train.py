@@ -121,7 +121,9 @@ class ModelOptions:
 )
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
-    "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
+    "--image-size",
+    type=ImageSize(),
+    help="Pixels, or HEIGHTxWIDTH.  [default: 256; that of a backbone]",
 )
 @click.option(
     "--hidden-units",
