@@ -1,5 +1,6 @@
 """The backbone of all trials, and the part of a model that a trial trains."""
 
+import pickle
 from typing import Any, Self
 
 import keras
@@ -13,18 +14,24 @@ from keras_flowers.image_classifier import ImageClassifier
 class TrialBackbones:
     """The backbones of the models of a search, made of one.
 
+    A copy in another process makes its own when it is first asked for it: TensorFlow
+    must not start before a worker has taken its share, nor in a chief at all.
+
     Args:
         backbone: The one, or `None`: all is then said of models without.
     """
 
     def __init__(self, backbone: Backbone | None) -> None:
-        self._backbone = backbone
+        self._made = backbone
+        self._packed: bytes | None = None
+        self._exist = backbone is not None
         self._was_frozen = backbone is not None and backbone.is_frozen
+        self._is_pretrained = backbone is not None and backbone.is_pretrained
 
     @property
     def exist(self) -> bool:
         """Whether models have one."""
-        return self._backbone is not None
+        return self._exist
 
     @property
     def is_frozen(self) -> bool:
@@ -34,7 +41,13 @@ class TrialBackbones:
     @property
     def is_pretrained(self) -> bool:
         """Whether its weights come from an earlier training."""
-        return self._backbone is not None and self._backbone.is_pretrained
+        return self._is_pretrained
+
+    @property
+    def _backbone(self) -> Backbone | None:
+        if self._made is None and self._packed is not None:
+            self._made = pickle.loads(self._packed)
+        return self._made
 
     def loader_of(self, data: Any) -> ImageDatasetLoader:
         """Returns a loader of photos of its size."""
@@ -81,6 +94,12 @@ class TrialBackbones:
         if self._backbone.is_pretrained:
             content["key"] = self._backbone.key()
         return content
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what another process needs."""
+        if self._packed is None and self._made is not None:
+            self._packed = pickle.dumps(self._made)
+        return {**self.__dict__, "_made": None}
 
     def __deepcopy__(self, memo: Any) -> Self:
         """Returns itself: nothing changes it, and it may be large."""
