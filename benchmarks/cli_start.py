@@ -6,15 +6,12 @@ Prints the median time of each command, start of Python included.
 """
 
 import subprocess
-import sys
-from pathlib import Path
 
-from common import machine, seconds
+from common import KERAS_FLOWERS, machine, seconds
 
 
 def main() -> None:
     """Prints the median time of each answer."""
-    command = str(Path(sys.executable).with_name("keras-flowers"))
     print(machine())
     for arguments in (
         ["--help"],
@@ -25,7 +22,9 @@ def main() -> None:
     ):
 
         def answer(arguments: list[str] = arguments) -> None:
-            subprocess.run([command, *arguments], capture_output=True, check=False)
+            subprocess.run(
+                [KERAS_FLOWERS, *arguments], capture_output=True, check=False
+            )
 
         print(f"keras-flowers {' '.join(arguments):24} {seconds(answer):.2f} s")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+KERAS_FLOWERS = str(Path(sys.executable).with_name("keras-flowers"))
 FAST = {"TF_CPU_ALLOCATOR_USE_BFC": "true"}
 _PACKAGES = ("keras", "tensorflow", "numpy", "pillow")
 
@@ -49,6 +50,31 @@ def child(*arguments: str, **environment: str) -> dict:
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"} | environment,
     )
     return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def timed(*command: str, **environment: str) -> tuple[float, str]:
+    """Runs a command; returns the seconds from its start to its end, and its output."""
+    begin = time.perf_counter()
+    ended = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+    elapsed = time.perf_counter() - begin
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{ended.stderr}")
+    return elapsed, ended.stdout
+
+
+def read_files(folder: str) -> float:
+    """Reads every file, which puts it in the page cache; returns the seconds."""
+    begin = time.perf_counter()
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+    return time.perf_counter() - begin
 
 
 def seconds(function: Callable[[], object], repeats: int = 15) -> float:

@@ -11,9 +11,8 @@ them in the page cache.
 import os
 import tempfile
 import time
-from pathlib import Path
 
-from common import FAST, machine, photos_argument
+from common import FAST, machine, photos_argument, read_files
 
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
@@ -27,15 +26,6 @@ def epoch(dataset: object) -> tuple[int, float]:
     begin = time.perf_counter()
     count = sum(len(labels) for _, labels in dataset)
     return count, time.perf_counter() - begin
-
-
-def read_files(folder: str) -> float:
-    """Reads every file; returns the seconds."""
-    begin = time.perf_counter()
-    for path in Path(folder).rglob("*"):
-        if path.is_file():
-            path.read_bytes()
-    return time.perf_counter() - begin
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class BatchLog:
         self._every = every
         self._with_speed = with_speed
         self._model = model
-        self._before_epoch = steps_done(model)
+        self._before_epoch = files.steps_before + steps_done(model)
         self._in_epoch = 0
         self._started = 0.0
         self._context: contextlib.ExitStack | None = None

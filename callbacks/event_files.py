@@ -19,6 +19,7 @@ _LAYERS = "keras"  # the tag of the graph of layers
 _EPOCH_PREFIXES = ("epoch_", "precision/", "recall/")
 _EPOCH_TAGS = ("augmented_photos", "confusion_matrix", "mistakes")
 _EPOCH_ENDINGS = ("/histogram", "/image")
+_STEP_ENDING = "_vs_iterations"
 
 
 class EventFiles:
@@ -31,12 +32,14 @@ class EventFiles:
 
     Args:
         directory: The folder in which the folders of the runs stand.
+        steps_before: Optimizer steps of earlier trainings with the same files.
 
     Attributes:
-        directory: The same.
+        directory: As above.
+        steps_before: As above.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, steps_before: int = 0) -> None:
         import tensorflow as tf
 
         if keras.backend.backend() != "tensorflow":
@@ -46,12 +49,20 @@ class EventFiles:
                 tf.config.set_visible_devices([], "GPU")
         self._summary = tf.summary
         self.directory = directory
+        self.steps_before = steps_before
         self._ending = f".{secrets.token_hex(4)}{_MARK}"
         self._writers: dict[Path, EventWriter] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Returns what `tf.summary` has under the name."""
         return getattr(self._summary, name)
+
+    def scalar(self, name: str, data: Any, step: Any = None, **options: Any) -> Any:
+        """Writes a number as `tf.summary.scalar` does."""
+        if name.endswith(_STEP_ENDING):
+            # Keras asks the optimizer, which counts from where it was made.
+            step = int(keras.ops.convert_to_numpy(step)) + self.steps_before
+        return self._summary.scalar(name, data, step, **options)
 
     def create_file_writer(self, directory: str) -> "EventWriter":
         """Returns the writer of a folder."""
@@ -88,8 +99,9 @@ class EventFiles:
 
         Args:
             epoch: The first epoch to come, from 0.
-            step: Optimizer steps already done.
+            step: Steps that the optimizer has done.
         """
+        step += self.steps_before
         for run in (TRAIN, VALIDATION, WHOLE):
             for path in sorted((self.directory / run).glob(f"*tfevents*{_MARK}")):
                 if path.name.endswith(self._ending):

@@ -67,6 +67,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
             and strings.
         configuration: Text, or dictionaries and lists, for the Text tab.
         photos_per_epoch: Number of photos in an epoch, for the photos per second.
+        steps_before: Optimizer steps of earlier trainings with the same folder and
+            another optimizer, of which this one is the continuation.
         options: What to show, and how often.
         **keras_options: The same by name: `histogram_freq`, `write_graph`,
             `update_freq` and so on. `write_graph=False` leaves the graph out.
@@ -94,6 +96,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         hparams: Mapping[str, Hyperparameter] | None = None,
         configuration: Any = None,
         photos_per_epoch: int | None = None,
+        steps_before: int = 0,
         options: TensorBoardOptions | None = None,
         **keras_options: Any,
     ) -> None:
@@ -117,6 +120,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         # Read by Keras: the hooks of a batch may run while the next is computed.
         is_profiling = bool(given.arguments.get("profile_batch"))
         self.async_safe = self._batches_per_entry is None and not is_profiling
+        self._steps_before = steps_before
         self._files: EventFiles | None = None
         self._record: RunRecord | None = None
         self._batch_log: BatchLog | None = None
@@ -125,7 +129,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
     def summary(self) -> EventFiles:
         """What stands in for `tf.summary`, in the methods of Keras's callback too."""
         if self._files is None:
-            self._files = EventFiles(Path(self.log_dir))
+            self._files = EventFiles(Path(self.log_dir), self._steps_before)
         return self._files
 
     def set_model(self, model: keras.Model) -> None:

@@ -28,15 +28,12 @@ def backbones(as_json: bool) -> int:
     from keras_flowers.backbone_catalog import backbone_names, named_network
 
     output = Output(as_json)
-    rows = TextTable(
-        "name", "photos", "smallest", "features", "parameters", "MB", "weights"
-    )
+    rows = TextTable("name", "photos", "features", "parameters", "MB", "weights")
     networks = [named_network(name) for name in backbone_names()]
     for network in networks:
         rows.add_row(
             network.name,
             str(network.side),
-            str(network.smallest_side),
             str(network.feature_size),
             f"{network.parameters:,}",
             f"{network.parameters * _BYTES_PER_WEIGHT / _MEGABYTE:.1f}",

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +47,7 @@ BESIDE_CONFIG = (
     "max_extracted_files",
 )
 _FINE_TUNING = ("fine_tune_epochs", "fine_tune_learning_rate", "unfreeze_from")
+_EPOCHS_FROM_SCRATCH = 35
 SPLITS = ("train", "validation", "test")
 
 
@@ -64,6 +64,7 @@ class ModelOptions:
     schedule: str
     epochs: int
     policy: str | None
+    xla: bool | None
     seed: int
 
     def build(self, datasets: "ImageDatasets") -> "keras.Model":
@@ -80,7 +81,10 @@ class ModelOptions:
             backbone=self.backbone,
             dtype=self.policy,
         )
-        model.compile(self._optimizer(datasets))
+        model.compile(
+            self._optimizer(datasets),
+            jit_compile="auto" if self.xla is None else self.xla,
+        )
         return model
 
     def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
@@ -110,15 +114,22 @@ class ModelOptions:
     help="Repeat the run of this config.json; takes the place of DATA and of all "
     "options that change the outcome.",
 )
-@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="[default: 15]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 1_000_000),
+    help=f"[default: 15; {_EPOCHS_FROM_SCRATCH} with a backbone without weights]",
+)
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
-    "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
+    "--image-size",
+    type=ImageSize(),
+    help="Pixels, or HEIGHTxWIDTH.  [default: 256; that of a backbone]",
 )
 @click.option(
     "--hidden-units",
     type=HiddenUnits(),
-    help="Widths of the hidden layers, or none.  [default: 256,128]",
+    help="Widths of the hidden layers, or none.  [default: 256,128; none with a "
+    "backbone without weights]",
 )
 @click.option(
     "--dropout",
@@ -186,6 +197,11 @@ class ModelOptions:
     type=click.Choice(["balanced"]),
     help="Weigh classes by the inverse of their share.",
 )
+@click.option(
+    "--xla/--no-xla",
+    default=None,
+    help="Compile the training step with XLA.  [default: where it pays]",
+)
 @click.option("--mixed-precision", is_flag=True, help="Compute in 16 bits: for GPUs.")
 @click.option(
     "--run-dir",
@@ -228,7 +244,7 @@ def train(
     chosen = {
         name: value
         for name, value in given(options).items()
-        if value is not False or name == "augmentation"
+        if value is not False or name in ("augmentation", "xla")
     }
     if resume is not None:
         if run_dir is not None:
@@ -237,7 +253,7 @@ def train(
             config_file = _config_of_run(resume)
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
-    replaced = chosen.keys() - set(BESIDE_CONFIG)
+    replaced = {k: v for k, v in chosen.items() if k not in BESIDE_CONFIG}
     if config_file is not None and replaced:
         names = _option_names(context.command, replaced)
         taker = "--config" if resume is None else "--resume without DATA"
@@ -264,6 +280,11 @@ def train(
             progress.stop()
             _describe(output, datasets)
 
+        def report(stage: str, done: int, total: int | None) -> None:
+            if stage == "features" and not done:
+                output.say(f"The features of {total} photos are computed once.")
+            progress(stage, done, total)
+
         run = train_model(
             config,
             run_directory=run_dir,
@@ -271,7 +292,7 @@ def train(
             checkpoint_every=checkpoint_every or None,
             # Keras's progress bar redraws its line; elsewhere one line per epoch.
             verbose=1 if output.is_terminal else 2,
-            progress=progress,
+            progress=report,
             on_loaded=describe,
             tensorboard=not no_tensorboard,
         )
@@ -281,9 +302,12 @@ def train(
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
 
 
-def _option_names(command: click.Command, parameters: Collection[str]) -> str:
+def _option_names(command: click.Command, chosen: dict[str, Any]) -> str:
+    """Returns the names of options as they were given."""
     return ", ".join(
-        option.opts[0] for option in command.params if option.name in parameters
+        (option.secondary_opts if chosen[option.name] is False else option.opts)[0]
+        for option in command.params
+        if option.name in chosen
     )
 
 
@@ -364,14 +388,24 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
         "augmentation": None,
         "optimizer": "adam",
         "learning_rate": None,
+        "xla": None,
         "schedule": "cosine" if backbone_options else "constant",
     }
+    hidden_units = {k: v for k, v in options.items() if k == "hidden_units"}
     model = defaults | take(*defaults)
     apart = options.pop("split_near_duplicates", False)
     loader = ImageDatasetLoader(
         data or "", keep_near_duplicates_together=not apart, **options
     )
     loader, backbone = with_backbone(loader, backbone_options, options, policy)
+    if backbone is not None and not backbone.is_pretrained:
+        if fine_tuning is not None:
+            raise click.UsageError(
+                "--fine-tune-epochs needs a backbone with pretrained weights."
+            )
+        # What is learned from scratch takes longer; its features need no more layers.
+        fit = {"epochs": _EPOCHS_FROM_SCRATCH} | fit
+        model = model | {"hidden_units": ()} | hidden_units
     build = ModelOptions(
         **model,
         backbone=backbone,
@@ -424,9 +458,9 @@ def _describe_device(output: Output) -> None:
     output.say(f"Training on: {description()}")
     if not gpus():
         output.say(
-            "No GPU is in use, so an epoch takes longer. Fewer --epochs, a smaller "
-            "--image-size, narrower --hidden-units or --early-stopping shorten the "
-            "run; keras-flowers doctor says what a GPU lacks."
+            "No GPU is in use, so an epoch on photos takes longer. Fewer --epochs, a "
+            "smaller --image-size, narrower --hidden-units or --early-stopping shorten "
+            "the run; keras-flowers doctor says what a GPU lacks."
         )
 
 

@@ -146,7 +146,9 @@ class Range(click.ParamType):  # type: ignore[type-arg]
     "of the command.",
 )
 @click.option(
-    "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
+    "--image-size",
+    type=ImageSize(),
+    help="Pixels, or HEIGHTxWIDTH.  [default: 256; that of a backbone]",
 )
 @click.option("--validation-split", type=FRACTION, help="[default: 0.2]")
 @click.option("--test-split", type=FRACTION, help="[default: 0]")

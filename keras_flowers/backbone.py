@@ -1,5 +1,6 @@
 """`Backbone`: the part of a classifier that turns photos into features."""
 
+import copy
 import hashlib
 import json
 import os
@@ -13,7 +14,13 @@ import numpy as np
 
 from keras_flowers.arguments import checked_image_size, checked_integer
 from keras_flowers.backbone_catalog import did_you_mean
-from keras_flowers.backbone_networks import AUTO, OWN, find_network, load_weights
+from keras_flowers.backbone_networks import (
+    AUTO,
+    OWN,
+    find_network,
+    load_weights,
+    set_weights,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.registration import register
 
@@ -113,7 +120,9 @@ class Backbone(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the features; pretrained, those of inference in training as well."""
-        return self.network(inputs, training=training and not self.is_pretrained)
+        # Said outright: augmentations of Keras act where nothing is said.
+        is_training = False if self.is_pretrained else training
+        return self.network(inputs, training=is_training)
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns `(batch, feature_size)`."""
@@ -141,7 +150,7 @@ class Backbone(keras.layers.Layer):
         if not self.is_frozen:
             network = _rebuilt(network, _seeds(seed) if seed is not None else _as_is)
             if self.is_pretrained:
-                network.set_weights(self.network.get_weights())
+                set_weights(network, self.network.get_weights())
         other = type(self)(
             network, None, self.image_size, self.seed, dtype=self.dtype_policy.name
         )
@@ -205,12 +214,15 @@ class Backbone(keras.layers.Layer):
 
         A function of the architecture, of every weight and of Keras's backend.
         """
-        config = json.dumps(keras.saving.serialize_keras_object(self.network))
+        config = _changed(
+            keras.saving.serialize_keras_object(self.network), _without_training
+        )
         # Keras numbers the names of layers by process.
-        unnumbered = re.sub(r'_\d+"', '"', config)
+        unnumbered = re.sub(r'_\d+"', '"', json.dumps(config))
         digest = hashlib.sha256(f"{keras.backend.backend()} {unnumbered}".encode())
-        for variable in self.network.variables:
-            digest.update(np.asarray(keras.ops.convert_to_numpy(variable)).tobytes())
+        # Not `variables`: the states of random seeds differ from process to process.
+        for weight in self.network.weights:
+            digest.update(np.asarray(keras.ops.convert_to_numpy(weight)).tobytes())
         return digest.hexdigest()
 
     def get_config(self) -> dict[str, Any]:
@@ -226,7 +238,8 @@ class Backbone(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Creates a backbone with fresh weights; those of a file follow."""
-        config = dict(config)
+        # Keras changes the configurations of layers while it reads them.
+        config = copy.deepcopy(config)
         weights = config.pop("pretrained_weights")
         network = keras.saving.deserialize_keras_object(config.pop("network"))
         backbone = cls(network, None, **config)
@@ -248,7 +261,7 @@ def _with_policy(network: keras.Model, policy: str) -> keras.Model:
         return {**config, "config": {"name": policy}} if is_policy else config
 
     changed = _rebuilt(network, change)
-    changed.set_weights(network.get_weights())
+    set_weights(changed, network.get_weights())
     return changed
 
 
@@ -270,17 +283,23 @@ def _as_is(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _without_training(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a part of a configuration without what only training depends on."""
+    return {k: v for k, v in config.items() if k not in ("seed", "trainable")}
+
+
 def _rebuilt(
     network: keras.Model, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> keras.Model:
     """Returns a network with fresh weights, each part of its configuration changed."""
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return change({key: changed(item) for key, item in value.items()})
-        if isinstance(value, list | tuple):
-            return type(value)(changed(item) for item in value)
-        return value
-
-    config = changed(keras.saving.serialize_keras_object(network))
+    config = _changed(keras.saving.serialize_keras_object(network), change)
     return keras.saving.deserialize_keras_object(config)
+
+
+def _changed(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Returns a configuration with each dictionary in it changed, the inner first."""
+    if isinstance(value, dict):
+        return change({key: _changed(item, change) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return type(value)(_changed(item, change) for item in value)
+    return value

@@ -126,7 +126,7 @@ _NETWORKS = (
     Network("vgg16", "VGG16", CAFFE, 224, 512, 14714688),
     Network("vgg19", "VGG19", CAFFE, 224, 512, 20024384),
     Network("xception", "Xception", TF, 299, 2048, 20861480, smallest_side=71),
-    Network("small_convnet", None, None, 128, 256, 0, has_imagenet_weights=False),
+    Network("small_convnet", None, None, 128, 256, 980704, has_imagenet_weights=False),
 )
 _BY_NAME = {network.name: network for network in _NETWORKS}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,20 @@ def find_network(
     Raises:
         InputError: As `Backbone` does.
     """
+    if not isinstance(weights, str | os.PathLike | None):
+        raise InputError(
+            "`pretrained_weights` must be a name, a path or None. "
+            f"Received: pretrained_weights={weights!r}"
+        )
     weights = None if weights is None else os.fspath(weights)
     if isinstance(network, keras.Model):
         return _from_model(network, weights, image_size)
-    try:
-        name = os.fspath(network)
-    except TypeError as error:
+    if not isinstance(network, str | os.PathLike):
         raise InputError(
             "`network` must be a name, a path or a Keras model. "
             f"Received: network={network!r}"
-        ) from error
+        )
+    name = os.fspath(network)
     is_path = os.sep in name or name.endswith((".keras", ".h5", ".hdf5"))
     if is_path or not isinstance(network, str):
         return _from_file(Path(name).expanduser(), weights, image_size)
@@ -81,7 +86,7 @@ def load_weights(network: keras.Model, weights: str) -> None:
     if weights == IMAGENET:
         _, height, width, _ = network.inputs[0].shape
         source = _with_imagenet_weights(named_network(network.name), (height, width))
-        network.set_weights(source.get_weights())
+        set_weights(network, source.get_weights())
         return
     path = Path(weights).expanduser()
     shown = printable_path(path)
@@ -91,7 +96,7 @@ def load_weights(network: keras.Model, weights: str) -> None:
         raise InputError(f"Weights stand in a .h5 or .keras file. Received: {shown}")
     try:
         if path.suffix == ".keras":
-            network.set_weights(_network_of(_model_in(path)).get_weights())
+            set_weights(network, _network_of(_model_in(path)).get_weights())
         else:
             network.load_weights(path)
     except InputError:
@@ -102,6 +107,25 @@ def load_weights(network: keras.Model, weights: str) -> None:
             f"The weights in {shown} do not fit {network.name}: {first_line(error)}"
         ) from error
     _mend_efficientnet(network)
+
+
+def set_weights(network: keras.Model, weights: list[np.ndarray]) -> None:
+    """Sets all weights, and what layers of Keras have worked out from theirs.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    network.set_weights(weights)
+    _finalize(network)
+
+
+def _finalize(network: keras.Model) -> None:
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            _finalize(layer)
+        elif isinstance(layer, keras.layers.Normalization):
+            # It computes with copies of its weights.
+            layer.finalize_state()
 
 
 def _from_name(
@@ -132,6 +156,7 @@ def _from_file(
     if weights is None:
         config = keras.saving.serialize_keras_object(network)
         network = keras.saving.deserialize_keras_object(config)
+        network.trainable = True  # frozen, perhaps, in the file
     shown = printable_path(path)
     found = _from_model(network, weights, image_size, shown)
     if weights != AUTO:
@@ -152,7 +177,9 @@ def _from_model(
         network = keras.Model(inputs, pooled, name=model.name)
     else:
         _require_features(model, shown)
-        network = model
+        is_plain = isinstance(model.input, keras.KerasTensor)
+        # Of one whose input is a list Keras wants a list in each call.
+        network = model if is_plain else keras.Model(inputs, outputs, name=model.name)
     _require_large_enough(network, size, shown)
     if weights == IMAGENET:
         raise InputError(f"{shown} is no network of which ImageNet weights are known.")
@@ -245,7 +272,10 @@ def _with_imagenet_weights(named: Network, size: tuple[int, int]) -> keras.Model
     if not named.has_imagenet_weights:
         raise InputError(f"There are no ImageNet weights of {named.name}.")
     try:
-        return named.build(size, IMAGENET)
+        with warnings.catch_warnings():
+            # MobileNets say which weights they take for unusual sizes.
+            warnings.simplefilter("ignore", UserWarning)
+            return named.build(size, IMAGENET)
     except Exception as error:
         # Keras raises a bare Exception where a download fails.
         raise InputError(
@@ -267,3 +297,4 @@ def _mend_efficientnet(network: keras.Model) -> None:
             mean, variance, *rest = layer.get_weights()
             if np.allclose(np.ravel(variance), deviations, atol=1e-4):
                 layer.set_weights([mean, variance**2, *rest])
+                layer.finalize_state()

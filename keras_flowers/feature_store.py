@@ -106,10 +106,10 @@ class FeatureStore:
             content = json.loads(self._index.read_text())
             checksums = content["checksums"]
             is_whole = self._path.stat().st_size >= 4 * self._size * len(checksums)
-            if content["format"] != _FORMAT or not is_whole:
-                return {}
-            return {checksum: row for row, checksum in enumerate(checksums)}
-        except (OSError, ValueError, KeyError, TypeError):
+            rows = {checksum: row for row, checksum in enumerate(checksums)}
+            is_sound = content["format"] == _FORMAT and len(rows) == len(checksums)
+            return rows if is_sound and is_whole else {}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
 
     def _write_index(self) -> None:

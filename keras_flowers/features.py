@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,9 +13,6 @@ from keras_flowers.feature_store import FeatureStore
 from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.sources import Progress
 from keras_flowers.splits import SPLIT_NAMES
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 # Rows between two writes: what a killed process loses.
 _ROWS_AT_ONCE = 1024
@@ -42,42 +39,41 @@ def with_features(
         InputError: If the features cannot be stored.
     """
     arrays = _arrays(datasets, model, progress)
-
-    def pipeline(split: str, positions: Callable[[], np.ndarray] | None = None) -> Any:
-        count = len(arrays[split])
-        if not count:
-            return None
-        return _pipeline(
-            arrays[split],
-            datasets.labels(split),
-            positions or (lambda: np.arange(count)),
-            datasets.batch_size,
-        )
-
+    in_order = {
+        split: _pipelines(arrays.pop(split), datasets, split) for split in SPLIT_NAMES
+    }
     return dataclasses.replace(
         datasets,
-        train=pipeline("train", datasets.epoch_order.take_epoch),
-        train_in_order=pipeline("train"),
-        validation=pipeline("validation"),
-        test=pipeline("test"),
+        train=in_order["train"](datasets.epoch_order.take_epoch),
+        train_in_order=in_order["train"](None),
+        validation=in_order["validation"](None),
+        test=in_order["test"](None),
     )
 
 
-def _pipeline(
-    features: np.ndarray,
-    labels: np.ndarray,
-    positions: Callable[[], np.ndarray],
-    batch_size: int,
-) -> "tf.data.Dataset":
+def _pipelines(
+    features: np.ndarray, datasets: ImageDatasets, split: str
+) -> Callable[[Callable[[], np.ndarray] | None], Any]:
+    """Returns what makes a pipeline of a split; all that it makes share the features.
+
+    It takes the order, as `ordered_batches` does, or `None` for that of the photos.
+    """
     import tensorflow as tf
 
     with tf.device("CPU"):
-        rows, classes = tf.constant(features), tf.constant(labels)
+        rows, classes = tf.constant(features), tf.constant(datasets.labels(split))
+    count = len(features)
 
     def fetch(batch: Any) -> tuple[Any, Any]:
         return tf.gather(rows, batch), tf.gather(classes, batch)
 
-    return ordered_batches(fetch, positions, len(labels), batch_size)
+    def pipeline(order: Callable[[], np.ndarray] | None) -> Any:
+        if not count:
+            return None
+        positions = order or (lambda: np.arange(count))
+        return ordered_batches(fetch, positions, count, datasets.batch_size)
+
+    return pipeline
 
 
 def _arrays(
@@ -98,8 +94,8 @@ def _arrays(
     if store.missing(everything):
         with store.held():
             # Another process may have done the work while this one waited.
-            missing = store.missing(everything)
-            _compute(datasets, checksums, store, missing, model, progress)
+            if missing := store.missing(everything):
+                _compute(datasets, checksums, store, missing, model, progress)
     return {split: store.read(of_split) for split, of_split in checksums.items()}
 
 
@@ -119,25 +115,32 @@ def _compute(
         if progress is not None:
             progress("features", total - len(missing), total)
 
+    def write() -> None:
+        if waiting:
+            store.add(list(waiting), np.stack(list(waiting.values())))
+            waiting.clear()
+
     report()
-    for split, of_split in checksums.items():
-        if missing.isdisjoint(of_split):
-            continue
-        for start, photos in _photos(datasets, split):
-            batch = of_split[start : start + len(photos)]
-            if missing.isdisjoint(batch):
+    try:
+        for split, of_split in checksums.items():
+            if missing.isdisjoint(of_split):
                 continue
-            features = extract(_filled(photos, datasets.batch_size))
-            waiting |= {
-                checksum: row
-                for checksum, row in zip(batch, features, strict=False)
-                if checksum in missing
-            }
-            missing.difference_update(batch)
-            if len(waiting) >= _ROWS_AT_ONCE or not missing:
-                store.add(list(waiting), np.stack(list(waiting.values())))
-                waiting = {}
-            report()
+            for start, photos in _photos(datasets, split):
+                batch = of_split[start : start + len(photos)]
+                if missing.isdisjoint(batch):
+                    continue
+                features = extract(_filled(photos, datasets.batch_size))
+                waiting |= {
+                    checksum: row
+                    for checksum, row in zip(batch, features, strict=False)
+                    if checksum in missing
+                }
+                missing.difference_update(batch)
+                if len(waiting) >= _ROWS_AT_ONCE:
+                    write()
+                report()
+    finally:
+        write()  # after Ctrl-C as well
 
 
 def _photos(datasets: ImageDatasets, split: str) -> Any:

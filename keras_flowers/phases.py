@@ -25,6 +25,7 @@ class Phase:
         datasets: What it is fitted on: photos, or their features.
         begin: Epochs before it.
         end: Epochs when it is over.
+        is_on_features: Whether the model gets features in place of photos.
     """
 
     name: str
@@ -32,11 +33,7 @@ class Phase:
     datasets: ImageDatasets
     begin: int
     end: int
-
-    @property
-    def is_on_features(self) -> bool:
-        """Whether the model gets features in place of photos."""
-        return bool(self.model.name == "head")
+    is_on_features: bool = False
 
 
 def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
@@ -66,10 +63,12 @@ def training_phase(
         datasets: The photos.
         progress: As for `with_features`.
     """
-    if isinstance(model, ImageClassifier) and model.has_fixed_features:
+    has_features = isinstance(model, ImageClassifier) and model.has_fixed_features
+    if has_features:
         datasets = with_features(datasets, model, progress)
-        model = model.head(steps_per_execution=steps_per_epoch(datasets))
-    return Phase("training", model, datasets, 0, config.epochs)
+        steps = steps_per_epoch(datasets)
+        model = model.head(steps_per_execution=steps, steps=steps * config.epochs)
+    return Phase("training", model, datasets, 0, config.epochs, has_features)
 
 
 def fine_tuning_phase(
@@ -81,14 +80,13 @@ def fine_tuning_phase(
     """Unfreezes the backbone, compiles the model anew and returns the second phase."""
     _pretrained(model).unfreeze(tuning.unfreeze_from)
     steps = tuning.epochs * steps_per_epoch(datasets)
-    compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
     # Mixed precision puts the optimizer into another.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     rate = warm_up_and_cosine(tuning.learning_rate, steps)
-    compiled["optimizer"] = type(optimizer).from_config(
+    anew = type(optimizer).from_config(
         {**optimizer.get_config(), "learning_rate": rate}
     )
-    model.compile(**compiled)
+    model.compile(**{**model.compile_arguments(), "optimizer": anew})
     end = config.epochs + tuning.epochs
     return Phase("fine-tuning", model, datasets, config.epochs, end)
 

@@ -285,6 +285,7 @@ class _Recording:
                 self._task.model,
                 self._task.datasets,
                 phase.datasets if phase.is_on_features else None,
+                epochs_before=phase.begin,
             )
         ]
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.dataset_loader import ImageDatasets
 from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.phases import steps_per_epoch
 from keras_flowers.photo_files import load_photo
 
 # Larger photos are fewer: they are augmented after every epoch.
@@ -21,6 +22,7 @@ def tensorboard_of_run(
     model: keras.Model,
     datasets: ImageDatasets,
     features: ImageDatasets | None = None,
+    epochs_before: int = 0,
 ) -> TensorBoard:
     """Returns the callback that writes a run for TensorBoard.
 
@@ -33,6 +35,7 @@ def tensorboard_of_run(
         datasets: What it is trained on.
         features: The same with features in place of photos, where the head of the
             model is trained on those.
+        epochs_before: Epochs of earlier phases, which had another optimizer.
     """
     paths = datasets.paths("validation")
 
@@ -48,6 +51,7 @@ def tensorboard_of_run(
         hparams=hyperparameters(configuration, model, datasets),
         configuration=configuration,
         photos_per_epoch=len(datasets.split.train),
+        steps_before=epochs_before * steps_per_epoch(datasets),
     )
 
 
@@ -76,7 +80,7 @@ def hyperparameters(
         "dropout": 0.0 if ours is None else ours.dropout_rate,
         "augmentation": ours is not None and ours.augments,
         "optimizer": type(optimizer).__name__,
-        "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+        "learning_rate": _highest_learning_rate(optimizer),
         "precision": str(model.dtype_policy.name),
         "epochs": configuration["epochs"],
         "fine_tuning_epochs": tuning["epochs"] if tuning else 0,
@@ -87,6 +91,17 @@ def hyperparameters(
         "training_photos": len(datasets.split.train),
         "seed": configuration["loader"]["config"]["seed"],
     }
+
+
+def _highest_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the rate; of a schedule, which begins and ends low, the highest."""
+    schedule = optimizer.get_config()["learning_rate"]
+    if isinstance(schedule, dict):
+        settings = schedule["config"]
+        highest = settings.get("warmup_target") or settings.get("initial_learning_rate")
+        if highest is not None:
+            return float(highest)
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _photos_of_all_classes(datasets: ImageDatasets) -> np.ndarray:

@@ -67,6 +67,40 @@ def small_model(datasets, seed=42, **arguments):
     return model
 
 
+def tiny_network(size=(8, 8), pooled=False, seed=3):
+    """Returns a network of photos, 0..255, to 6 features, with all kinds of layers.
+
+    It has statistics of a batch normalization that are not those of its photos, and
+    seeds that differ in each network, of a dropout and of an augmentation.
+    """
+    import keras
+    from keras import layers
+
+    def convolution(name, units, number):
+        initializer = keras.initializers.GlorotUniform(seed + number)
+        return layers.Conv2D(units, 3, kernel_initializer=initializer, name=name)
+
+    inputs = keras.Input((*size, 3), name="photos")
+    x = layers.RandomFlip("horizontal")(inputs)
+    x = layers.Normalization(name="scale")(x)
+    x = convolution("stem", 4, 0)(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU()(x)
+    x = layers.Dropout(0.3)(x)
+    x = convolution("last", 6, 1)(x)
+    if pooled:
+        x = layers.GlobalAveragePooling2D()(x)
+    network = keras.Model(inputs, x, name="tiny")
+    generator = np.random.default_rng(seed)
+    gamma, beta, mean, variance = network.get_layer("norm").get_weights()
+    mean, variance = generator.normal(0, 0.3, 4), generator.uniform(0.5, 1.5, 4)
+    network.get_layer("norm").set_weights([gamma, beta, mean, variance])
+    spread = [np.array([120, 110, 100]), np.array([60, 50, 40]) ** 2, np.array(1)]
+    network.get_layer("scale").set_weights(spread)
+    network.get_layer("scale").finalize_state()
+    return network
+
+
 def assert_same_weights(first, second):
     """Fails where the weights of two models differ in a bit."""
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):

@@ -1,5 +1,6 @@
 """What the documentation says is true: its programs run, its options exist."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from keras_flowers_cli.main import commands
 from PIL import Image
 
-from keras_flowers import ImageClassifier, ImageDatasetLoader
+from keras_flowers import ImageClassifier, ImageDatasetLoader, backbone_catalog
+from keras_flowers.backbone_catalog import Network, backbone_names, named_network
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -16,6 +18,8 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+# The least that every network of the examples can take.
+SMALL = (32, 32)
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 
@@ -27,7 +31,7 @@ def option_names(command):
     return {
         name
         for option in command.params
-        for name in option.opts
+        for name in (*option.opts, *option.secondary_opts)
         if name.startswith("--")
     }
 
@@ -43,6 +47,19 @@ def draw_flower_photos(folder):
             Image.fromarray(pixels).save(folder / name / f"{index:03}.jpg")
 
 
+def forget_large_photos_and_downloads(monkeypatch):
+    """Makes every network with a name small and its weights random."""
+    networks = {
+        name: dataclasses.replace(named_network(name), side=SMALL[0])
+        for name in backbone_names()
+    }
+    monkeypatch.setattr(backbone_catalog, "_BY_NAME", networks)
+    build = Network.build
+    monkeypatch.setattr(
+        Network, "build", lambda network, size, weights=None: build(network, size)
+    )
+
+
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
     """A folder with small photos under the name of the large data set."""
@@ -51,11 +68,14 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "cache"))
     # An example sets it; here it comes too late and must not outlive the test.
     monkeypatch.setenv("TF_CPU_ALLOCATOR_USE_BFC", "false")
-    for component in (ImageDatasetLoader, ImageClassifier):
-        defaults = component.__init__.__defaults__
-        assert (256, 256) in defaults
-        small = tuple((16, 16) if value == (256, 256) else value for value in defaults)
-        monkeypatch.setattr(component.__init__, "__defaults__", small)
+    defaults = ImageDatasetLoader.__init__.__defaults__
+    assert (256, 256) in defaults
+    small = tuple(SMALL if value == (256, 256) else value for value in defaults)
+    monkeypatch.setattr(ImageDatasetLoader.__init__, "__defaults__", small)
+    of_no_size, *others = ImageClassifier.__init__.__defaults__
+    assert of_no_size is None
+    monkeypatch.setattr(ImageClassifier.__init__, "__defaults__", (SMALL, *others))
+    forget_large_photos_and_downloads(monkeypatch)
     # Compiling takes longer than a step; other tests train with XLA.
     monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
 
@@ -63,7 +83,9 @@ def small_world(tmp_path, monkeypatch):
 def made_small(program):
     program = program.replace("epochs=15", "epochs=1")
     program = program.replace("trials=20", "trials=2").replace("=(5, 15)", "=1")
-    return re.sub(r"\((?:128, 128|256, 256)\)", "(16, 16)", program)
+    return re.sub(
+        r"\b(?:128, 128|224, 224|256, 256)\b", f"{SMALL[0]}, {SMALL[1]}", program
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ import component_checks
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers import assert_same_weights, tiny_network
+from keras import layers, ops
 from PIL import Image
 
 import keras_flowers
-from keras_flowers import ImageAugmentation, ImageClassifier, InputError
+from keras_flowers import Backbone, ImageAugmentation, ImageClassifier, InputError
 
 NAMES = ("daisy", "roses", "tulips")
 
@@ -267,3 +268,215 @@ def test_custom_object_scope_replaces_registration(tmp_path):
         np.testing.assert_array_equal(
             outputs(model, photos()), outputs(other, photos())
         )
+
+
+# --- with a backbone
+
+
+def with_backbone(backbone=None, **arguments):
+    backbone = tiny_network() if backbone is None else backbone
+    arguments = {"hidden_units": (6,), "seed": 1} | arguments
+    return ImageClassifier(NAMES, backbone=backbone, **arguments)
+
+
+def test_a_pretrained_backbone_changes_the_defaults():
+    model = with_backbone()
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == [
+        "InputLayer",
+        "ResizeAndRescale",
+        "Backbone",
+        "LayerNormalization",
+        "Dense",
+        "Dropout",
+        "Dense",
+    ]
+    assert model.dropout_rate == model.layers[-2].rate == 0.3
+    assert not model.augments
+    assert model.has_fixed_features
+    assert model.image_size == (8, 8)
+    assert (model.dropout, model.augmentation) == (None, None)
+
+
+def test_a_backbone_that_is_trained_leaves_the_defaults():
+    model = with_backbone(Backbone(tiny_network(), None))
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == [
+        "InputLayer",
+        "ResizeAndRescale",
+        "ImageAugmentation",
+        "Backbone",
+        "Dense",
+        "Dense",
+    ]
+    assert model.layers[2].value_range == (0, 255)
+    assert model.augments
+    assert model.dropout_rate == 0
+    assert not model.has_fixed_features
+    without = with_backbone(Backbone(tiny_network(), None), augmentation=False)
+    without.backbone.network.trainable = False
+    assert not without.has_fixed_features  # its dropout acts in training
+
+
+@pytest.mark.parametrize("augmentation", [True, layers.RandomFlip()])
+def test_features_are_not_fixed_where_photos_change(augmentation):
+    assert not with_backbone(augmentation=augmentation).has_fixed_features
+    fine_tuned = with_backbone()
+    fine_tuned.backbone.unfreeze("last")
+    assert not fine_tuned.has_fixed_features
+
+
+def test_a_backbone_gets_the_values_of_the_photos():
+    backbone = Backbone(tiny_network())
+    model = with_backbone(backbone, image_size=(8, 8))
+    got = model.feature_extractor().predict(photos(height=20), verbose=0)
+    resized = keras_flowers.ResizeAndRescale((8, 8), scale=1.0)(photos(height=20))
+    np.testing.assert_allclose(got, outputs(backbone, resized), rtol=1e-4, atol=1e-5)
+
+
+def test_the_parts_of_a_model_are_the_whole():
+    model = with_backbone()
+    extractor, head = model.feature_extractor(), model.head()
+    assert not head.compiled
+    features = outputs(extractor, photos())
+    assert features.shape == (4, 6)
+    np.testing.assert_array_equal(outputs(head, features), outputs(model, photos()))
+    own = {id(v) for v in model.weights}
+    for part in (extractor, head):
+        assert {id(v) for v in part.weights} < own
+
+
+def test_training_the_head_trains_the_model():
+    model = with_backbone()
+    model.compile(keras.optimizers.Adam(0.05))
+    head = model.head(steps_per_execution=2)
+    assert head.optimizer is model.optimizer
+    assert head.steps_per_execution == 2
+    before = outputs(model, photos())
+    features = outputs(model.feature_extractor(), photos())
+    labels = np.array([0, 1, 2, 0])
+    history = head.fit(features, labels, epochs=2, verbose=0)
+    assert set(history.history) == {"loss", "accuracy"}
+    assert int(model.optimizer.iterations) == 2
+    assert not np.allclose(outputs(model, photos()), before)
+    np.testing.assert_array_equal(outputs(head, features), outputs(model, photos()))
+
+
+def test_a_head_takes_a_loss_that_keras_does_not_know():
+    def loss(true, predicted):
+        return keras.losses.sparse_categorical_crossentropy(true, predicted) * 2
+
+    model = with_backbone()
+    model.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
+    head = model.head()
+    assert head.loss is loss
+    assert head.run_eagerly
+    features = outputs(model.feature_extractor(), photos())
+    labels = np.array([0, 1, 2, 0])
+    first, second = (
+        m.evaluate(x, labels, verbose=0)
+        for m, x in ((model, photos()), (head, features))
+    )
+    assert first == pytest.approx(second, rel=1e-4)
+
+
+def test_xla_is_left_to_keras_where_there_is_a_backbone():
+    left_to_keras = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    left_to_keras.compile()
+    model = with_backbone()
+    model.compile()
+    assert model.jit_compile is left_to_keras.jit_compile
+    assert model.get_compile_config()["jit_compile"] == "auto"
+    if keras.backend.backend() == "tensorflow":
+        assert model.head().jit_compile is True
+        assert model.head(steps=10).jit_compile is False
+        assert model.head(steps=1_000_000).jit_compile is True
+    for chosen in (True, False):
+        model.compile(jit_compile=chosen)
+        assert model.jit_compile is chosen
+        assert model.head(steps=10).jit_compile is chosen
+        assert model.head(steps=1_000_000).jit_compile is chosen
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_saved_model_with_a_backbone_predicts_the_same(tmp_path, dtype):
+    keras.models.clone_model(tiny_network()).save(tmp_path / "tiny.keras")
+    model = with_backbone(str(tmp_path / "tiny.keras"), dtype=dtype, dropout=0)
+    (tmp_path / "tiny.keras").unlink()
+    model.compile(keras.optimizers.SGD(0.125))
+    labels = np.array([0, 1, 2, 0])
+    model.fit(photos(), labels, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(model, photos()), outputs(loaded, photos()))
+    assert outputs(loaded, photos()).dtype == np.float32
+    assert loaded.backbone.network.layers[-1].compute_dtype == loaded.compute_dtype
+    assert loaded.has_fixed_features
+    assert loaded.get_config()["backbone"]["config"]["pretrained_weights"] == str(
+        tmp_path / "tiny.keras"
+    )
+    for other in (model, loaded):
+        other.fit(photos(), labels, verbose=0)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_a_fine_tuned_model_stays_unfrozen_when_it_is_loaded(tmp_path):
+    model = with_backbone()
+    model.backbone.unfreeze("last")
+    model.compile()
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    shapes = [v.shape for v in model.trainable_variables]
+    assert [v.shape for v in loaded.trainable_variables] == shapes
+    assert not loaded.has_fixed_features
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="what Keras exports from others goes through JAX's converter",
+)
+def test_a_model_with_a_backbone_is_exported_as_it_predicts(tmp_path):
+    import tensorflow as tf
+
+    model = with_backbone(augmentation=True)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    got = exported.serve(tf.constant(photos().astype("float32")))
+    np.testing.assert_allclose(got, outputs(model, photos()), rtol=1e-4, atol=1e-6)
+
+
+def test_a_whole_model_with_a_backbone_learns():
+    model = with_backbone("small_convnet", image_size=(32, 32), dropout=0.1)
+    model.compile(keras.optimizers.Adam(0.01))
+    batch, labels = photos(12, 32, 32) // 4, np.arange(12) % 3
+    batch[labels == 1] += 100
+    batch[labels == 2] += 190
+    losses = model.fit(batch, labels, epochs=12, verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("seed", [1, None])
+def test_component_checks_with_a_backbone(seed):
+    model = with_backbone(augmentation=ImageAugmentation(seed=1), seed=seed)
+    component_checks.config_covers_signature(model)
+    component_checks.config_round_trips(model)
+    component_checks.from_config_leaves_its_argument(model)
+
+
+def test_same_seed_same_weights_with_a_backbone():
+    first, second, other = (
+        with_backbone("small_convnet", image_size=(32, 32), seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert_same_weights(first, second)
+    kernels = [m.backbone.network.trainable_weights[0] for m in (first, other)]
+    assert not np.array_equal(*map(ops.convert_to_numpy, kernels))
+
+
+def test_a_backbone_decides_the_size_of_the_photos():
+    with pytest.raises(InputError, match=r"`image_size` must be.*\(8, 8\)"):
+        with_backbone(Backbone(tiny_network()), image_size=(9, 9))
+    with pytest.raises(InputError, match="no backbone 'mobilnet'"):
+        with_backbone("mobilnet")

@@ -9,6 +9,8 @@ COMPONENTS = (
     "test_tensorboard.py",
     "test_confusion_matrix.py",
     "test_augmentation.py",
+    "test_backbone.py",
+    "test_features.py",
     "test_preprocessing.py",
     "test_image_classifier.py",
     "test_dataset_loader.py",
@@ -18,6 +20,8 @@ COMPONENTS = (
     "test_training.py::test_a_run_leaves_everything_in_its_directory",
     "test_training.py::test_two_runs_are_equal_to_the_bit",
     "test_training.py::test_ctrl_c_saves_what_is_there",
+    "test_fine_tuning.py::test_both_phases_are_one_run",
+    "test_fine_tuning.py::test_a_resumed_run_equals_one_that_was_never_interrupted",
     "test_resume.py::test_a_resumed_run_equals_one_that_was_never_interrupted",
 )
 

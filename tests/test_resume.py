@@ -344,7 +344,7 @@ def _loader(config):
         ({"epochs": 5}, "epochs was 4 and is now 5"),
         ({"early_stopping": 1}, "early_stopping was None and is now 1"),
         ({"batch_size": 8}, "loader.config.batch_size was 4 and is now 8"),
-        ({"dropout": 0.5}, "model.config.dropout was 0.0 and is now 0.5"),
+        ({"dropout": 0.5}, "model.config.dropout was None and is now 0.5"),
         ({"learning_rate": 0.1}, "learning_rate was .* and is now .*"),
     ],
 )
@@ -353,7 +353,7 @@ def test_a_run_is_resumed_as_it_was_started(tmp_path, options, named):
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
     def build(datasets):
-        model = small_model(datasets, dropout=options.pop("dropout", 0.0))
+        model = small_model(datasets, dropout=options.pop("dropout", None))
         model.compile(keras.optimizers.Adam(options.pop("learning_rate", 0.01)))
         return model
 

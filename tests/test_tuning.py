@@ -278,7 +278,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path):
 
 
 def test_an_impossible_width_is_a_failed_trial(tmp_path):
-    hypermodel = small_space(tmp_path, layers=1, units=10**12, epochs=1)
+    hypermodel = small_space(tmp_path, layers=1, units=10**18, epochs=1)
     result = run(tmp_path, hypermodel, trials=1)
     (trial,) = result.trials
     assert trial.status == "failed"

@@ -152,7 +152,14 @@ def test_a_machine_of_many_needs_the_directory_and_the_same_options(
 
 
 def test_a_search_without_a_completed_trial_is_bad_input(capsys):
-    impossible = ["--units", "1000000000000", "--trials", "1", "--run-dir", "search"]
+    impossible = [
+        "--units",
+        "1000000000000000000",
+        "--trials",
+        "1",
+        "--run-dir",
+        "search",
+    ]
     capsys.readouterr()
     assert run([*SMALL, *impossible]) == 2
     output = capsys.readouterr()

@@ -111,21 +111,18 @@ def has_fixed_features(model: keras.Model) -> bool:
     return isinstance(model, ImageClassifier) and model.has_fixed_features
 
 
-def head(model: ImageClassifier, steps_per_execution: int) -> keras.Model:
-    """Returns the head of a model, made ready for a short training.
+def head(model: ImageClassifier, steps_per_epoch: int, epochs: int) -> keras.Model:
+    """Returns the head of a model, made ready for its training.
 
     Args:
         model: A compiled classifier.
-        steps_per_execution: As for `keras.Model.compile`.
+        steps_per_epoch: Training steps in an epoch, which are run at once.
+        epochs: For how many epochs it is trained.
     """
-    head = model.head(steps_per_execution)
+    head = model.head(steps_per_epoch, steps_per_epoch * epochs)
     if not head.optimizer.built:
         # Else `fit` builds it while it traces the step, and has to trace that twice.
         head.optimizer.build(head.trainable_variables)
-    is_auto = model.get_compile_config()["jit_compile"] == "auto"
-    if is_auto and keras.backend.backend() == "tensorflow":
-        # XLA takes longer to compile the step than all steps of a trial take.
-        head.jit_compile = False
     return head
 
 
