@@ -317,11 +317,14 @@ def test_photos_must_have_the_size_of_the_backbone(tmp_path):
     assert space.loader.image_size == (8, 8)
 
 
-def test_workers_run_many_trials_on_features(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_train_as_one_process_does(tmp_path, workers):
     hypermodel = backbone_space(tmp_path, layers=1)
     here = run(tmp_path, hypermodel, trials=3, directory="here")
-    there = run(tmp_path, hypermodel, trials=3, workers=1)
-    assert [t.executions for t in there.trials] == [t.executions for t in here.trials]
+    there = run(tmp_path, hypermodel, trials=3, workers=workers)
+    scores = [trial.score for trial in here.trials]
+    # Workers with fewer cores may add in another order.
+    assert [trial.score for trial in there.trials] == pytest.approx(scores, rel=1e-5)
 
 
 # --- on the command line

@@ -128,7 +128,8 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     @property
     def trains_on_features(self) -> bool:
         """Whether trials get features in place of photos."""
-        return self.backbones.is_frozen and not self.augments
+        fixed = self.backbones.is_frozen and self.backbones.is_pretrained
+        return fixed and not self.augments
 
     @property
     def augments(self) -> bool:
@@ -188,16 +189,16 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             history.
         """
         callbacks = list(kwargs.pop("callbacks", ()))
+        kwargs.setdefault("epochs", self._epochs(hp))
         trained = model
         if not args and "x" not in kwargs:
             datasets = self.datasets(self._batch_size(hp))
             if has_fixed_features(model):
                 datasets = self._data.features(datasets.batch_size, model)
-                trained = head(model, steps_per_epoch(datasets))
+                trained = head(model, steps_per_epoch(datasets), kwargs["epochs"])
             kwargs |= {"x": datasets.train, "validation_data": datasets.validation}
             kwargs["shuffle"] = False  # the pipeline shuffles
             callbacks.insert(0, FollowEpochs(datasets))
-        kwargs.setdefault("epochs", self._epochs(hp))
         callbacks = _saving(callbacks, model, only_last=self.score == "last")
         history = trained.fit(*args, callbacks=callbacks, **kwargs)
         if self.score == "best":

@@ -1,5 +1,6 @@
 """The backbone of all trials, and the part of a model that a trial trains."""
 
+import pickle
 from typing import Any, Self
 
 import keras
@@ -13,18 +14,24 @@ from keras_flowers.image_classifier import ImageClassifier
 class TrialBackbones:
     """The backbones of the models of a search, made of one.
 
+    A copy in another process makes its own when it is first asked for it: TensorFlow
+    must not start before a worker has taken its share, nor in a chief at all.
+
     Args:
         backbone: The one, or `None`: all is then said of models without.
     """
 
     def __init__(self, backbone: Backbone | None) -> None:
-        self._backbone = backbone
+        self._made = backbone
+        self._packed: bytes | None = None
+        self._exist = backbone is not None
         self._was_frozen = backbone is not None and backbone.is_frozen
+        self._is_pretrained = backbone is not None and backbone.is_pretrained
 
     @property
     def exist(self) -> bool:
         """Whether models have one."""
-        return self._backbone is not None
+        return self._exist
 
     @property
     def is_frozen(self) -> bool:
@@ -34,7 +41,13 @@ class TrialBackbones:
     @property
     def is_pretrained(self) -> bool:
         """Whether its weights come from an earlier training."""
-        return self._backbone is not None and self._backbone.is_pretrained
+        return self._is_pretrained
+
+    @property
+    def _backbone(self) -> Backbone | None:
+        if self._made is None and self._packed is not None:
+            self._made = pickle.loads(self._packed)
+        return self._made
 
     def loader_of(self, data: Any) -> ImageDatasetLoader:
         """Returns a loader of photos of its size."""
@@ -82,6 +95,12 @@ class TrialBackbones:
             content["key"] = self._backbone.key()
         return content
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what another process needs."""
+        if self._packed is None and self._made is not None:
+            self._packed = pickle.dumps(self._made)
+        return {**self.__dict__, "_made": None}
+
     def __deepcopy__(self, memo: Any) -> Self:
         """Returns itself: nothing changes it, and it may be large."""
         return self
@@ -92,21 +111,18 @@ def has_fixed_features(model: keras.Model) -> bool:
     return isinstance(model, ImageClassifier) and model.has_fixed_features
 
 
-def head(model: ImageClassifier, steps_per_execution: int) -> keras.Model:
-    """Returns the head of a model, made ready for a short training.
+def head(model: ImageClassifier, steps_per_epoch: int, epochs: int) -> keras.Model:
+    """Returns the head of a model, made ready for its training.
 
     Args:
         model: A compiled classifier.
-        steps_per_execution: As for `keras.Model.compile`.
+        steps_per_epoch: Training steps in an epoch, which are run at once.
+        epochs: For how many epochs it is trained.
     """
-    head = model.head(steps_per_execution)
+    head = model.head(steps_per_epoch, steps_per_epoch * epochs)
     if not head.optimizer.built:
         # Else `fit` builds it while it traces the step, and has to trace that twice.
         head.optimizer.build(head.trainable_variables)
-    is_auto = model.get_compile_config()["jit_compile"] == "auto"
-    if is_auto and keras.backend.backend() == "tensorflow":
-        # XLA takes longer to compile the step than all steps of a trial take.
-        head.jit_compile = False
     return head
 
 
