@@ -6,6 +6,7 @@ up, and a process that dies takes one trial with it: KerasTuner gives the trial 
 name to whoever asks under that name.
 """
 
+import contextlib
 import dataclasses
 import faulthandler
 import gc
@@ -44,6 +45,8 @@ _LOST_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
 # On features a trial takes about as long as the start of a process, and little memory.
 _TRIALS_ON_FEATURES = 25
+# Dividing the work of such layers among cores takes longer than doing it.
+_WIDTH_FOR_ONE_THREAD = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,19 +78,28 @@ class Share:
     index: int = 0
     count: int = 1
 
-    def take(self) -> None:
-        """Limits TensorFlow to the part, before it starts."""
+    def take(self, *, one_thread: bool = False) -> None:
+        """Limits TensorFlow to the part, before it starts.
+
+        Args:
+            one_thread: Whether operations are too small to be divided among cores.
+        """
         import keras
 
         if keras.backend.backend() != "tensorflow":
             return
         os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-        if self.count == 1:
-            return
         import tensorflow as tf
 
-        threads = max(1, processors() // self.count)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if one_thread:
+            # Too late where a part of the hypermodel has started TensorFlow.
+            with contextlib.suppress(RuntimeError):
+                tf.config.threading.set_intra_op_parallelism_threads(1)
+        if self.count == 1:
+            return
+        if not one_thread:
+            threads = max(1, processors() // self.count)
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:
             gpu = gpus[self.index % len(gpus)]
@@ -102,7 +114,9 @@ def run_worker(
     """Runs trials of the chief's, as a process of its own; never returns."""
     _begin(plan.directory, name)
     address.announce(name)
-    share.take()
+    space = plan.hypermodel
+    is_small = space.trains_on_features and space.units.high <= _WIDTH_FOR_ONE_THREAD
+    share.take(one_thread=is_small)
     beat = _Beat(plan.directory.workers / f"{name}.json")
     watch = _ChiefWatch(address)
     _repeat(_BEAT_SECONDS, _end_without_parent, beat.beat, watch.check)
