@@ -121,7 +121,9 @@ class ModelOptions:
 )
 @click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
 @click.option(
-    "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
+    "--image-size",
+    type=ImageSize(),
+    help="Pixels, or HEIGHTxWIDTH.  [default: 256; that of a backbone]",
 )
 @click.option(
     "--hidden-units",
@@ -397,6 +399,10 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
     )
     loader, backbone = with_backbone(loader, backbone_options, options, policy)
     if backbone is not None and not backbone.is_pretrained:
+        if fine_tuning is not None:
+            raise click.UsageError(
+                "--fine-tune-epochs needs a backbone with pretrained weights."
+            )
         # What is learned from scratch takes longer; its features need no more layers.
         fit = {"epochs": _EPOCHS_FROM_SCRATCH} | fit
         model = model | {"hidden_units": ()} | hidden_units

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.backbones import with_backbone
 from keras_flowers_cli.errors import EXIT_BAD_INPUT, EXIT_DEFECT, EXIT_DONE
 from keras_flowers_cli.errors import EXIT_INTERRUPTED as INTERRUPTED
 from keras_flowers_cli.options import (
@@ -15,6 +16,8 @@ from keras_flowers_cli.options import (
     Command,
     ImageSize,
     UserPath,
+    backbone_options,
+    check_backbone_options,
     given,
     json_option,
     loader_options,
@@ -27,7 +30,15 @@ if TYPE_CHECKING:
     from keras_flowers.tuning import ImageClassifierHyperModel, SearchResult
 
 STRATEGIES = ("random", "bayesian", "hyperband", "grid")
-_SPACE = ("layers", "units", "dropout", "learning_rate", "batch_size", "score")
+_SPACE = (
+    "layers",
+    "units",
+    "dropout",
+    "learning_rate",
+    "batch_size",
+    "score",
+    "augmentation",
+)
 _SEARCH = (
     "strategy",
     "trials",
@@ -95,13 +106,14 @@ class Range(click.ParamType):  # type: ignore[type-arg]
     "--dropout",
     type=Range(float),
     metavar="LOW:HIGH[:STEP]",
-    help="Rate after each hidden layer.  [default: 0]",
+    help="Rate after each hidden layer.  [default: 0; 0.3 with a pretrained backbone]",
 )
 @click.option(
     "--learning-rate",
     type=Range(float),
     metavar="LOW:HIGH",
-    help="Of Adam, by order of magnitude.  [default: that of Adam]",
+    help="Of Adam, by order of magnitude; with a backbone the highest of a trial.  "
+    "[default: that of Adam]",
 )
 @click.option(
     "--batch-size",
@@ -134,13 +146,19 @@ class Range(click.ParamType):  # type: ignore[type-arg]
     "of the command.",
 )
 @click.option(
-    "--image-size", type=ImageSize(), help="Pixels, or HEIGHTxWIDTH.  [default: 256]"
+    "--image-size",
+    type=ImageSize(),
+    help="Pixels, or HEIGHTxWIDTH.  [default: 256; that of a backbone]",
 )
 @click.option("--validation-split", type=FRACTION, help="[default: 0.2]")
 @click.option("--test-split", type=FRACTION, help="[default: 0]")
 @click.option(
-    "--no-augmentation", is_flag=True, help="Train on the photos as they are."
+    "--augmentation/--no-augmentation",
+    default=None,
+    help="Change the photos at random in training.  [default: yes; no with a "
+    "pretrained backbone, whose features are then computed once for all trials]",
 )
+@backbone_options
 @click.option("--seed", type=click.IntRange(0, 2**31 - 2), help="[default: 42]")
 @click.option(
     "--retrain",
@@ -169,25 +187,33 @@ def tune(
 ) -> int:
     """Search for the hidden layers and the epochs that suit the photos in DATA.
 
+    With a pretrained --backbone its features are computed once, and trials train the
+    layers behind it in seconds.
+
     With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, the
     command takes part in a search over several machines.
     """
     if run_dir is None and (resume or _is_chief_elsewhere()):
         option = "--resume" if resume else "KERASTUNER_ORACLE_IP"
         raise click.UsageError(f"{option} needs the --run-dir of the search.")
+    chosen = {
+        name: value
+        for name, value in given(options).items()
+        if value is not False or name == "augmentation"
+    }
+    check_backbone_options(chosen)
     runtime.start_keras()
     # It warns of each new model that it traces.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     from keras_flowers.tuning import SearchError, search
 
     output = Output(as_json)
-    chosen = {k: v for k, v in given(options).items() if v is not False}
     search_options = {name: chosen.pop(name) for name in _SEARCH if name in chosen}
     started = time.monotonic()
     hypermodel = _hypermodel(data, chosen)
     directory = run_dir or new_run_directory(data, "-search")
     with ProgressBars() as progress:
-        hypermodel.loader.load(progress)
+        hypermodel.load(progress)
     objective = search_options.get("objective", "val_accuracy")
     view = SearchView(output, objective, -1 if "loss" in objective else 1)
     try:
@@ -217,12 +243,17 @@ def _hypermodel(data: str, options: dict[str, Any]) -> "ImageClassifierHyperMode
     from keras_flowers.dataset_loader import ImageDatasetLoader
 
     space = {name: options.pop(name) for name in _SPACE if name in options}
-    augmentation = not options.pop("no_augmentation", False)
+    asked: dict[str, Any] = {
+        name: options.pop(name) for name in ("backbone", "weights") if name in options
+    }
     highest = options.pop("max_epochs", 15)
+    loader, backbone = with_backbone(
+        ImageDatasetLoader(data, **options), asked, options
+    )
     return ImageClassifierHyperModel(
-        ImageDatasetLoader(data, **options),
+        loader,
         epochs=(max(1, highest // 3), highest),
-        augmentation=augmentation,
+        backbone=backbone,
         **space,
     )
 

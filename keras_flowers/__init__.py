@@ -29,6 +29,7 @@ from keras_flowers.registration import custom_object_scope as custom_object_scop
 from keras_flowers.registration import custom_objects as custom_objects
 from keras_flowers.report import write_report as write_report
 from keras_flowers.sample import write_sample as write_sample
+from keras_flowers.schedules import warm_up_and_cosine as warm_up_and_cosine
 from keras_flowers.training import TrainingRun as TrainingRun
 from keras_flowers.training import train as train
 from keras_flowers.training_config import FineTuning as FineTuning

@@ -136,6 +136,27 @@ class Backbone(keras.layers.Layer):
         shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=self.network.outputs[0].dtype)
 
+    def for_another_model(self, seed: int | None = None) -> Self:
+        """Returns a backbone for a model that is trained beside others.
+
+        One that is frozen shares its network with this one: nothing changes it. Else
+        the network is built anew, with the weights as they are now if they are
+        pretrained, and with fresh ones if not.
+
+        Args:
+            seed: Integer that decides the fresh weights and the dropout, or `None`.
+        """
+        network = self.network
+        if not self.is_frozen:
+            network = _rebuilt(network, _seeds(seed) if seed is not None else _as_is)
+            if self.is_pretrained:
+                set_weights(network, self.network.get_weights())
+        other = type(self)(
+            network, None, self.image_size, self.seed, dtype=self.dtype_policy.name
+        )
+        other.pretrained_weights = self.pretrained_weights
+        return other
+
     def layers_from(self, from_layer: str | None = None) -> list[keras.layers.Layer]:
         """Returns the layers of the network from one on, in their order.
 
@@ -256,6 +277,10 @@ def _seeds(seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return {**config, "seed": zlib.crc32(f"{seed} {count}".encode())}
 
     return change
+
+
+def _as_is(config: dict[str, Any]) -> dict[str, Any]:
+    return config
 
 
 def _without_training(config: dict[str, Any]) -> dict[str, Any]:

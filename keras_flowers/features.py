@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,9 +13,6 @@ from keras_flowers.feature_store import FeatureStore
 from keras_flowers.image_classifier import ImageClassifier
 from keras_flowers.sources import Progress
 from keras_flowers.splits import SPLIT_NAMES
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 # Rows between two writes: what a killed process loses.
 _ROWS_AT_ONCE = 1024
@@ -42,42 +39,41 @@ def with_features(
         InputError: If the features cannot be stored.
     """
     arrays = _arrays(datasets, model, progress)
-
-    def pipeline(split: str, positions: Callable[[], np.ndarray] | None = None) -> Any:
-        count = len(arrays[split])
-        if not count:
-            return None
-        return _pipeline(
-            arrays[split],
-            datasets.labels(split),
-            positions or (lambda: np.arange(count)),
-            datasets.batch_size,
-        )
-
+    in_order = {
+        split: _pipelines(arrays.pop(split), datasets, split) for split in SPLIT_NAMES
+    }
     return dataclasses.replace(
         datasets,
-        train=pipeline("train", datasets.epoch_order.take_epoch),
-        train_in_order=pipeline("train"),
-        validation=pipeline("validation"),
-        test=pipeline("test"),
+        train=in_order["train"](datasets.epoch_order.take_epoch),
+        train_in_order=in_order["train"](None),
+        validation=in_order["validation"](None),
+        test=in_order["test"](None),
     )
 
 
-def _pipeline(
-    features: np.ndarray,
-    labels: np.ndarray,
-    positions: Callable[[], np.ndarray],
-    batch_size: int,
-) -> "tf.data.Dataset":
+def _pipelines(
+    features: np.ndarray, datasets: ImageDatasets, split: str
+) -> Callable[[Callable[[], np.ndarray] | None], Any]:
+    """Returns what makes a pipeline of a split; all that it makes share the features.
+
+    It takes the order, as `ordered_batches` does, or `None` for that of the photos.
+    """
     import tensorflow as tf
 
     with tf.device("CPU"):
-        rows, classes = tf.constant(features), tf.constant(labels)
+        rows, classes = tf.constant(features), tf.constant(datasets.labels(split))
+    count = len(features)
 
     def fetch(batch: Any) -> tuple[Any, Any]:
         return tf.gather(rows, batch), tf.gather(classes, batch)
 
-    return ordered_batches(fetch, positions, len(labels), batch_size)
+    def pipeline(order: Callable[[], np.ndarray] | None) -> Any:
+        if not count:
+            return None
+        positions = order or (lambda: np.arange(count))
+        return ordered_batches(fetch, positions, count, datasets.batch_size)
+
+    return pipeline
 
 
 def _arrays(

@@ -137,6 +137,7 @@ class TrainingConfig:
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "pretrained": _fingerprint(model),
             "versions": versions(),
         }
 
@@ -184,7 +185,9 @@ class TrainingConfig:
             tuning = content.get("fine_tuning")
             return cls(
                 loader=loader,
-                build_model=_SerializedModel(path, content["model"]),
+                build_model=_SerializedModel(
+                    path, content["model"], content.get("pretrained")
+                ),
                 epochs=content["epochs"],
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
@@ -204,6 +207,7 @@ class _SerializedModel:
 
     path: Path
     config: dict[str, Any]
+    pretrained: str | None
 
     def __call__(self, datasets: ImageDatasets) -> keras.Model:
         try:
@@ -222,7 +226,20 @@ class _SerializedModel:
             )
         if isinstance(model, ImageClassifier) and model.backbone is not None:
             model.backbone.load_pretrained_weights()
+        if self.pretrained not in (None, _fingerprint(model)):
+            raise InputError(
+                f"The backbone of {self.path} had other weights than are found now at "
+                f"{model.backbone.pretrained_weights}."
+            )
         return model
+
+
+def _fingerprint(model: keras.Model) -> str | None:
+    """Returns what is equal for equal pretrained weights alone, `None` without any."""
+    backbone = model.backbone if isinstance(model, ImageClassifier) else None
+    if backbone is None or not backbone.is_pretrained:
+        return None
+    return backbone.key()
 
 
 def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

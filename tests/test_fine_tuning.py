@@ -224,6 +224,18 @@ def test_a_configuration_repeats_both_phases(whole, tmp_path):
         train(TrainingConfig.read(gone), verbose=0)
 
 
+def test_other_weights_in_place_of_those_of_a_run_are_refused(tmp_path, file):
+    run(tmp_path, epochs=1, fine_tuning=None)
+    network = keras.models.load_model(file)
+    network.set_weights([2 * weight for weight in network.get_weights()])
+    network.save(file)
+    config = TrainingConfig.read(tmp_path / "run" / "config.json")
+    with pytest.raises(InputError, match="had other weights than .*tiny.keras"):
+        train(config, verbose=0)
+    with pytest.raises(InputError, match="was started otherwise: pretrained"):
+        run(tmp_path, epochs=1, fine_tuning=None, resume=True)
+
+
 def going_astray(file):
     """Returns what builds a model whose validation loss soon rises."""
 

@@ -1,6 +1,7 @@
 """The whole path on real photos; CI names their folder."""
 
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -50,3 +51,35 @@ def test_a_run_on_real_photos(tmp_path):
     assert (tmp_path / "run" / "report.html").stat().st_size < 3_000_000
     first.plot_mistakes().savefig(tmp_path / "mistakes.png")
     assert 0 <= first.calibration().error < 1
+
+
+@pytest.mark.skipif(
+    "KERAS_FLOWERS_TEST_WEIGHTS" not in os.environ,
+    reason="KERAS_FLOWERS_TEST_WEIGHTS names no folder of pretrained weights",
+)
+def test_a_pretrained_backbone_knows_nine_photos_in_ten(tmp_path):
+    weights = Path(os.environ["KERAS_FLOWERS_TEST_WEIGHTS"])
+    backbone = keras_flowers.Backbone(weights / "efficientnet_lite0_notop.keras")
+    loader = keras_flowers.ImageDatasetLoader(
+        os.environ["KERAS_FLOWERS_TEST_DATA"],
+        image_size=backbone.image_size,
+        cache_directory=tmp_path / "cache",
+    )
+    run = keras_flowers.train(
+        loader,
+        lambda datasets: keras_flowers.ImageClassifier(
+            datasets.class_names, seed=42, backbone=backbone
+        ),
+        epochs=10,
+        run_directory=tmp_path / "run",
+        verbose=0,
+    )
+    assert run.history["val_accuracy"][-1] > 0.88
+    loaded = keras.models.load_model(tmp_path / "run" / "model.keras")
+    paths = run.datasets.paths("validation")
+    labels = [result.label for result in loaded.classify(paths)]
+    right = np.mean(
+        [path.parent.name == label for path, label in zip(paths, labels, strict=True)]
+    )
+    # Photos through the whole model, against features that were computed before.
+    assert right == pytest.approx(run.history["val_accuracy"][-1], abs=0.006)

@@ -7,13 +7,20 @@ from typing import Any
 import keras
 import keras_tuner
 from keras_flowers.tuning.ranges import choices, float_range, integer_range
+from keras_flowers.tuning.trial_data import TrialData
+from keras_flowers.tuning.trial_models import TrialBackbones, has_fixed_features, head
 
+from keras_flowers.backbone import Backbone
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.phases import steps_per_epoch
+from keras_flowers.schedules import warm_up_and_cosine
+from keras_flowers.sources import Progress
 from keras_flowers.training import FollowEpochs
 
 SCORES = ("last", "best")
+_RATE_OF_ADAM = 1e-3  # by default
 
 
 class ImageClassifierHyperModel(keras_tuner.HyperModel):
@@ -32,28 +39,41 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     `score="best"` it is KerasTuner's: the best epoch of each trial, which favours
     long trials.
 
-    A subclass may override `compile` to compile the models in another way.
+    With a backbone that is frozen, and no augmentation, its features are computed
+    once for all trials, and a trial trains nothing but the layers behind it, on
+    features: seconds in place of minutes. All models then share the one backbone.
+    The learning rate rises shortly and falls to zero over the epochs that a trial
+    trains; Hyperband's trials that go on begin that anew.
+
+    A subclass may override `compile` to compile the models in another way. A `fit` of
+    its own must not unfreeze a backbone: pass one that is.
 
     Args:
         loader: An `ImageDatasetLoader`, or what it takes as `data`. It is loaded
             when the first model is built, once per batch size; photos are decoded
-            once.
+            once. Its photos must have the size of the backbone; with `data` they do.
         layers: Number of hidden layers, from 0: an integer, `(low, high)` or
             `(low, high, step)`; both ends are included, here and below.
         units: Width of each hidden layer, likewise, from 1.
         epochs: Number of epochs, likewise, from 1.
         dropout: Rate after each hidden layer, from 0 to below 1: a number,
-            `(low, high)` or `(low, high, step)`; `None` for none.
-        learning_rate: Learning rate of Adam, above 0: a number or `(low, high)`,
-            searched by order of magnitude; `None` for Adam's own.
+            `(low, high)` or `(low, high, step)`; `None` for that of
+            `ImageClassifier`: none, or 0.3 with a pretrained backbone.
+        learning_rate: Learning rate of Adam, with a backbone the highest, above 0: a
+            number or `(low, high)`, searched by order of magnitude; `None` for
+            Adam's own.
         batch_size: An integer or several to choose from; `None` for the loader's.
         augmentation: As for `ImageClassifier`.
         score: `"last"` or `"best"`, which epoch a trial is judged by.
         seed: Integer that decides the initial weights, augmentation and dropout of
             the next model, or `None`.
+        backbone: As for `ImageClassifier`. It is made once. A pretrained one that is
+            not frozen is copied for each model; one without pretrained weights is
+            built anew for each, with fresh ones.
 
     Raises:
-        InputError: If an argument is outside of what is described above.
+        InputError: If an argument is outside of what is described above, or the
+            backbone cannot be had.
 
     Example:
     ```python
@@ -73,12 +93,15 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         dropout: float | Sequence[float] | None = None,
         learning_rate: float | Sequence[float] | None = None,
         batch_size: int | Sequence[int] | None = None,
-        augmentation: bool | keras.layers.Layer = True,
+        augmentation: bool | keras.layers.Layer | None = None,
         score: str = "last",
         seed: int | None = None,
+        backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
     ) -> None:
+        self.backbones = TrialBackbones(_made(backbone, loader))
         if not isinstance(loader, ImageDatasetLoader):
-            loader = ImageDatasetLoader(loader)
+            loader = self.backbones.loader_of(loader)
+        self.backbones.check_size(loader.image_size)
         if score not in SCORES:
             raise InputError(f"`score` must be one of {SCORES}. Received: {score!r}")
         self.loader = loader
@@ -99,8 +122,21 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         self.augmentation = augmentation
         self.score = score
         self.seed = seed
-        self._loaded = LoadedDatasets(loader)
+        self._data = TrialData(loader)
         super().__init__()
+
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether trials get features in place of photos."""
+        fixed = self.backbones.is_frozen and self.backbones.is_pretrained
+        return fixed and not self.augments
+
+    @property
+    def augments(self) -> bool:
+        """Whether photos are changed at random in training."""
+        if self.augmentation is None:
+            return not self.backbones.is_pretrained
+        return self.augmentation is not False
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Declares the whole space without building a model."""
@@ -121,13 +157,16 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             dropout=self._dropout(hp),
             augmentation=self._augmentation(),
             seed=self.seed,
+            backbone=self.backbones.for_model(self.seed),
         )
         self.compile(hp, model)
         return model
 
     def compile(self, hp: keras_tuner.HyperParameters, model: keras.Model) -> None:
         """Compiles the model of a trial; override it to compile in another way."""
-        rate = self._learning_rate(hp)
+        rate: Any = self._learning_rate(hp)
+        if self.backbones.exist:
+            rate = warm_up_and_cosine(rate or _RATE_OF_ADAM, self._steps(hp))
         model.compile("adam" if rate is None else keras.optimizers.Adam(rate))
 
     def fit(
@@ -150,20 +189,49 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             history.
         """
         callbacks = list(kwargs.pop("callbacks", ()))
+        kwargs.setdefault("epochs", self._epochs(hp))
+        trained = model
         if not args and "x" not in kwargs:
             datasets = self.datasets(self._batch_size(hp))
+            if has_fixed_features(model):
+                datasets = self._data.features(datasets.batch_size, model)
+                trained = head(model, steps_per_epoch(datasets), kwargs["epochs"])
             kwargs |= {"x": datasets.train, "validation_data": datasets.validation}
             kwargs["shuffle"] = False  # the pipeline shuffles
             callbacks.insert(0, FollowEpochs(datasets))
-        kwargs.setdefault("epochs", self._epochs(hp))
+        callbacks = _saving(callbacks, model, only_last=self.score == "last")
+        history = trained.fit(*args, callbacks=callbacks, **kwargs)
         if self.score == "best":
-            return model.fit(*args, callbacks=callbacks, **kwargs)
-        history = model.fit(*args, callbacks=_saving_last(callbacks), **kwargs)
+            return history
         return {name: values[-1] for name, values in history.history.items()}
 
+    def load(self, progress: Progress | None = None) -> ImageDatasets:
+        """Loads the data, and computes the features that trials train on.
+
+        It is done without being asked for when it is first needed; this shows how far
+        it is.
+
+        Args:
+            progress: As for `ImageDatasetLoader.load`; the stage of features is
+                `"features"`.
+
+        Raises:
+            InputError: If the data cannot be used, or the features not be stored.
+        """
+        datasets = self._data.datasets(self.loader.batch_size, progress)
+        if self.trains_on_features:
+            model = ImageClassifier(
+                datasets.class_names,
+                hidden_units=(),
+                augmentation=False,
+                backbone=self.backbones.for_model(),
+            )
+            self._data.features(datasets.batch_size, model, progress)
+        return datasets
+
     def datasets(self, batch_size: int | None = None) -> ImageDatasets:
-        """Returns the loaded data, in batches of the loader or of another size."""
-        return self._loaded.get(
+        """Returns the loaded photos, in batches of the loader or of another size."""
+        return self._data.datasets(
             self.loader.batch_size if batch_size is None else batch_size
         )
 
@@ -171,7 +239,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         """Splits the data by a manifest, such as the `split.json` of a search."""
         config = {**self.loader.get_config(), "split_manifest": str(manifest)}
         self.loader = type(self.loader).from_config(config)
-        self._loaded = LoadedDatasets(self.loader)
+        self._data = TrialData(self.loader)
 
     def _hidden_units(self, hp: keras_tuner.HyperParameters) -> tuple[int, ...]:
         count = self.layers.declare(hp, "layers")
@@ -190,9 +258,16 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     def _epochs(self, hp: keras_tuner.HyperParameters) -> int:
         return int(self.epochs.declare(hp, "epochs"))
 
-    def _dropout(self, hp: keras_tuner.HyperParameters) -> float:
+    def _steps(self, hp: keras_tuner.HyperParameters) -> int:
+        """Returns how many steps a trial trains; Hyperband divides them up."""
+        epochs = self._epochs(hp)
+        if "tuner/epochs" in hp.values:
+            epochs = hp.values["tuner/epochs"] - hp.values["tuner/initial_epoch"]
+        return epochs * steps_per_epoch(self.datasets(self._batch_size(hp)))
+
+    def _dropout(self, hp: keras_tuner.HyperParameters) -> float | None:
         if self.dropout is None:
-            return 0.0
+            return None if self.backbones.exist else 0.0
         return float(self.dropout.declare(hp, "dropout"))
 
     def _learning_rate(self, hp: keras_tuner.HyperParameters) -> float | None:
@@ -203,50 +278,44 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     def _batch_size(self, hp: keras_tuner.HyperParameters) -> int:
         return int(self.batch_size.declare(hp, "batch_size"))
 
-    def _augmentation(self) -> bool | keras.layers.Layer:
+    def _augmentation(self) -> bool | keras.layers.Layer | None:
         """Returns a layer of its own for each model."""
-        if isinstance(self.augmentation, bool):
+        if not isinstance(self.augmentation, keras.layers.Layer):
             return self.augmentation
         return type(self.augmentation).from_config(self.augmentation.get_config())
 
 
-class LoadedDatasets:
-    """The data of a loader by batch size, loaded when it is asked for.
-
-    A copy in another process loads it anew: pipelines cannot be sent there.
-    """
-
-    def __init__(self, loader: ImageDatasetLoader) -> None:
-        self._loader = loader
-        self._by_batch_size: dict[int, ImageDatasets] = {}
-
-    def get(self, batch_size: int) -> ImageDatasets:
-        """Returns the data in batches of a size."""
-        if batch_size not in self._by_batch_size:
-            config = {**self._loader.get_config(), "batch_size": batch_size}
-            loader = type(self._loader).from_config(config)
-            self._by_batch_size[batch_size] = loader.load()
-        return self._by_batch_size[batch_size]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Makes a copy without the data."""
-        return type(self), (self._loader,)
+def _made(
+    backbone: Backbone | str | os.PathLike[str] | keras.Model | None, loader: Any
+) -> Backbone | None:
+    """Returns the backbone, for photos of the size of the loader if there is one."""
+    if backbone is None or isinstance(backbone, Backbone):
+        return backbone
+    is_loader = isinstance(loader, ImageDatasetLoader)
+    return Backbone(backbone, image_size=loader.image_size if is_loader else None)
 
 
-class _AtTheEnd(keras.callbacks.Callback):
-    """Shows another callback the last epoch and no other."""
+class _Saving(keras.callbacks.Callback):
+    """Shows another callback the whole model, and on request the last epoch alone."""
 
-    def __init__(self, callback: keras.callbacks.Callback) -> None:
+    def __init__(
+        self, callback: keras.callbacks.Callback, model: keras.Model, only_last: bool
+    ) -> None:
         super().__init__()
         self._callback = callback
+        self._whole = model
+        self._only_last = only_last
         self._last: tuple[int, Mapping[str, Any]] | None = None
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        self._callback.set_model(model)
+        self._callback.set_model(self._whole)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._last = (epoch, dict(logs or {}))
+        if self._only_last:
+            self._last = (epoch, dict(logs or {}))
+        else:
+            self._callback.on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: Any = None) -> None:
         del logs
@@ -254,14 +323,19 @@ class _AtTheEnd(keras.callbacks.Callback):
             self._callback.on_epoch_end(*self._last)
 
 
-def _saving_last(
+def _saving(
     callbacks: Sequence[keras.callbacks.Callback],
+    model: keras.Model,
+    *,
+    only_last: bool,
 ) -> list[keras.callbacks.Callback]:
-    """Makes KerasTuner save the last epoch of a trial instead of its best.
+    """Makes KerasTuner save the whole model, and the last epoch instead of the best.
 
     Its callback is known by the name of its class only, which is not public.
     """
     return [
-        _AtTheEnd(callback) if type(callback).__name__ == "SaveBestEpoch" else callback
+        _Saving(callback, model, only_last)
+        if type(callback).__name__ == "SaveBestEpoch"
+        else callback
         for callback in callbacks
     ]

@@ -104,9 +104,8 @@ class SearchPlan:
             "score": self.hypermodel.score,
             "space": _space(self.oracle().get_space()),
             "hypermodel": kind.__qualname__,
-            "augmentation": keras.saving.serialize_keras_object(
-                self.hypermodel.augmentation
-            ),
+            "augmentation": _augmentation(self.hypermodel),
+            "backbone": self.hypermodel.backbones.description(),
             "data": {k: v for k, v in loader.items() if k not in STORAGE_ARGUMENTS},
             "versions": versions(),
         }
@@ -169,6 +168,13 @@ def _checked_objective(objective: str | keras_tuner.Objective) -> tuple[str, str
             "'max' or 'min') says whether more of it is better."
         )
     return name, direction
+
+
+def _augmentation(hypermodel: ImageClassifierHyperModel) -> Any:
+    layer = hypermodel.augmentation
+    if isinstance(layer, keras.layers.Layer):
+        return keras.saving.serialize_keras_object(layer)
+    return hypermodel.augments
 
 
 def _space(space: keras_tuner.HyperParameters) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """What runs in the processes of a search: KerasTuner's chief, and its workers.
 
-A worker process runs one trial and ends; whoever started it starts it again under the
-same name. So nothing that a trial leaves in memory can add up, and a process that
-dies takes one trial with it: KerasTuner gives the trial of a name to whoever asks
-under that name.
+A worker process runs one trial, or a few short ones, and ends; whoever started it
+starts it again under the same name. So nothing that a trial leaves in memory can add
+up, and a process that dies takes one trial with it: KerasTuner gives the trial of a
+name to whoever asks under that name.
 """
 
 import dataclasses
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -41,6 +42,8 @@ _CHIEF_GONE_SECONDS = 30.0
 _CHIEF_STARTS_SECONDS = 600.0
 _LOST_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
+# On features a trial takes about as long as the start of a process, and little memory.
+_TRIALS_ON_FEATURES = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Share:
 def run_worker(
     plan: SearchPlan, name: str, address: ChiefAddress, share: Share
 ) -> None:
-    """Runs one trial of the chief's, as a process of its own; never returns."""
+    """Runs trials of the chief's, as a process of its own; never returns."""
     _begin(plan.directory, name)
     address.announce(name)
     share.take()
@@ -106,7 +109,11 @@ def run_worker(
     try:
         oracle = plan.tuner().oracle
         runner = TrialRunner(plan.hypermodel, plan.settings, name, beat.beat)
-        is_over = run_trials(oracle, name, runner, after_trial=lambda: False)
+        # What was imported stays: nobody need look for garbage in it.
+        gc.freeze()
+        count = _TRIALS_ON_FEATURES if plan.hypermodel.trains_on_features else 1
+        left = iter(range(count - 1, -1, -1))
+        is_over = run_trials(oracle, name, runner, after_trial=lambda: next(left) > 0)
     except InputError as error:
         write_text_atomically(error_file(plan.directory, name), str(error))
         _end(EXIT_BAD_INPUT)

@@ -103,8 +103,35 @@ def read_record(trial_directory: Path) -> TrialRecord | None:
 
 def read_records(trials_directory: Path) -> tuple[TrialRecord, ...]:
     """Returns the records of all trials by the number of the trial."""
-    records = map(read_record, trials_directory.glob("trial_*"))
-    return tuple(sorted(filter(None, records), key=lambda record: int(record.id)))
+    return RecordReader(trials_directory).read()
+
+
+def _by_number(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    return tuple(sorted(records, key=lambda record: int(record.id)))
+
+
+class RecordReader:
+    """Reads the records of all trials again and again, final ones once.
+
+    Args:
+        trials_directory: Folder that holds one folder per trial.
+    """
+
+    def __init__(self, trials_directory: Path) -> None:
+        self._directory = trials_directory
+        self._final: dict[str, TrialRecord] = {}
+
+    def read(self) -> tuple[TrialRecord, ...]:
+        """Returns what `read_records` does."""
+        records = []
+        for path in self._directory.glob("trial_*"):
+            record = self._final.get(path.name) or read_record(path)
+            if record is None:
+                continue
+            records.append(record)
+            if record.status != RUNNING:
+                self._final[path.name] = record
+        return _by_number(records)
 
 
 def best_record(records: Sequence[TrialRecord], direction: str) -> TrialRecord | None:

@@ -1,5 +1,6 @@
 """Trains the winner of a search once more, on the validation photos as well."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -38,17 +39,19 @@ def retrain_best(
         dataclasses.replace(split, train=tuple(everything), validation=()), manifest
     )
     hp = hyperparameters_of(best)
+    # A schedule counts the steps of more photos.
+    hypermodel = copy.copy(hypermodel)
+    hypermodel.use_split(manifest)
+    hypermodel.seed = best.executions[0].seed
     loader = type(hypermodel.loader).from_config(
         {
             **hypermodel.loader.get_config(),
-            "split_manifest": str(manifest),
             "batch_size": hp.values["batch_size"],
         }
     )
 
     def build(datasets: ImageDatasets) -> keras.Model:
         del datasets
-        hypermodel.seed = best.executions[0].seed
         return hypermodel.build(hp)
 
     config = TrainingConfig(loader, build, epochs=best.executions[0].epoch)

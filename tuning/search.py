@@ -16,6 +16,7 @@ from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.plan import SearchPlan, make_plan
 from keras_flowers.tuning.records import (
     RUNNING,
+    RecordReader,
     TrialRecord,
     best_record,
     write_tables,
@@ -214,6 +215,8 @@ def _load(plan: SearchPlan) -> None:
         plan.hypermodel.use_split(plan.directory.manifest)
     if plan.hypermodel.datasets().validation is None:
         raise InputError("A search needs a validation split above 0.")
+    # Here, once, and not in each worker.
+    plan.hypermodel.load()
 
 
 def _run_here(plan: SearchPlan, show: Callable[[], None]) -> None:
@@ -235,6 +238,7 @@ class _Show:
 
     def __init__(self, plan: SearchPlan, progress: Progress | None) -> None:
         self._plan = plan
+        self._records = RecordReader(plan.directory.trials)
         self._progress = progress
         self._planned = plan.planned
         self._shown: tuple[TrialRecord, ...] | None = None
@@ -242,11 +246,11 @@ class _Show:
 
     def plain(self) -> None:
         """Passes the records on."""
-        self._pass_on(self._plan.records())
+        self._pass_on(self._records.read())
 
     def with_tables(self) -> None:
         """Passes the records on, and writes the tables when a trial has ended."""
-        records = self._plan.records()
+        records = self._records.read()
         finished = sum(record.status != RUNNING for record in records)
         if finished != self._finished:
             self._finished = finished

@@ -14,7 +14,12 @@ from typing import Any
 
 import keras
 import keras_tuner
-from keras_flowers.callbacks import HistoryLogger, TensorBoard, read_history
+from keras_flowers.callbacks import (
+    HistoryLogger,
+    TensorBoard,
+    TensorBoardOptions,
+    read_history,
+)
 from keras_flowers.callbacks.history_logger import History, write_history
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.records import (
@@ -26,12 +31,14 @@ from keras_flowers.tuning.records import (
     read_record,
     write_record,
 )
+from keras_flowers.tuning.trial_models import trained_part
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import temporary_sibling
 
 MAX_ATTEMPTS = 2
 _LONGEST_ERROR = 300
+_FEATURE_TRIALS_PER_COLLECTION = 10
 WEIGHTS_NAME = "model.weights.h5"
 
 
@@ -98,6 +105,7 @@ class TrialRunner:
         self._settings = settings
         self._worker = worker
         self._on_change = on_change
+        self._count = 0
         space = keras_tuner.HyperParameters()
         hypermodel.declare_hyperparameters(space)
         self._names = list(dict.fromkeys(item.name for item in space.space))
@@ -117,7 +125,7 @@ class TrialRunner:
             return self._written(record)
         running = _RunningTrial(record, self._written)
         try:
-            with _fresh_session():
+            with _fresh_session(with_collection=self._is_time_to_collect()):
                 for execution in range(self._settings.executions):
                     running.add(self._execute(running, hp, execution))
             return running.completed()
@@ -125,6 +133,15 @@ class TrialRunner:
             raise
         except Exception as error:
             return running.failed(_in_one_line(error))
+
+    def _is_time_to_collect(self) -> bool:
+        """Tells whether to look for garbage: it takes a tenth of a trial on features.
+
+        The models of such trials are small, and few may wait.
+        """
+        self._count += 1
+        every = _FEATURE_TRIALS_PER_COLLECTION
+        return not self._hypermodel.trains_on_features or self._count % every == 0
 
     def _begun(self, trial_id: str, hp: keras_tuner.HyperParameters) -> TrialRecord:
         """Returns the record to begin with, or a final one."""
@@ -189,10 +206,18 @@ class TrialRunner:
     def _tensorboard(
         self, record: TrialRecord, execution: int
     ) -> keras.callbacks.Callback:
-        """Returns what writes for TensorBoard, with an entry in its HParams tab."""
+        """Returns what writes for TensorBoard, with an entry in its HParams tab.
+
+        Of a trial on features it is the curves alone: an epoch takes about as long as
+        drawing its confusion matrix.
+        """
+        has_matrix = not self._hypermodel.trains_on_features
         return TensorBoard(
             str(self._settings.execution_logs(record.id, execution)),
             write_graph=False,  # it says no more than the hyperparameters
+            options=TensorBoardOptions(
+                confusion_matrix=has_matrix, class_scores=has_matrix
+            ),
             hparams={"trial": record.id, **record.hyperparameters},
         )
 
@@ -278,16 +303,17 @@ class _RunningTrial:
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Saves the weights of a model without the state of its optimizer.
+    """Saves the weights that a trial has trained, without the state of its optimizer.
 
-    That is twice their size, and nothing here reads it.
+    That is twice their size, and nothing here reads it. A frozen backbone is the same
+    in all trials.
     """
-    _without_optimizer(model).save_weights(path)
+    _without_optimizer(trained_part(model)).save_weights(path)
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
     """Loads what `save_weights` saved."""
-    _without_optimizer(model).load_weights(path)
+    _without_optimizer(trained_part(model)).load_weights(path)
 
 
 def _without_optimizer(model: keras.Model) -> keras.Model:
@@ -336,15 +362,16 @@ def _joined(past: History, now: History) -> History:
 
 
 @contextmanager
-def _fresh_session() -> Iterator[None]:
-    """Frees what the trial before has left, and keeps the dtype policy."""
+def _fresh_session(*, with_collection: bool) -> Iterator[None]:
+    """Begins as in a new process, but for the dtype policy, and frees memory."""
     policy = keras.config.dtype_policy()
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # that is done below
     keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
-        gc.collect()
+        if with_collection:
+            gc.collect()
 
 
 def _in_one_line(error: Exception) -> str:

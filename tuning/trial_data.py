@@ -1,0 +1,56 @@
+"""The data of trials: photos or features, loaded once per batch size."""
+
+from typing import Any
+
+from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.features import with_features
+from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.sources import Progress
+
+
+class TrialData:
+    """The data of a loader by batch size, loaded when it is asked for.
+
+    A copy in another process loads it anew: pipelines cannot be sent there.
+
+    Args:
+        loader: Where the photos come from.
+    """
+
+    def __init__(self, loader: ImageDatasetLoader) -> None:
+        self._loader = loader
+        self._photos: dict[int, ImageDatasets] = {}
+        self._features: dict[int, ImageDatasets] = {}
+
+    def datasets(
+        self, batch_size: int, progress: Progress | None = None
+    ) -> ImageDatasets:
+        """Returns the photos in batches of a size."""
+        if batch_size not in self._photos:
+            config = {**self._loader.get_config(), "batch_size": batch_size}
+            loader = type(self._loader).from_config(config)
+            self._photos[batch_size] = loader.load(progress)
+        return self._photos[batch_size]
+
+    def features(
+        self,
+        batch_size: int,
+        model: ImageClassifier,
+        progress: Progress | None = None,
+    ) -> ImageDatasets:
+        """Returns the features in batches of a size.
+
+        Args:
+            batch_size: The size.
+            model: A classifier with fixed features, those of the same backbone each
+                time.
+            progress: As for `with_features`.
+        """
+        if batch_size not in self._features:
+            photos = self.datasets(batch_size)
+            self._features[batch_size] = with_features(photos, model, progress)
+        return self._features[batch_size]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Makes a copy without the data."""
+        return type(self), (self._loader,)
