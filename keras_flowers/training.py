@@ -233,6 +233,8 @@ class _Recording:
         self._directory = directory
         self._every = checkpoint_every
         self._watching = watching
+        # Of the model as it is built: fine-tuning changes what it says.
+        self._content = task.config.to_json(task.model)
         self._checkpoint: TrainingCheckpoint | None = None
 
     @property
@@ -277,11 +279,10 @@ class _Recording:
     def _tensorboard(self, phase: Phase) -> list[keras.callbacks.Callback]:
         if not self._watching.tensorboard:
             return []
-        content = self._task.config.to_json(self._task.model)
         return [
             tensorboard_of_run(
                 self._directory.tensorboard,
-                content,
+                self._content,
                 self._task.model,
                 self._task.datasets,
                 phase.datasets if phase.is_on_features else None,

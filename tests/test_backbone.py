@@ -193,6 +193,28 @@ def test_same_seed_same_weights():
     assert_same_weights(rebuilt.network, first.network)
 
 
+def test_a_frozen_backbone_is_shared_with_another_model():
+    backbone = Backbone(tiny_network())
+    other = backbone.for_another_model(seed=1)
+    assert other.network is backbone.network
+    assert other.is_frozen
+    assert other.get_config() == backbone.get_config() | {"name": other.name}
+
+
+@pytest.mark.parametrize("weights", ["own", None])
+def test_a_backbone_that_is_trained_is_not_shared(weights):
+    backbone = Backbone(tiny_network(), weights)
+    if weights is not None:
+        backbone.unfreeze("last")
+    before = features(backbone)
+    first, second = (backbone.for_another_model(seed=1) for _ in range(2))
+    assert_same_weights(first.network, second.network)
+    assert np.array_equal(features(first), before) is (weights is not None)
+    assert "last/kernel" in trained(first)
+    assert first.pretrained_weights == weights
+    np.testing.assert_array_equal(features(backbone), before)
+
+
 # --- what features depend on
 
 
