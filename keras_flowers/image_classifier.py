@@ -222,8 +222,9 @@ class ImageClassifier(keras.Model):
             arguments = self.compile_arguments()
             arguments["steps_per_execution"] = steps_per_execution
             if arguments["jit_compile"] == "auto":
-                is_long = steps is None or steps >= _XLA_PAYS_FROM
-                arguments["jit_compile"] = is_long and _xla_pays(layers, arguments)
+                pays = _xla_pays(layers, arguments)
+                is_short = steps is not None and steps < _XLA_PAYS_FROM
+                arguments["jit_compile"] = False if pays is True and is_short else pays
             head.compile(**arguments)
         return head
 
