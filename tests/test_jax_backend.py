@@ -33,7 +33,7 @@ def test_the_components_pass_their_tests_on_jax():
     tests = Path(__file__).parent
     files = [f"{tests}/{name}" for name in COMPONENTS]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-m", "pytest", "-n0", "-qp", "no:cacheprovider", *files],
         cwd=tests.parent,
         env=os.environ | {"KERAS_BACKEND": "jax"},
         capture_output=True,
