@@ -7,15 +7,16 @@ disk: whoever reads the index reads finished rows, whatever happens to a writer.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import filelock
 import numpy as np
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
+from keras_flowers.image_store import locked
 
 _FORMAT = 1
 
@@ -35,26 +36,13 @@ class FeatureStore:
         self._size = size
         self._rows: dict[str, int] = {}
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[Any]:
         """Keeps other processes from computing the same features meanwhile.
 
         Raises:
             InputError: If the folder cannot be written.
         """
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self._path.with_suffix(".lock"))
-            lock.acquire()
-        except OSError as error:
-            raise InputError(
-                f"The cache folder {self._directory} cannot be written: "
-                f"{error.strerror}. Pass another one as `cache_directory`."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return locked(self._path.with_suffix(".lock"))
 
     def missing(self, checksums: Sequence[str]) -> set[str]:
         """Returns those of which no features are stored, as the index is now."""

@@ -126,7 +126,7 @@ class ImageClassifier(keras.Model):
         layers = [ResizeAndRescale(image_size, scale=highest / 255, dtype=dtype)]
         if isinstance(augmentation, keras.layers.Layer):
             layers.append(augmentation)
-        elif _augments(augmentation, backbone):
+        elif augments(augmentation, is_pretrained=_is_pretrained(backbone)):
             layers.append(
                 ImageAugmentation(
                     value_range=(0, highest),
@@ -137,7 +137,7 @@ class ImageClassifier(keras.Model):
         layers.append(
             keras.layers.Flatten(dtype=dtype) if backbone is None else backbone
         )
-        if backbone is not None and backbone.is_pretrained:
+        if _is_pretrained(backbone):
             # Features of different networks differ in scale by orders of magnitude.
             layers.append(keras.layers.LayerNormalization(dtype=dtype))
         rate = _dropout_rate(dropout, backbone)
@@ -178,7 +178,7 @@ class ImageClassifier(keras.Model):
     @property
     def augments(self) -> bool:
         """Whether photos are changed at random in training."""
-        return _augments(self.augmentation, self.backbone)
+        return augments(self.augmentation, is_pretrained=_is_pretrained(self.backbone))
 
     @property
     def dropout_rate(self) -> float:
@@ -357,17 +357,20 @@ class ImageClassifier(keras.Model):
         return cls(**config)
 
 
-def _augments(
-    augmentation: bool | keras.layers.Layer | None, backbone: Backbone | None
+def augments(
+    augmentation: bool | keras.layers.Layer | None, *, is_pretrained: bool
 ) -> bool:
-    if augmentation is None:
-        return backbone is None or not backbone.is_pretrained
-    return augmentation is not False
+    """Tells whether the argument `augmentation` means that photos are changed."""
+    return not is_pretrained if augmentation is None else augmentation is not False
+
+
+def _is_pretrained(backbone: Backbone | None) -> bool:
+    return backbone is not None and backbone.is_pretrained
 
 
 def _dropout_rate(dropout: float | None, backbone: Backbone | None) -> float:
     if dropout is None:
-        return 0.3 if backbone is not None and backbone.is_pretrained else 0.0
+        return 0.3 if _is_pretrained(backbone) else 0.0
     return dropout
 
 

@@ -216,7 +216,7 @@ class ImageStore:
     def _update(
         self, files: Sequence[FileEntry], progress: Progress | None
     ) -> "_Index":
-        with _locked(self.directory):
+        with locked(self.directory / "lock"):
             # Another process may have done the work while this one waited.
             index = _Index.read(self.directory).kept(files)
             _remove_other_rows(self.directory, index.file_name)
@@ -437,13 +437,18 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"
 
 
-def _locked(directory: Path) -> AbstractContextManager[Any]:
+def locked(path: Path) -> AbstractContextManager[Any]:
+    """Holds a lock file in a folder of the cache, which is made where it is missing.
+
+    Raises:
+        InputError: If the folder cannot be written.
+    """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(directory / "lock").acquire()
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(path).acquire()
+    except OSError as error:
         raise InputError(
-            f"The cache folder {directory} cannot be written: {error.strerror}. "
+            f"The cache folder {path.parent} cannot be written: {error.strerror}. "
             "Pass another one as `cache_directory`."
         ) from error
 

@@ -20,7 +20,6 @@ class Phase:
     """A part of a training with a model and data of its own.
 
     Attributes:
-        name: `"training"` or `"fine-tuning"`.
         model: What is fitted: the model, or its head where features are fixed.
         datasets: What it is fitted on: photos, or their features.
         begin: Epochs before it.
@@ -28,7 +27,6 @@ class Phase:
         is_on_features: Whether the model gets features in place of photos.
     """
 
-    name: str
     model: keras.Model
     datasets: ImageDatasets
     begin: int
@@ -63,12 +61,11 @@ def training_phase(
         datasets: The photos.
         progress: As for `with_features`.
     """
-    has_features = isinstance(model, ImageClassifier) and model.has_fixed_features
-    if has_features:
+    is_on_features = has_fixed_features(model)
+    if is_on_features:
         datasets = with_features(datasets, model, progress)
-        steps = steps_per_epoch(datasets)
-        model = model.head(steps_per_execution=steps, steps=steps * config.epochs)
-    return Phase("training", model, datasets, 0, config.epochs, has_features)
+        model = head_to_train(model, steps_per_epoch(datasets), config.epochs)
+    return Phase(model, datasets, 0, config.epochs, is_on_features)
 
 
 def fine_tuning_phase(
@@ -88,7 +85,29 @@ def fine_tuning_phase(
     )
     model.compile(**{**model.compile_arguments(), "optimizer": anew})
     end = config.epochs + tuning.epochs
-    return Phase("fine-tuning", model, datasets, config.epochs, end)
+    return Phase(model, datasets, config.epochs, end)
+
+
+def has_fixed_features(model: keras.Model) -> bool:
+    """Tells whether a model can be trained on features in place of photos."""
+    return isinstance(model, ImageClassifier) and model.has_fixed_features
+
+
+def head_to_train(
+    model: ImageClassifier, steps_per_epoch: int, epochs: int
+) -> keras.Model:
+    """Returns the head of a model, made ready for its training.
+
+    Args:
+        model: A compiled classifier.
+        steps_per_epoch: Training steps in an epoch, which are run at once.
+        epochs: For how many epochs it is trained.
+    """
+    head = model.head(steps_per_epoch, steps_per_epoch * epochs)
+    if not head.optimizer.built:
+        # Else `fit` builds it while it traces the step, and has to trace that twice.
+        head.optimizer.build(head.trainable_variables)
+    return head
 
 
 def steps_per_epoch(datasets: ImageDatasets) -> int:

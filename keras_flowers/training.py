@@ -129,8 +129,9 @@ def train(
     task = _prepared(config, watching)
     directory.require_space(task.model, with_checkpoints=checkpoint_every is not None)
     with directory.held():
-        directory.claim(config.to_json(task.model), task.datasets)
-        return _recorded(task, directory, checkpoint_every, watching)
+        content = config.to_json(task.model)
+        directory.claim(content, task.datasets)
+        return _recorded(task, content, directory, checkpoint_every, watching)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,12 +174,13 @@ def _resumed(
     watching: _Watching,
 ) -> TrainingRun:
     task = _prepared(config.with_manifest(directory.manifest), watching)
-    directory.require_same_run(task.config.to_json(task.model))
+    content = task.config.to_json(task.model)
+    directory.require_same_run(content)
     if not directory.is_complete:
         directory.require_space(
             task.model, with_checkpoints=checkpoint_every is not None
         )
-        return _recorded(task, directory, checkpoint_every, watching)
+        return _recorded(task, content, directory, checkpoint_every, watching)
     for _ in _phases(task, watching, begins_with_fine_tuning=True):
         pass  # the model is then compiled as it was when it was saved
     directory.read_model_into(task.model)
@@ -188,13 +190,14 @@ def _resumed(
 
 def _recorded(
     task: _Task,
+    content: dict[str, Any],
     directory: RunDirectory,
     checkpoint_every: int | None,
     watching: _Watching,
 ) -> TrainingRun:
     """Trains in a directory that this process holds, and writes the results."""
     logger = _logger(task, directory.path)
-    recording = _Recording(task, directory, checkpoint_every, watching)
+    recording = _Recording(task, content, directory, checkpoint_every, watching)
     if not recording.has_checkpoint:
         directory.remove_progress()
     try:
@@ -225,6 +228,7 @@ class _Recording:
     def __init__(
         self,
         task: _Task,
+        content: dict[str, Any],
         directory: RunDirectory,
         checkpoint_every: int | None,
         watching: _Watching,
@@ -234,7 +238,7 @@ class _Recording:
         self._every = checkpoint_every
         self._watching = watching
         # Of the model as it is built: fine-tuning changes what it says.
-        self._content = task.config.to_json(task.model)
+        self._content = content
         self._checkpoint: TrainingCheckpoint | None = None
 
     @property
@@ -260,9 +264,9 @@ class _Recording:
             The first epoch to train, and what records the phase.
         """
         is_first = phase.begin == 0
-        folder = self._directory.checkpoint
+        directory = self._directory
         checkpoint = TrainingCheckpoint(
-            folder if is_first else self._directory.fine_tuning_checkpoint,
+            directory.checkpoint if is_first else directory.fine_tuning_checkpoint,
             others,
             self._every or phase.end + 1,
         )

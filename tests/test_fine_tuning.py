@@ -12,6 +12,7 @@ from helpers import (
     small_model,
     tiny_network,
 )
+from interruption import Interrupt, InterruptedAtError
 from keras import ops
 from keras_flowers.callbacks import read_history
 
@@ -272,26 +273,6 @@ def test_early_stopping_ends_the_first_phase_with_its_best_weights(tmp_path, fil
 
 
 # --- interrupted
-
-
-class InterruptedAtError(Exception):
-    pass
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Ends the training in an epoch, after steps of it."""
-
-    def __init__(self, epoch, error=InterruptedAtError):
-        super().__init__()
-        self.at = epoch
-        self.error = error
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.epoch == self.at:
-            raise self.error
 
 
 def interrupted_in(epoch, tmp_path, error=InterruptedAtError, **options):

@@ -21,31 +21,12 @@ from helpers import (
     small_loader,
     small_model,
 )
+from interruption import Interrupt, InterruptedAtError
 from keras_flowers.callbacks import read_history
 
 from keras_flowers import InputError, TrainingConfig, train
 
 KILLS = int(os.environ.get("KERAS_FLOWERS_KILLS", "4"))
-
-
-class InterruptedAtError(Exception):
-    pass
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Ends the training in an epoch, by an error or by Ctrl-C."""
-
-    def __init__(self, epoch, error=InterruptedAtError):
-        super().__init__()
-        self.at = epoch
-        self.error = error
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if (self.epoch, batch) == (self.at, 1):
-            raise self.error
 
 
 def run(tmp_path, *, callbacks=(), directory="run", loader=None, **options):

@@ -8,13 +8,17 @@ import keras
 import keras_tuner
 from keras_flowers.tuning.ranges import choices, float_range, integer_range
 from keras_flowers.tuning.trial_data import TrialData
-from keras_flowers.tuning.trial_models import TrialBackbones, has_fixed_features, head
+from keras_flowers.tuning.trial_models import TrialBackbones
 
 from keras_flowers.backbone import Backbone
 from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
-from keras_flowers.image_classifier import ImageClassifier
-from keras_flowers.phases import steps_per_epoch
+from keras_flowers.image_classifier import ImageClassifier, augments
+from keras_flowers.phases import (
+    has_fixed_features,
+    head_to_train,
+    steps_per_epoch,
+)
 from keras_flowers.schedules import warm_up_and_cosine
 from keras_flowers.sources import Progress
 from keras_flowers.training import FollowEpochs
@@ -134,9 +138,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     @property
     def augments(self) -> bool:
         """Whether photos are changed at random in training."""
-        if self.augmentation is None:
-            return not self.backbones.is_pretrained
-        return self.augmentation is not False
+        return augments(self.augmentation, is_pretrained=self.backbones.is_pretrained)
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Declares the whole space without building a model."""
@@ -195,7 +197,9 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             datasets = self.datasets(self._batch_size(hp))
             if has_fixed_features(model):
                 datasets = self._data.features(datasets.batch_size, model)
-                trained = head(model, steps_per_epoch(datasets), kwargs["epochs"])
+                trained = head_to_train(
+                    model, steps_per_epoch(datasets), kwargs["epochs"]
+                )
             kwargs |= {"x": datasets.train, "validation_data": datasets.validation}
             kwargs["shuffle"] = False  # the pipeline shuffles
             callbacks.insert(0, FollowEpochs(datasets))

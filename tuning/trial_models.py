@@ -106,26 +106,6 @@ class TrialBackbones:
         return self
 
 
-def has_fixed_features(model: keras.Model) -> bool:
-    """Tells whether a trial of the model can train on features."""
-    return isinstance(model, ImageClassifier) and model.has_fixed_features
-
-
-def head(model: ImageClassifier, steps_per_epoch: int, epochs: int) -> keras.Model:
-    """Returns the head of a model, made ready for its training.
-
-    Args:
-        model: A compiled classifier.
-        steps_per_epoch: Training steps in an epoch, which are run at once.
-        epochs: For how many epochs it is trained.
-    """
-    head = model.head(steps_per_epoch, steps_per_epoch * epochs)
-    if not head.optimizer.built:
-        # Else `fit` builds it while it traces the step, and has to trace that twice.
-        head.optimizer.build(head.trainable_variables)
-    return head
-
-
 def trained_part(model: keras.Model) -> keras.Model:
     """Returns the part of a model that a trial changes: its weights are to be kept."""
     if isinstance(model, ImageClassifier):
