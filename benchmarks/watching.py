@@ -25,7 +25,7 @@ from keras_flowers.callbacks.event_files import EventFiles
 from keras_flowers.callbacks.run_record import RunRecord, Shown
 
 import keras_flowers
-from keras_flowers.watching import tensorboard_of_run
+from keras_flowers.training.tensorboard_setup import tensorboard_of_run
 
 NOTHING = TensorBoardOptions(
     augmented_photos=0, confusion_matrix=False, class_scores=False, mistakes=0

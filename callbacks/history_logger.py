@@ -1,23 +1,17 @@
 """Writes the history of a run to disk after every epoch."""
 
-import csv
-import io
 import itertools
-import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_flowers.errors import InputError
-from keras_flowers.files import json_text, write_text_atomically
-
-History = dict[str, list[float]]
+from keras_flowers.history import History, read_history, write_history
 
 
 class HistoryLogger(keras.callbacks.Callback):
@@ -178,38 +172,3 @@ def _numbers(name: str, value: Any) -> dict[str, float]:
     if values.size == 1:
         return {name: values.item()}
     return {f"{name}_{i}": number for i, number in enumerate(values.ravel().tolist())}
-
-
-def write_history(history: History, directory: Path) -> None:
-    """Writes `history.json` and `history.csv` into a folder, atomically each."""
-    columns = {name: _integers(name, values) for name, values in history.items()}
-    write_text_atomically(directory / "history.json", json_text(columns))
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(columns)
-    rows.writerows(zip(*columns.values(), strict=True))
-    write_text_atomically(directory / "history.csv", text.getvalue())
-
-
-def read_history(path: str | os.PathLike[str]) -> History:
-    """Reads a `history.json`, or the one in a run directory.
-
-    Returns:
-        The list of values, one float per epoch, of each column.
-
-    Raises:
-        InputError: If there is no such file or it is no history.
-    """
-    path = Path(path)
-    file = path / "history.json" if path.is_dir() else path
-    try:
-        content = json.loads(file.read_text())
-        return {name: [float(v) for v in values] for name, values in content.items()}
-    except FileNotFoundError as error:
-        raise InputError(f"There is no history at {file}.") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no history of a run: {error}") from error
-
-
-def _integers(name: str, values: Sequence[float]) -> Sequence[float]:
-    return [int(value) for value in values] if name == "epoch" else values

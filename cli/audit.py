@@ -20,8 +20,8 @@ def audit(data: str, as_json: bool, **source: Any) -> None:
     empty folders, clutter and imbalance. Nothing is changed.
     """
     runtime.start_keras()
-    from keras_flowers.catalog import scan
-    from keras_flowers.dataset_loader import ImageDatasetLoader
+    from keras_flowers.data.audit import scan
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
 
     output = Output(as_json)
     with ProgressBars() as progress:

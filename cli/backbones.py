@@ -9,8 +9,8 @@ from keras_flowers_cli.options import Command, json_option
 from keras_flowers_cli.output import Output, TextTable
 
 if TYPE_CHECKING:
-    from keras_flowers.backbone import Backbone
-    from keras_flowers.dataset_loader import ImageDatasetLoader
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
+    from keras_flowers.models.backbone import Backbone
 
 _MEGABYTE = 1e6
 _BYTES_PER_WEIGHT = 4
@@ -25,7 +25,7 @@ def backbones(as_json: bool) -> int:
     default; "MB" is what its weights take in memory and on disk.
     """
     runtime.start_keras()
-    from keras_flowers.backbone_catalog import backbone_names, named_network
+    from keras_flowers.models.backbone_presets import backbone_names, named_network
 
     output = Output(as_json)
     rows = TextTable("name", "photos", "features", "parameters", "MB", "weights")
@@ -72,7 +72,7 @@ def with_backbone(
     """
     if not asked:
         return loader, None
-    from keras_flowers.backbone import Backbone
+    from keras_flowers.models.backbone import Backbone
 
     weights = asked.get("weights", "auto")
     size = loader.image_size if "image_size" in loader_options else None

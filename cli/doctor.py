@@ -16,7 +16,7 @@ from keras_flowers_cli.output import Output, TextTable
 def doctor(as_json: bool) -> None:
     """Show versions, devices, speed settings, the cache, and what a GPU lacks."""
     runtime.start_keras()
-    from keras_flowers.training_config import versions
+    from keras_flowers.training.config import versions
 
     output = Output(as_json)
     with output.stdout_for_people():
@@ -57,7 +57,7 @@ def _xla() -> str:
 
 
 def _cache() -> dict[str, Any]:
-    from keras_flowers.sources import default_cache_directory
+    from keras_flowers.data.sources import default_cache_directory
 
     folder = default_cache_directory()
     return {"cache_folder": str(folder), "cache_size": _size(folder)}

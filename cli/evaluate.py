@@ -21,7 +21,7 @@ from keras_flowers_cli.output import Output, ProgressBars, TextTable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_flowers.evaluation import Evaluation
+    from keras_flowers.evaluation.evaluate import Evaluation
 
 # What a terminal takes; the files hold all of it.
 MOST_CLASSES = 50
@@ -88,8 +88,8 @@ def evaluate(
     folder = output_dir or model_file.parent / "evaluation"
     check_writable(folder, "--output-dir")
     runtime.start_keras()
-    from keras_flowers.dataset_loader import ImageDatasetLoader
-    from keras_flowers.evaluation import evaluate as evaluate_model
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
+    from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
     from keras_flowers.files import json_text, write_text_atomically
 
     output = Output(as_json)
@@ -208,8 +208,8 @@ def _say_left_out(output: Output, count: int, what: str) -> None:
 
 
 def _draw(figure: "Figure", path: Path) -> None:
-    from keras_flowers.drawing import png_bytes
     from keras_flowers.files import temporary_sibling
+    from keras_flowers.plots.text import png_bytes
 
     with temporary_sibling(path) as temporary:
         temporary.write_bytes(png_bytes(figure))

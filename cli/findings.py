@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from keras_flowers_cli.output import Output
 
 if TYPE_CHECKING:
-    from keras_flowers.catalog import Finding
+    from keras_flowers.data.audit import Finding
 
 SHOWN_PER_KIND = 5
 

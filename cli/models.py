@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from keras_flowers_cli.errors import first_line
 
 if TYPE_CHECKING:
-    from keras_flowers.image_classifier import ImageClassifier
+    from keras_flowers.models.image_classifier import ImageClassifier
 
 
 def load_classifier(path: Path) -> "ImageClassifier":
@@ -16,7 +16,7 @@ def load_classifier(path: Path) -> "ImageClassifier":
 
     from keras_flowers.errors import InputError
     from keras_flowers.files import printable_path
-    from keras_flowers.image_classifier import ImageClassifier
+    from keras_flowers.models.image_classifier import ImageClassifier
 
     shown = printable_path(path)
     if path.suffix in (".h5", ".hdf5"):

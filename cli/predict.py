@@ -19,7 +19,7 @@ from keras_flowers_cli.options import (
 from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
 if TYPE_CHECKING:
-    from keras_flowers.image_classifier import Classification, ImageClassifier
+    from keras_flowers.models.image_classifier import Classification, ImageClassifier
 
 
 @click.command(cls=Command)
@@ -79,7 +79,7 @@ def predict(
 
 def _photos(path: Path) -> Iterable[Path]:
     """Yields the path itself, or the photos of a folder."""
-    from keras_flowers.photo_files import PHOTO_SUFFIXES, is_clutter
+    from keras_flowers.data.image_files import PHOTO_SUFFIXES, is_clutter
 
     if not path.is_dir():
         yield path

@@ -20,7 +20,7 @@ from keras_flowers_cli.output import Output, ProgressBars
 def sample(directory: str, photos_per_class: int, seed: int) -> None:
     """Draw the sample photos into DIRECTORY, one folder per class."""
     runtime.start_keras()
-    from keras_flowers.sample import SAMPLE_CLASS_NAMES, write_sample
+    from keras_flowers.data.sample import SAMPLE_CLASS_NAMES, write_sample
 
     with ProgressBars() as progress:
         folder = write_sample(

@@ -32,10 +32,10 @@ from keras_flowers_cli.output import Output, ProgressBars, TextTable
 if TYPE_CHECKING:
     import keras
 
-    from keras_flowers.backbone import Backbone
-    from keras_flowers.dataset_loader import ImageDatasets
-    from keras_flowers.training import TrainingRun
-    from keras_flowers.training_config import FineTuning, TrainingConfig
+    from keras_flowers.data.dataset_loader import ImageDatasets
+    from keras_flowers.models.backbone import Backbone
+    from keras_flowers.training.config import FineTuning, TrainingConfig
+    from keras_flowers.training.train import TrainingRun
 
 SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
@@ -69,7 +69,7 @@ class ModelOptions:
 
     def build(self, datasets: "ImageDatasets") -> "keras.Model":
         """Returns the compiled model for the loaded data."""
-        from keras_flowers.image_classifier import ImageClassifier
+        from keras_flowers.models.image_classifier import ImageClassifier
 
         model = ImageClassifier(
             datasets.class_names,
@@ -90,8 +90,8 @@ class ModelOptions:
     def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
         import keras
 
-        from keras_flowers.phases import steps_per_epoch
-        from keras_flowers.schedules import warm_up_and_cosine
+        from keras_flowers.training.schedules import warm_up_and_cosine
+        from keras_flowers.training.stages import steps_per_epoch
 
         settings = given({"learning_rate": self.learning_rate})
         optimizer = keras.optimizers.get(
@@ -262,8 +262,8 @@ def train(
     check_backbone_options(chosen)
     _check_fine_tuning(chosen)
     runtime.start_keras()
-    from keras_flowers.training import train as train_model
-    from keras_flowers.training_config import TrainingConfig
+    from keras_flowers.training.config import TrainingConfig
+    from keras_flowers.training.train import train as train_model
 
     output = Output(as_json)
     if config_file is None:
@@ -321,7 +321,7 @@ def _config_of_run(directory: Path) -> Path:
 
 def _warn_of_other_versions(output: Output, directory: Path) -> None:
     """Says which packages have other versions than when the run was started."""
-    from keras_flowers.training_config import versions
+    from keras_flowers.training.config import versions
 
     try:
         then = dict(json.loads((directory / "config.json").read_text())["versions"])
@@ -372,8 +372,8 @@ def _check_fine_tuning(options: dict[str, Any]) -> None:
 def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
     from keras_flowers_cli.devices import mixed_precision_policy
 
-    from keras_flowers.dataset_loader import ImageDatasetLoader
-    from keras_flowers.training_config import TrainingConfig
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
+    from keras_flowers.training.config import TrainingConfig
 
     def take(*names: str) -> dict[str, Any]:
         return {name: options.pop(name) for name in names if name in options}
@@ -417,7 +417,7 @@ def _config(data: str | None, options: dict[str, Any]) -> "TrainingConfig":
 
 
 def _fine_tuning(options: dict[str, Any]) -> "FineTuning | None":
-    from keras_flowers.training_config import FineTuning
+    from keras_flowers.training.config import FineTuning
 
     if not options:
         return None

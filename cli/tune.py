@@ -240,7 +240,7 @@ def tune(
 def _hypermodel(data: str, options: dict[str, Any]) -> "ImageClassifierHyperModel":
     from keras_flowers.tuning import ImageClassifierHyperModel
 
-    from keras_flowers.dataset_loader import ImageDatasetLoader
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
 
     space = {name: options.pop(name) for name in _SPACE if name in options}
     asked: dict[str, Any] = {

@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 COMPONENTS = (
-    "test_tensorboard.py",
-    "test_confusion_matrix.py",
-    "test_augmentation.py",
-    "test_backbone.py",
-    "test_features.py",
-    "test_preprocessing.py",
-    "test_image_classifier.py",
-    "test_dataset_loader.py",
-    "test_evaluation.py",
-    "test_history.py",
-    "test_training_checkpoint.py",
-    "test_training.py::test_a_run_leaves_everything_in_its_directory",
-    "test_training.py::test_two_runs_are_equal_to_the_bit",
-    "test_training.py::test_ctrl_c_saves_what_is_there",
-    "test_fine_tuning.py::test_both_phases_are_one_run",
-    "test_fine_tuning.py::test_a_resumed_run_equals_one_that_was_never_interrupted"
+    "callbacks/test_tensorboard.py",
+    "test_metrics.py",
+    "layers/test_augmentation.py",
+    "models/test_backbone.py",
+    "training/test_feature_datasets.py",
+    "layers/test_preprocessing.py",
+    "models/test_image_classifier.py",
+    "data/test_dataset_loader.py",
+    "evaluation/test_evaluate.py",
+    "callbacks/test_history_logger.py",
+    "callbacks/test_training_checkpoint.py",
+    "training/test_train.py::test_a_run_leaves_everything_in_its_directory",
+    "training/test_train.py::test_two_runs_are_equal_to_the_bit",
+    "training/test_train.py::test_ctrl_c_saves_what_is_there",
+    "training/test_fine_tuning.py::test_both_phases_are_one_run",
+    "training/test_fine_tuning.py::test_a_resumed_run_equals_one_that_was_never_interrupted"
     "[3-KeyboardInterrupt]",
-    "test_resume.py::test_a_resumed_run_equals_one_that_was_never_interrupted",
+    "training/test_resume.py::test_a_resumed_run_equals_one_that_was_never_interrupted",
 )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_flowers
-from keras_flowers.photo_files import load_photo
+from keras_flowers.data.image_files import load_photo
 
 pytestmark = [
     pytest.mark.real_photos,

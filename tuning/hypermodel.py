@@ -10,18 +10,18 @@ from keras_flowers.tuning.ranges import choices, float_range, integer_range
 from keras_flowers.tuning.trial_data import TrialData
 from keras_flowers.tuning.trial_models import TrialBackbones
 
-from keras_flowers.backbone import Backbone
-from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.data.sources import Progress
 from keras_flowers.errors import InputError
-from keras_flowers.image_classifier import ImageClassifier, augments
-from keras_flowers.phases import (
+from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.image_classifier import ImageClassifier, augments
+from keras_flowers.training.schedules import warm_up_and_cosine
+from keras_flowers.training.stages import (
     has_fixed_features,
     head_to_train,
     steps_per_epoch,
 )
-from keras_flowers.schedules import warm_up_and_cosine
-from keras_flowers.sources import Progress
-from keras_flowers.training import FollowEpochs
+from keras_flowers.training.train import FollowEpochs
 
 SCORES = ("last", "best")
 _RATE_OF_ADAM = 1e-3  # by default

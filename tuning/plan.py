@@ -12,10 +12,10 @@ from keras_flowers.tuning.records import TrialRecord, read_records
 from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.tuning.trial_runner import TrialSettings
 
-from keras_flowers.arguments import checked_integer
-from keras_flowers.dataset_loader import STORAGE_ARGUMENTS
+from keras_flowers.argument_checks import checked_integer
+from keras_flowers.data.dataset_loader import STORAGE_ARGUMENTS
 from keras_flowers.errors import InputError
-from keras_flowers.training_config import versions
+from keras_flowers.training.config import versions
 
 _MAX_SEED = 2**31 - 2
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras_tuner
 
-from keras_flowers.arguments import checked_integer
+from keras_flowers.argument_checks import checked_integer
 from keras_flowers.errors import InputError
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import keras_tuner
 from keras_flowers.callbacks import plot_history, read_history
-from keras_flowers.callbacks.history_logger import write_history
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.records import (
     COMPLETED,
@@ -28,6 +27,7 @@ from keras_flowers.tuning.trial_runner import (
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import json_text, temporary_sibling, write_text_atomically
+from keras_flowers.history import write_history
 
 _LOST = "its process ended before it was done"
 

@@ -9,10 +9,10 @@ from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.records import TrialRecord
 from keras_flowers.tuning.results import hyperparameters_of
 
-from keras_flowers.dataset_loader import ImageDatasets
-from keras_flowers.splits import write_manifest
-from keras_flowers.training import TrainingRun, train
-from keras_flowers.training_config import TrainingConfig
+from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.data.splits import write_manifest
+from keras_flowers.training.config import TrainingConfig
+from keras_flowers.training.train import TrainingRun, train
 
 
 def retrain_best(

@@ -6,12 +6,6 @@ import time
 from collections.abc import Callable
 
 import keras_tuner
-from keras_flowers.tuning.crew import (
-    address_from_environment,
-    run_chief_alone,
-    run_crew,
-    run_worker_alone,
-)
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.plan import SearchPlan, make_plan
 from keras_flowers.tuning.records import (
@@ -24,12 +18,18 @@ from keras_flowers.tuning.records import (
 from keras_flowers.tuning.results import SearchResult, write_results
 from keras_flowers.tuning.retraining import retrain_best
 from keras_flowers.tuning.search_directory import SearchDirectory, back_up_oracle
+from keras_flowers.tuning.supervisor import (
+    address_from_environment,
+    run_chief_alone,
+    run_crew,
+    run_worker_alone,
+)
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
 
-from keras_flowers.arguments import checked_integer
+from keras_flowers.argument_checks import checked_integer
+from keras_flowers.data.splits import write_manifest
 from keras_flowers.errors import InputError
-from keras_flowers.splits import write_manifest
 
 Progress = Callable[[tuple[TrialRecord, ...], int], None]
 Run = Callable[[SearchPlan, Callable[[], None]], None]

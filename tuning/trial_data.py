@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from keras_flowers.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.features import with_features
-from keras_flowers.image_classifier import ImageClassifier
-from keras_flowers.sources import Progress
+from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.data.sources import Progress
+from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.training.feature_datasets import with_features
 
 
 class TrialData:

@@ -5,10 +5,10 @@ from typing import Any, Self
 
 import keras
 
-from keras_flowers.backbone import Backbone
-from keras_flowers.dataset_loader import ImageDatasetLoader
+from keras_flowers.data.dataset_loader import ImageDatasetLoader
 from keras_flowers.errors import InputError
-from keras_flowers.image_classifier import ImageClassifier
+from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.image_classifier import ImageClassifier
 
 
 class TrialBackbones:

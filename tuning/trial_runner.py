@@ -20,7 +20,6 @@ from keras_flowers.callbacks import (
     TensorBoardOptions,
     read_history,
 )
-from keras_flowers.callbacks.history_logger import History, write_history
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.records import (
     COMPLETED,
@@ -35,6 +34,7 @@ from keras_flowers.tuning.trial_models import trained_part
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import temporary_sibling
+from keras_flowers.history import History, write_history
 
 MAX_ATTEMPTS = 2
 _LONGEST_ERROR = 300

@@ -1,0 +1,1 @@
+"""Keras layers from raw images to what a network sees."""

@@ -1,0 +1,87 @@
+"""A metric that counts which class was taken for which, and so gives the accuracy."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_flowers.argument_checks import checked_integer
+from keras_flowers.registration import register
+
+
+@register("ConfusionMatrix")
+class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
+    """The accuracy, with the counts that it is made of.
+
+    It is Keras's `SparseCategoricalAccuracy`, and takes its place in `compile`. Beside
+    the result stands `matrix`: how often each class was taken for which. Validation
+    so counts the confusion matrix in the pass it makes anyway. Works on every backend,
+    and XLA compiles it.
+
+    Args:
+        class_count: Integer from 2 up, the number of classes.
+        name: Name of the metric in logs and history.
+        dtype: As for every metric of Keras.
+
+    Input shape:
+        Labels as integers `(batch,)` or `(batch, 1)`, or as rows `(batch, classes)`
+        whose largest entry marks the class; predictions `(batch, classes)`.
+
+    Raises:
+        InputError: If `class_count` is no integer from 2 up.
+
+    Example:
+    ```python
+    model.compile(
+        "adam",
+        "sparse_categorical_crossentropy",
+        metrics=[keras_flowers.ConfusionMatrix(5)],
+    )
+    ```
+    """
+
+    def __init__(
+        self, class_count: int, name: str = "accuracy", dtype: Any = None
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.class_count = checked_integer("class_count", class_count, lowest=2)
+        self._counts = self.add_variable(
+            shape=(self.class_count**2,), initializer="zeros", name="counts"
+        )
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Counts a batch; `sample_weight` `(batch,)` weighs the photos."""
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        if len(y_true.shape) == 2 and y_true.shape[1] == self.class_count:
+            y_true = ops.argmax(y_true, axis=-1)
+        super().update_state(y_true, y_pred, sample_weight)
+        true = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        if sample_weight is None:
+            weights = ops.ones_like(true, dtype=self._counts.dtype)
+        else:
+            weights = ops.cast(sample_weight, self._counts.dtype)
+            weights = ops.broadcast_to(ops.reshape(weights, (-1,)), ops.shape(true))
+        counts = ops.segment_sum(
+            weights, true * self.class_count + predicted, self.class_count**2
+        )
+        self._counts.assign_add(counts)
+
+    def reset_state(self) -> None:
+        """Forgets all photos."""
+        super().reset_state()
+        self._counts.assign(ops.zeros(self._counts.shape, self._counts.dtype))
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The counts, float32 `(classes, classes)`; rows are true, columns predicted.
+
+        They are whole numbers unless photos were weighed.
+        """
+        counts = ops.convert_to_numpy(self._counts)
+        return np.array(counts, np.float32).reshape(self.class_count, self.class_count)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "class_count": self.class_count}

@@ -1,0 +1,305 @@
+"""`Backbone`: the part of a classifier that turns photos into features."""
+
+import copy
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable
+from typing import Any, Self
+
+import keras
+import numpy as np
+
+from keras_flowers.argument_checks import checked_image_size, checked_integer
+from keras_flowers.errors import InputError
+from keras_flowers.models.backbone_loading import (
+    AUTO,
+    OWN,
+    find_network,
+    load_weights,
+    set_weights,
+)
+from keras_flowers.models.backbone_presets import did_you_mean
+from keras_flowers.registration import register
+
+
+@register("Backbone")
+class Backbone(keras.layers.Layer):
+    """Turns photos into feature vectors, with a network that was trained elsewhere.
+
+    It holds one Keras model: preprocessing, network and global average pooling. A
+    pretrained backbone is frozen and computes as in inference, batch normalization
+    and dropout included; `unfreeze` makes its weights trainable and leaves that so.
+    One without pretrained weights trains like any other network.
+
+    In a `.keras` file it is complete: loading needs neither the download nor the file
+    that it came from.
+
+    Args:
+        network: A name (`keras-flowers backbones` lists them); the path of a `.keras`
+            file that holds a model; or a Keras model. A model must map photos with
+            values 0..255, `(batch, height, width, 3)`, to features: vectors, or maps
+            `(batch, rows, columns, features)`, which are averaged. Of an
+            `ImageClassifier` in a file its backbone is taken.
+        pretrained_weights: `"imagenet"`, which Keras downloads; the path of a file
+            of weights, `.h5` or `.keras`; `"own"`, those that a model has; or `None`
+            to train it as a whole, from random weights unless it is a Keras model.
+            `"auto"` is `"imagenet"` for a name of `keras.applications`, `None` for
+            `"small_convnet"`, and what a model or a `.keras` file has itself.
+        image_size: `(height, width)` in pixels of the photos that the network sees;
+            `None` for the size it is meant for.
+        seed: Integer that decides random initial weights and dropout, or `None`.
+        **kwargs: As for `keras.layers.Layer`; `dtype` applies to the whole network.
+
+    Input shape:
+        `(batch, height, width, 3)` with `image_size`; values 0..255.
+
+    Output shape:
+        `(batch, feature_size)`.
+
+    Attributes:
+        network: The Keras model.
+
+    Raises:
+        InputError: If the name is not known, the file or the model gives no features,
+            the weights cannot be downloaded or do not fit, or the photos are smaller
+            than the network can take.
+
+    Example:
+    ```python
+    backbone = keras_flowers.Backbone("mobilenet_v2")
+    model = keras_flowers.ImageClassifier(["daisy", "roses"], backbone=backbone)
+    ```
+    """
+
+    def __init__(
+        self,
+        network: str | os.PathLike[str] | keras.Model,
+        pretrained_weights: str | os.PathLike[str] | None = AUTO,
+        image_size: tuple[int, int] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if image_size is not None:
+            image_size = checked_image_size(image_size)
+        if seed is not None:
+            seed = checked_integer("seed", seed, lowest=0)
+        found = find_network(network, pretrained_weights, image_size)
+        is_random = found.weights is None and not isinstance(network, keras.Model)
+        if is_random and seed is not None:
+            found_network = _rebuilt(found.network, _seeds(seed))
+        else:
+            found_network = found.network
+        self.network = _with_policy(found_network, self.dtype_policy.name)
+        self.pretrained_weights = found.weights
+        self.image_size = found.image_size
+        self.seed = seed
+        if self.is_pretrained:
+            self.network.trainable = False
+
+    @property
+    def feature_size(self) -> int:
+        """How many numbers describe a photo."""
+        return int(self.network.outputs[0].shape[-1])
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its weights come from an earlier training."""
+        return self.pretrained_weights is not None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no weight of it is trained."""
+        return not self.network.trainable_variables
+
+    def build(self, input_shape: tuple[Any, ...]) -> None:
+        """Does nothing: the network is built already."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the features; pretrained, those of inference in training as well."""
+        # Said outright: augmentations of Keras act where nothing is said.
+        is_training = False if self.is_pretrained else training
+        return self.network(inputs, training=is_training)
+
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns `(batch, feature_size)`."""
+        return (input_shape[0], self.feature_size)
+
+    def compute_output_spec(
+        self, inputs: Any, training: bool | None = None
+    ) -> keras.KerasTensor:
+        """Returns shape and dtype of the features without computing any."""
+        del training
+        shape = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(shape, dtype=self.network.outputs[0].dtype)
+
+    def for_another_model(self, seed: int | None = None) -> Self:
+        """Returns a backbone for a model that is trained beside others.
+
+        One that is frozen shares its network with this one: nothing changes it. Else
+        the network is built anew, with the weights as they are now if they are
+        pretrained, and with fresh ones if not.
+
+        Args:
+            seed: Integer that decides the fresh weights and the dropout, or `None`.
+        """
+        network = self.network
+        if not self.is_frozen:
+            network = _rebuilt(network, _seeds(seed) if seed is not None else _as_is)
+            if self.is_pretrained:
+                set_weights(network, self.network.get_weights())
+        other = type(self)(
+            network, None, self.image_size, self.seed, dtype=self.dtype_policy.name
+        )
+        other.pretrained_weights = self.pretrained_weights
+        return other
+
+    def layers_from(self, from_layer: str | None = None) -> list[keras.layers.Layer]:
+        """Returns the layers of the network from one on, in their order.
+
+        Args:
+            from_layer: Name of a layer; `None` for all.
+
+        Raises:
+            InputError: If there is no such layer; the message names the nearest.
+        """
+        layers: list[keras.layers.Layer] = self.network.layers
+        names = [layer.name for layer in layers]
+        if from_layer is None:
+            return layers
+        if from_layer not in names:
+            raise InputError(
+                f"`unfreeze_from` must be a layer of {self.network.name}."
+                f"{did_you_mean(from_layer, names)} Received: {from_layer!r}"
+            )
+        return layers[names.index(from_layer) :]
+
+    def unfreeze(self, from_layer: str | None = None) -> None:
+        """Makes the network trainable; batch normalization keeps its statistics.
+
+        A compiled model must be compiled again.
+
+        Args:
+            from_layer: Name of the first layer that is trained, with all that stand
+                behind it; `None` for the whole network.
+
+        Raises:
+            InputError: If there is no such layer.
+        """
+        trained = self.layers_from(from_layer)
+        self.network.trainable = True
+        for layer in self.network.layers:
+            layer.trainable = layer in trained
+
+    def load_pretrained_weights(self) -> None:
+        """Loads what `pretrained_weights` names, into a backbone from a configuration.
+
+        Raises:
+            InputError: If file or download are gone, or do not fit; or if the weights
+                were those of a model that was passed in.
+        """
+        if self.pretrained_weights == OWN:
+            raise InputError(
+                f"The weights of the backbone {self.network.name} came with a Keras "
+                "model and are not known here. Save it to a .keras file, and pass that."
+            )
+        if self.pretrained_weights is not None:
+            load_weights(self.network, self.pretrained_weights)
+
+    def key(self) -> str:
+        """Returns a text that is equal for backbones that give equal features.
+
+        A function of the architecture, of every weight and of Keras's backend.
+        """
+        config = _changed(
+            keras.saving.serialize_keras_object(self.network), _without_training
+        )
+        # Keras numbers the names of layers by process.
+        unnumbered = re.sub(r'_\d+"', '"', json.dumps(config))
+        digest = hashlib.sha256(f"{keras.backend.backend()} {unnumbered}".encode())
+        # Not `variables`: the states of random seeds differ from process to process.
+        for weight in self.network.weights:
+            digest.update(np.asarray(keras.ops.convert_to_numpy(weight)).tobytes())
+        return digest.hexdigest()
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor; the network as it is built."""
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "pretrained_weights": self.pretrained_weights,
+            "image_size": list(self.image_size),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Creates a backbone with fresh weights; those of a file follow."""
+        # Keras changes the configurations of layers while it reads them.
+        config = copy.deepcopy(config)
+        weights = config.pop("pretrained_weights")
+        network = keras.saving.deserialize_keras_object(config.pop("network"))
+        backbone = cls(network, None, **config)
+        backbone.pretrained_weights = weights
+        return backbone
+
+
+def _with_policy(network: keras.Model, policy: str) -> keras.Model:
+    """Returns the network computing in a dtype policy, with the same weights."""
+    if all(
+        layer.dtype_policy.name == policy
+        for layer in network.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    ):
+        return network
+
+    def change(config: dict[str, Any]) -> dict[str, Any]:
+        is_policy = config.get("class_name") == "DTypePolicy"
+        return {**config, "config": {"name": policy}} if is_policy else config
+
+    changed = _rebuilt(network, change)
+    set_weights(changed, network.get_weights())
+    return changed
+
+
+def _seeds(seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Returns what gives everything in a configuration that draws a seed of its own."""
+    count = 0
+
+    def change(config: dict[str, Any]) -> dict[str, Any]:
+        nonlocal count
+        if "seed" not in config:
+            return config
+        count += 1
+        return {**config, "seed": zlib.crc32(f"{seed} {count}".encode())}
+
+    return change
+
+
+def _as_is(config: dict[str, Any]) -> dict[str, Any]:
+    return config
+
+
+def _without_training(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a part of a configuration without what only training depends on."""
+    return {k: v for k, v in config.items() if k not in ("seed", "trainable")}
+
+
+def _rebuilt(
+    network: keras.Model, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> keras.Model:
+    """Returns a network with fresh weights, each part of its configuration changed."""
+    config = _changed(keras.saving.serialize_keras_object(network), change)
+    return keras.saving.deserialize_keras_object(config)
+
+
+def _changed(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Returns a configuration with each dictionary in it changed, the inner first."""
+    if isinstance(value, dict):
+        return change({key: _changed(item, change) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return type(value)(_changed(item, change) for item in value)
+    return value

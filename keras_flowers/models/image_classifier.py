@@ -1,0 +1,453 @@
+"""The model: from raw photos to class probabilities, with the names it knows."""
+
+import dataclasses
+import numbers
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_flowers.argument_checks import checked_image_size, checked_integer
+from keras_flowers.data.image_files import load_photo
+from keras_flowers.errors import InputError
+from keras_flowers.layers.augmentation import ImageAugmentation
+from keras_flowers.layers.preprocessing import ResizeAndRescale
+from keras_flowers.metrics import ConfusionMatrix
+from keras_flowers.models.backbone import Backbone
+from keras_flowers.registration import register
+
+# Training steps of a head: compiling it takes two seconds, and then saves half a
+# millisecond in each.
+_XLA_PAYS_FROM = 5_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """What a classifier says of one photo.
+
+    Attributes:
+        path: The photo, as it was passed in.
+        label: The most probable class name.
+        probability: Float in 0..1, the probability of `label`.
+        probabilities: Every class name with its probability, most probable first.
+    """
+
+    path: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@register("ImageClassifier")
+class ImageClassifier(keras.Model):
+    """An image classifier that carries its preprocessing and its class names.
+
+    Resize and rescale, augmentation (in training only), `Flatten` or a backbone that
+    turns photos into features, one `Dense` layer with ReLU per entry of
+    `hidden_units`, and a softmax over the classes. The defaults are 256 and 128 units
+    on photos of 256x256 pixels, without a backbone. The features of a pretrained
+    backbone are normalized, each photo's by themselves.
+
+    Args:
+        class_names: Strings, at least two, all different; position `i` is the name
+            of label `i`.
+        image_size: Pair of integers, `(height, width)` in pixels of the photos that
+            the network sees; `None` for the size the backbone is meant for, or
+            256x256 without one.
+        hidden_units: Integers, the width of each hidden layer; may be empty.
+        dropout: Float from 0 to below 1, the rate after each hidden layer. `None` is
+            0.3 with a pretrained backbone, whose features are easily learned by heart,
+            and else 0.
+        augmentation: `True` for the default `ImageAugmentation`, `False` for none,
+            or any layer that maps photos to photos, with values 0..1, or 0..255
+            where there is a backbone. `None` is `False` for a pretrained backbone,
+            whose features can then be computed once for all epochs, and else `True`.
+        seed: Integer or `None`. With an integer the initial weights, the
+            augmentation and the dropout are the same for every new model.
+        backbone: A `Backbone`, or what it takes as `network`: a name such as
+            `"mobilenet_v2"` or `"small_convnet"`, a `.keras` file, a Keras model.
+            `None` for none.
+        **kwargs: `name`, `dtype` (a dtype policy such as `"mixed_bfloat16"`) and
+            `trainable`, as for `keras.Model`.
+
+    Input shape:
+        `(batch, height, width, 3)`, of any size and any integer or float dtype,
+        values 0..255.
+
+    Output shape:
+        `(batch, len(class_names))`, float32, probabilities that sum to 1.
+
+    Raises:
+        InputError: If an argument is outside of what is described above.
+
+    Example:
+    ```python
+    model = keras_flowers.ImageClassifier(["daisy", "roses", "tulips"])
+    model.compile()
+    model.fit(photos, labels)
+    model.save("flowers.keras")
+    ```
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        image_size: tuple[int, int] | None = None,
+        hidden_units: Sequence[int] = (256, 128),
+        dropout: float | None = None,
+        augmentation: bool | keras.layers.Layer | None = None,
+        seed: int | None = None,
+        backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
+        **kwargs: Any,
+    ) -> None:
+        class_names = _checked_class_names(class_names)
+        if image_size is not None:
+            image_size = checked_image_size(image_size)
+        hidden_units = _checked_hidden_units(hidden_units)
+        if dropout is not None:
+            dropout = _checked_dropout(dropout)
+        dtype = kwargs.get("dtype")
+        if backbone is not None and not isinstance(backbone, Backbone):
+            backbone = Backbone(
+                backbone,
+                image_size=image_size,
+                seed=_seed(seed, "backbone"),
+                dtype=dtype,
+            )
+        image_size = _size_for(backbone, image_size)
+
+        # === Layers ===
+        # Networks differ in the values they want, and make them of 0..255 themselves.
+        highest = 1 if backbone is None else 255
+        layers = [ResizeAndRescale(image_size, scale=highest / 255, dtype=dtype)]
+        if isinstance(augmentation, keras.layers.Layer):
+            layers.append(augmentation)
+        elif augments(augmentation, is_pretrained=_is_pretrained(backbone)):
+            layers.append(
+                ImageAugmentation(
+                    value_range=(0, highest),
+                    seed=_seed(seed, "augmentation"),
+                    dtype=dtype,
+                )
+            )
+        layers.append(
+            keras.layers.Flatten(dtype=dtype) if backbone is None else backbone
+        )
+        if _is_pretrained(backbone):
+            # Features of different networks differ in scale by orders of magnitude.
+            layers.append(keras.layers.LayerNormalization(dtype=dtype))
+        rate = _dropout_rate(dropout, backbone)
+        for index, units in enumerate(hidden_units):
+            layer_seed = _seed(seed, f"hidden layer {index}")
+            layers.append(_dense(units, "relu", layer_seed, dtype))
+            if rate:
+                layer_seed = _seed(seed, f"dropout {index}")
+                layers.append(keras.layers.Dropout(rate, seed=layer_seed, dtype=dtype))
+        # Probabilities stay float32 under mixed precision: sums of half-precision
+        # probabilities are off by too much for the loss.
+        layers.append(
+            _dense(len(class_names), "softmax", _seed(seed, "output"), "float32")
+        )
+
+        # === Functional model ===
+        inputs = keras.Input((None, None, 3), name="photos")
+        outputs = features = inputs
+        for layer in layers:
+            outputs = layer(outputs)
+            if layer is backbone:
+                features = outputs
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        if dtype is not None:
+            # Keras ignores the argument for a functional model.
+            self.dtype_policy = dtype
+
+        # === Config ===
+        self.class_names = class_names
+        self.image_size = image_size
+        self.hidden_units = hidden_units
+        self.dropout = dropout
+        self.augmentation = augmentation
+        self.seed = seed
+        self.backbone = backbone
+        self._features = features
+
+    @property
+    def augments(self) -> bool:
+        """Whether photos are changed at random in training."""
+        return augments(self.augmentation, is_pretrained=_is_pretrained(self.backbone))
+
+    @property
+    def dropout_rate(self) -> float:
+        """The rate after each hidden layer."""
+        return _dropout_rate(self.dropout, self.backbone)
+
+    @property
+    def has_fixed_features(self) -> bool:
+        """Whether a photo has the same features in every epoch."""
+        backbone = self.backbone
+        if backbone is None or self.augments:
+            return False
+        return backbone.is_pretrained and backbone.is_frozen
+
+    def feature_extractor(self) -> keras.Model:
+        """Returns the part from photos to the features of the backbone.
+
+        Its weights are those of this model.
+        """
+        return keras.Model(self.inputs[0], self._features, name="feature_extractor")
+
+    def head(
+        self, steps_per_execution: int = 1, steps: int | None = None
+    ) -> keras.Model:
+        """Returns the part from the features of the backbone to the probabilities.
+
+        Its weights are those of this model. It is compiled as this model is, with the
+        same optimizer, so that training it trains this model.
+
+        Args:
+            steps_per_execution: As for `keras.Model.compile`.
+            steps: How many training steps there will be, for the choice of
+                `jit_compile="auto"`: XLA pays from a few thousand on.
+        """
+        inputs = outputs = keras.Input(self._features.shape[1:], name="features")
+        layers = self.layers[self.layers.index(self.backbone) + 1 :]
+        for layer in layers:
+            outputs = layer(outputs)
+        head = keras.Model(inputs, outputs, name="head")
+        if self.compiled:
+            arguments = self.compile_arguments()
+            arguments["steps_per_execution"] = steps_per_execution
+            if arguments["jit_compile"] == "auto":
+                pays = _xla_pays(layers, arguments)
+                is_short = steps is not None and steps < _XLA_PAYS_FROM
+                arguments["jit_compile"] = False if pays is True and is_short else pays
+            head.compile(**arguments)
+        return head
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = "sparse_categorical_crossentropy",
+        *,
+        metrics: Any = "auto",
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """Configures training; every argument has a sensible default.
+
+        Args:
+            optimizer: As for `keras.Model.compile`.
+            loss: As for `keras.Model.compile`; labels are integers by default.
+            metrics: As for `keras.Model.compile`. `"auto"` is the accuracy, as a
+                `ConfusionMatrix`, which also counts the classes that were mistaken.
+            jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
+                Dense models gain on every device, so on TensorFlow `"auto"` is
+                `True` unless a layer, such as an augmentation of Keras, does not
+                support it. Convolutions lose on a CPU, so with a backbone, as on the
+                other backends, it is left to Keras, which uses XLA on accelerators.
+            **kwargs: The other arguments of `keras.Model.compile`.
+        """
+        is_auto = jit_compile == "auto"
+        if isinstance(metrics, str) and metrics == "auto":
+            metrics = [ConfusionMatrix(len(self.class_names))]
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            jit_compile=_xla_pays(self.layers, kwargs) if is_auto else jit_compile,
+            **kwargs,
+        )
+        self._jit_compile_is_auto = is_auto
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """Returns what `compile` was given, for another model with these weights.
+
+        Optimizer and loss are those of this model, metrics are new ones.
+        """
+        own = {"optimizer": self.optimizer, "loss": self.loss}
+        config = {k: v for k, v in self.get_compile_config().items() if k not in own}
+        return {**keras.saving.deserialize_keras_object(config), **own}
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile`; `"auto"` is decided anew on loading."""
+        config: dict[str, Any] = super().get_compile_config()
+        if config and self._jit_compile_is_auto:
+            config["jit_compile"] = "auto"
+        return config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles the model as the saved one was; called by `load_model`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def classify(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 32,
+    ) -> list[Classification]:
+        """Classifies photo files.
+
+        Args:
+            paths: Files in any format that training reads.
+            batch_size: Integer, how many photos are in memory at once.
+
+        Returns:
+            One `Classification` per path, in the order of `paths`.
+
+        Raises:
+            InputError: If a file is no readable photo; the message names it. Or if
+                an argument is not as described.
+        """
+        if isinstance(paths, str | os.PathLike):
+            raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
+        batch_size = checked_integer("batch_size", batch_size, lowest=1)
+        names = [os.fspath(path) for path in paths]
+        results: list[Classification] = []
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(names), batch_size):
+                batch = names[start : start + batch_size]
+                photos = list(pool.map(self._load, batch))
+                probabilities = self.predict_on_batch(np.stack(photos))
+                results += map(self._classification, batch, probabilities)
+        return results
+
+    def _load(self, path: str) -> np.ndarray:
+        return load_photo(path, self.image_size)
+
+    def _classification(self, path: str, probabilities: Any) -> Classification:
+        order = np.argsort(-probabilities, kind="stable")
+        by_name = {self.class_names[i]: float(probabilities[i]) for i in order}
+        label, probability = next(iter(by_name.items()))
+        return Classification(path, label, probability, by_name)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        augmentation: Any = self.augmentation
+        if isinstance(augmentation, keras.layers.Layer):
+            augmentation = keras.saving.serialize_keras_object(augmentation)
+        backbone = self.backbone
+        if backbone is not None:
+            backbone = keras.saving.serialize_keras_object(backbone)
+        return {
+            **super().get_config(),
+            "class_names": list(self.class_names),
+            "image_size": list(self.image_size),
+            "hidden_units": list(self.hidden_units),
+            "dropout": self.dropout,
+            "augmentation": augmentation,
+            "seed": self.seed,
+            "backbone": backbone,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "ImageClassifier":
+        """Creates a model with fresh weights from what `get_config` returned."""
+        config = dict(config)
+        for name in ("augmentation", "backbone"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+
+def augments(
+    augmentation: bool | keras.layers.Layer | None, *, is_pretrained: bool
+) -> bool:
+    """Tells whether the argument `augmentation` means that photos are changed."""
+    return not is_pretrained if augmentation is None else augmentation is not False
+
+
+def _is_pretrained(backbone: Backbone | None) -> bool:
+    return backbone is not None and backbone.is_pretrained
+
+
+def _dropout_rate(dropout: float | None, backbone: Backbone | None) -> float:
+    if dropout is None:
+        return 0.3 if _is_pretrained(backbone) else 0.0
+    return dropout
+
+
+def _size_for(
+    backbone: Backbone | None, image_size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Returns the size of the photos that a network sees."""
+    if backbone is None:
+        return image_size or (256, 256)
+    if image_size not in (None, backbone.image_size):
+        raise InputError(
+            f"`image_size` must be that of the backbone, {backbone.image_size}. "
+            f"Received: image_size={image_size!r}"
+        )
+    return backbone.image_size
+
+
+def _xla_pays(
+    layers: Sequence[keras.layers.Layer], options: Mapping[str, Any]
+) -> bool | str:
+    """Returns what `jit_compile` should be for some layers."""
+    has_backbone = any(isinstance(layer, Backbone) for layer in layers)
+    if keras.backend.backend() != "tensorflow" or has_backbone:
+        return "auto"
+    can = all(layer.supports_jit for layer in layers)
+    return can and not options.get("run_eagerly", False)
+
+
+def _dense(
+    units: int, activation: str, seed: int | None, dtype: Any
+) -> keras.layers.Dense:
+    return keras.layers.Dense(
+        units,
+        activation=activation,
+        kernel_initializer=keras.initializers.GlorotUniform(seed),
+        dtype=dtype,
+    )
+
+
+def _seed(seed: int | None, role: str) -> int | None:
+    """Returns a seed of its own for each role.
+
+    It depends on the role alone, so that a model without augmentation starts from the
+    same weights as one with it.
+    """
+    return None if seed is None else zlib.crc32(f"{seed} {role}".encode())
+
+
+def _checked_class_names(class_names: Any) -> tuple[str, ...]:
+    is_list = isinstance(class_names, Iterable) and not isinstance(class_names, str)
+    names = tuple(class_names) if is_list else ()
+    is_valid = len(names) >= 2 and len(set(names)) == len(names)
+    if not is_valid or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            "`class_names` must be at least two different strings. "
+            f"Received: class_names={class_names!r}"
+        )
+    return names
+
+
+def _checked_hidden_units(hidden_units: Any) -> tuple[int, ...]:
+    try:
+        return tuple(
+            checked_integer("hidden_units", width, lowest=1) for width in hidden_units
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "`hidden_units` must be a sequence of positive integers. "
+            f"Received: hidden_units={hidden_units!r}"
+        ) from error
+
+
+def _checked_dropout(dropout: Any) -> float:
+    is_number = isinstance(dropout, numbers.Real)
+    if not is_number or not 0 <= float(dropout) < 1:
+        raise InputError(
+            "`dropout` must be a number from 0 to below 1. "
+            f"Received: dropout={dropout!r}"
+        )
+    return float(dropout)

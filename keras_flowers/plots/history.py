@@ -1,0 +1,129 @@
+"""Draws the history of one or several runs."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_flowers.errors import InputError
+from keras_flowers.history import History, read_history
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS: dict[str, Callable[..., Any]] = {"loss": np.nanargmin, "accuracy": np.nanargmax}
+
+
+def plot_history(runs: Any) -> "Figure":
+    """Draws loss and accuracy of both splits over the epochs.
+
+    The best epoch of the validation split (of the training split without one) is
+    marked: lowest loss, highest accuracy.
+
+    Args:
+        runs: A history (what `fit` returned, or its dictionary), the path of a
+            `history.json` or of a run directory, or a list of those, or a
+            dictionary from a run's name to one of those; several are drawn over
+            each other.
+
+    Returns:
+        A `matplotlib.figure.Figure`; it belongs to no window, save it with
+        `figure.savefig(path)`.
+
+    Raises:
+        InputError: If there is nothing to draw, or a path holds no history.
+    """
+    from matplotlib.figure import Figure
+
+    named = _named_histories(runs)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    for axes, (metric, best_of) in zip(
+        figure.subplots(1, len(PANELS)), PANELS.items(), strict=True
+    ):
+        for index, (name, history) in enumerate(named.items()):
+            _draw(axes, history, metric, best_of, f"C{index}", name)
+        axes.set_xlabel("epoch")
+        axes.set_title(metric)
+        axes.grid(alpha=0.3)
+        axes.margins(y=0.12)  # room for the value at the best epoch
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.has_data():
+            axes.legend()
+    return figure
+
+
+def _draw(
+    axes: Any, history: History, metric: str, best_of: Any, colour: str, name: str
+) -> None:
+    prefix = f"{name}: " if name else ""
+    first = next(iter(history.values()), [])
+    epochs = history.get("epoch", [float(i + 1) for i in range(len(first))])
+    best_column = f"val_{metric}" if f"val_{metric}" in history else metric
+    styles = {metric: ("training", ":"), f"val_{metric}": ("validation", "-")}
+    for column, (label, style) in styles.items():
+        if column in history:
+            values = history[column]
+            axes.plot(
+                epochs,
+                values,
+                style,
+                color=colour,
+                label=prefix + label,
+                marker="." if len(values) < 3 else None,
+            )
+    scores = np.asarray(history.get(best_column, []), dtype=float)
+    if np.isfinite(scores).any():
+        best = int(best_of(np.where(np.isfinite(scores), scores, np.nan)))
+        axes.plot(
+            epochs[best],
+            scores[best],
+            "o",
+            color=colour,
+            fillstyle="none",
+            markersize=9,
+        )
+        axes.annotate(
+            f"{scores[best]:.3f}",
+            (epochs[best], scores[best]),
+            textcoords="offset points",
+            xytext=(0, 8),
+            ha="center",
+        )
+
+
+def _named_histories(runs: Any) -> dict[str, History]:
+    if isinstance(runs, list | tuple):
+        runs = {_name(run, index): run for index, run in enumerate(runs)}
+    elif not _is_named(runs):
+        runs = {"": runs}
+    histories = {name: _history(run) for name, run in runs.items()}
+    if not any(len(c) for history in histories.values() for c in history.values()):
+        raise InputError("`runs` must hold at least one epoch to draw.")
+    return histories
+
+
+def _is_named(runs: Any) -> bool:
+    """Tells a dictionary of runs from one history, whose values are numbers."""
+    if not isinstance(runs, Mapping):
+        return False
+    return all(
+        isinstance(run, Mapping | str | os.PathLike) or hasattr(run, "history")
+        for run in runs.values()
+    )
+
+
+def _name(run: Any, index: int) -> str:
+    is_path = isinstance(run, str | os.PathLike)
+    return os.fspath(run) if is_path else f"run {index + 1}"
+
+
+def _history(run: Any) -> History:
+    if isinstance(run, str | os.PathLike):
+        return read_history(run)
+    history = getattr(run, "history", run)
+    if not isinstance(history, Mapping):
+        raise InputError(
+            f"A run must be a history or the path of one. Received: {run!r}"
+        )
+    return {name: [float(v) for v in values] for name, values in history.items()}

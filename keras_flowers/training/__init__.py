@@ -1,0 +1,1 @@
+"""Loader, model and callbacks become a run."""

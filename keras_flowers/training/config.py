@@ -1,0 +1,310 @@
+"""Everything that decides the outcome of a run, and what repeats it."""
+
+import dataclasses
+import json
+import math
+import numbers
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+
+from keras_flowers.argument_checks import checked_integer
+from keras_flowers.data.dataset_loader import (
+    STORAGE_ARGUMENTS,
+    ImageDatasetLoader,
+    ImageDatasets,
+)
+from keras_flowers.data.splits import read_manifest
+from keras_flowers.errors import InputError, first_line
+from keras_flowers.files import printable_path
+from keras_flowers.models.image_classifier import ImageClassifier
+
+ModelBuilder = Callable[[ImageDatasets], keras.Model]
+
+_CONFIG_FORMAT = 1
+_VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
+
+# What may differ between the parts of an interrupted run: where things are kept, and
+# what the manifest of the run decides.
+_FREE_IN_A_RUN = (
+    "versions",
+    "loader.config.data",
+    "loader.config.split_manifest",
+    *(f"loader.config.{name}" for name in STORAGE_ARGUMENTS),
+)
+# Some layers draw a seed where none is given. What has come of it is in the checkpoint.
+_SEED_OF_A_LAYER = re.compile(r"model\..*layers\[\d+\]\.config\.seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """A second phase, which trains the backbone as well.
+
+    It follows the one in which a pretrained backbone is frozen. Batch normalization
+    keeps the statistics that it was pretrained with. The optimizer begins anew; its
+    learning rate rises for a twentieth of the steps and then falls along a cosine.
+
+    Attributes:
+        epochs: Positive integer, how often the training photos are seen.
+        learning_rate: Above 0, the highest rate.
+        unfreeze_from: Name of the first layer of the backbone that is trained, with
+            all behind it; `None` for the whole backbone.
+
+    Raises:
+        InputError: If an attribute is outside of what is described above.
+    """
+
+    epochs: int
+    learning_rate: float = 1e-4
+    unfreeze_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        _store(self, "epochs", checked_integer("epochs", self.epochs, lowest=1))
+        rate: Any = self.learning_rate
+        if not isinstance(rate, numbers.Real) or not 0 < float(rate) < math.inf:
+            raise InputError(
+                "`learning_rate` must be a number above 0. "
+                f"Received: learning_rate={rate!r}"
+            )
+        _store(self, "learning_rate", float(rate))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the outcome of a run.
+
+    Attributes:
+        loader: Where the photos come from.
+        build_model: Called with the loaded data sets; returns the model to train.
+            An `ImageClassifier` that is not compiled is compiled with its defaults.
+            To repeat a run its model is built anew from its configuration, so its
+            initial weights must follow from that, as those of an `ImageClassifier`
+            with a seed do; the weights of a backbone are loaded again.
+        epochs: Positive integer, how often the training photos are seen.
+        early_stopping: Epochs without a lower validation loss after which training
+            stops and the best weights come back; `None` to run all epochs.
+        class_weights: `"balanced"` weighs each class by the inverse of its share;
+            a dictionary from class name to weight; or `None`.
+        fine_tuning: What follows, for a model with a pretrained backbone, or `None`.
+    """
+
+    loader: ImageDatasetLoader
+    build_model: ModelBuilder
+    epochs: int = 15
+    early_stopping: int | None = None
+    class_weights: str | Mapping[str, float] | None = None
+    fine_tuning: FineTuning | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what no other part checks."""
+        _store_integer(self, "epochs")
+        if self.early_stopping is not None:
+            _store_integer(self, "early_stopping")
+        weights = self.class_weights
+        if isinstance(weights, Mapping):
+            _store(self, "class_weights", _checked_weights(weights))
+        elif weights not in (None, "balanced"):
+            raise InputError(
+                "`class_weights` must be None, 'balanced' or a dictionary from class "
+                f"name to weight. Received: class_weights={weights!r}"
+            )
+        if not isinstance(self.fine_tuning, FineTuning | None):
+            raise InputError(
+                "`fine_tuning` must be a FineTuning or None. "
+                f"Received: fine_tuning={self.fine_tuning!r}"
+            )
+
+    def to_json(self, model: keras.Model) -> dict[str, Any]:
+        """Returns what repeats the run, given the model that `build_model` built."""
+        loader = keras.saving.serialize_keras_object(self.loader)
+        tuning = self.fine_tuning
+        data = Path(self.loader.data)
+        if data.is_dir() or (data.suffix and data.is_file()):
+            # Else the run could be repeated from the same folder only.
+            loader["config"]["data"] = str(data.absolute())
+        return {
+            "format": _CONFIG_FORMAT,
+            "loader": loader,
+            "model": keras.saving.serialize_keras_object(model),
+            "epochs": self.epochs,
+            "early_stopping": self.early_stopping,
+            "class_weights": self.class_weights,
+            "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "pretrained": _fingerprint(model),
+            "versions": versions(),
+        }
+
+    def with_manifest(self, path: Path) -> Self:
+        """Returns the configuration with the split of a manifest, where there is one.
+
+        Raises:
+            InputError: If another manifest was asked for.
+        """
+        if not path.exists():
+            return self
+        given = self.loader.split_manifest
+        if given is not None and (
+            read_manifest(Path(given).expanduser()).photos != read_manifest(path).photos
+        ):
+            raise InputError(
+                f"The run has another split than {printable_path(given)}: see "
+                f"{printable_path(path)}."
+            )
+        loader = self.loader.get_config() | {"split_manifest": str(path)}
+        return dataclasses.replace(self, loader=ImageDatasetLoader.from_config(loader))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads the `config.json` of a run.
+
+        The split is the one of that run: it is read from the `split.json` beside
+        the file where there is one.
+
+        Raises:
+            InputError: If the file is missing or is no configuration of a run.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text())
+            if content["format"] != _CONFIG_FORMAT:
+                raise ValueError(f"format {content['format']!r} is not known")
+            loader_config = content["loader"]
+            manifest = path.with_name("split.json")
+            if manifest.exists():
+                loader_config["config"]["split_manifest"] = str(manifest)
+            loader = keras.saving.deserialize_keras_object(loader_config)
+            if not isinstance(loader, ImageDatasetLoader):
+                raise TypeError("its loader is none")
+            tuning = content.get("fine_tuning")
+            return cls(
+                loader=loader,
+                build_model=_SerializedModel(
+                    path, content["model"], content.get("pretrained")
+                ),
+                epochs=content["epochs"],
+                early_stopping=content["early_stopping"],
+                class_weights=content["class_weights"],
+                fine_tuning=None if tuning is None else FineTuning(**tuning),
+            )
+        except FileNotFoundError as error:
+            raise InputError(f"There is no configuration at {path}.") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{path} is no configuration of a run: {first_line(error)}"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _SerializedModel:
+    """Builds the model of an earlier run, compiled as it was."""
+
+    path: Path
+    config: dict[str, Any]
+    pretrained: str | None
+
+    def __call__(self, datasets: ImageDatasets) -> keras.Model:
+        try:
+            model = keras.saving.deserialize_keras_object(self.config)
+        except Exception as error:
+            # Keras raises nearly anything for a class it does not know, or does not
+            # trust.
+            raise InputError(
+                f"The model of {self.path} cannot be built: {first_line(error)}"
+            ) from error
+        names = getattr(model, "class_names", datasets.class_names)
+        if tuple(names) != datasets.class_names:
+            raise InputError(
+                f"The run was configured for the classes {list(names)}, "
+                f"the data has {list(datasets.class_names)}."
+            )
+        if isinstance(model, ImageClassifier) and model.backbone is not None:
+            model.backbone.load_pretrained_weights()
+        if self.pretrained not in (None, _fingerprint(model)):
+            raise InputError(
+                f"The backbone of {self.path} had other weights than are found now at "
+                f"{model.backbone.pretrained_weights}."
+            )
+        return model
+
+
+def _fingerprint(model: keras.Model) -> str | None:
+    """Returns what is equal for equal pretrained weights alone, `None` without any."""
+    backbone = model.backbone if isinstance(model, ImageClassifier) else None
+    if backbone is None or not backbone.is_pretrained:
+        return None
+    return backbone.key()
+
+
+def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Returns in one line where two configurations of one run differ.
+
+    Keras numbers the names of layers by process, so numbers at the end of texts do not
+    count.
+
+    Args:
+        saved: What `TrainingConfig.to_json` returned when the run was started.
+        wanted: What it returns now.
+
+    Returns:
+        The first difference that matters, or `None`.
+    """
+    # As JSON gives it back: lists for tuples.
+    there, here = (dict(_leaves(json.loads(json.dumps(c)))) for c in (saved, wanted))
+    for name in (*there, *here):
+        is_free = name.startswith(_FREE_IN_A_RUN) or _SEED_OF_A_LAYER.fullmatch(name)
+        if not is_free and there.get(name) != here.get(name):
+            return f"{name} was {there.get(name)} and is now {here.get(name)}"
+    return None
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{name}[{index}]")
+    elif isinstance(value, list):
+        yield name, [_unnumbered(item) for item in value]
+    else:
+        yield name, _unnumbered(value)
+
+
+def _unnumbered(value: Any) -> Any:
+    return re.sub(r"_\d+$", "", value) if isinstance(value, str) else value
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a run depends on, by name."""
+    found = {name: metadata.version(name) for name in _VERSIONED_PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **found,
+        "backend": keras.backend.backend(),
+    }
+
+
+def _store(config: Any, name: str, value: Any) -> None:
+    object.__setattr__(config, name, value)
+
+
+def _store_integer(config: TrainingConfig, name: str) -> None:
+    _store(config, name, checked_integer(name, getattr(config, name), lowest=1))
+
+
+def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
+    for weight in weights.values():
+        is_number = isinstance(weight, numbers.Real) and math.isfinite(float(weight))
+        if not is_number or float(weight) < 0:
+            raise InputError(
+                "`class_weights` must hold numbers from 0 up. "
+                f"Received: class_weights={dict(weights)!r}"
+            )
+    return {name: float(weight) for name, weight in weights.items()}

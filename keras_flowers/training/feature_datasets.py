@@ -1,0 +1,193 @@
+"""The features of a backbone in place of photos, computed once for all epochs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
+from keras_flowers.data.feature_cache import FeatureStore
+from keras_flowers.data.sources import Progress
+from keras_flowers.data.splits import SPLIT_NAMES
+from keras_flowers.errors import InputError
+from keras_flowers.models.image_classifier import ImageClassifier
+
+# Rows between two writes: what a killed process loses.
+_ROWS_AT_ONCE = 1024
+# A graph of TensorFlow, constants included, must stay below 2 GB.
+_MOST_CONSTANT_BYTES = 1 << 30
+
+
+def with_features(
+    datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
+) -> ImageDatasets:
+    """Returns the data with the features of a frozen backbone in place of the photos.
+
+    The pipelines give batches `(features, labels)`: float32
+    `(batch, feature_size)` and int32 `(batch,)`, in the order of the photos that they
+    stand for. Features that are not stored yet are computed and kept beside the
+    decoded photos.
+
+    Args:
+        datasets: The photos.
+        model: A classifier that `has_fixed_features`.
+        progress: Called with `"features"`, photos done and photos in all.
+
+    Raises:
+        InputError: If the features cannot be stored.
+    """
+    arrays = _arrays(datasets, model, progress)
+    in_order = {
+        split: _pipelines(arrays.pop(split), datasets, split) for split in SPLIT_NAMES
+    }
+    return dataclasses.replace(
+        datasets,
+        train=in_order["train"](datasets.epoch_order.take_epoch),
+        train_in_order=in_order["train"](None),
+        validation=in_order["validation"](None),
+        test=in_order["test"](None),
+    )
+
+
+def _pipelines(
+    features: np.ndarray, datasets: ImageDatasets, split: str
+) -> Callable[[Callable[[], np.ndarray] | None], Any]:
+    """Returns what makes a pipeline of a split; all that it makes share the features.
+
+    It takes the order, as `ordered_batches` does, or `None` for that of the photos.
+    """
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        rows, classes = tf.constant(features), tf.constant(datasets.labels(split))
+    count = len(features)
+
+    def fetch(batch: Any) -> tuple[Any, Any]:
+        return tf.gather(rows, batch), tf.gather(classes, batch)
+
+    def pipeline(order: Callable[[], np.ndarray] | None) -> Any:
+        if not count:
+            return None
+        positions = order or (lambda: np.arange(count))
+        return ordered_batches(fetch, positions, count, datasets.batch_size)
+
+    return pipeline
+
+
+def _arrays(
+    datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None
+) -> dict[str, np.ndarray]:
+    """Returns the features of each split, float32 `(photos, feature_size)`."""
+    checksums = {
+        split: [record.sha256 for record in datasets.records(split)]
+        for split in SPLIT_NAMES
+    }
+    everything = [checksum for of_split in checksums.values() for checksum in of_split]
+    backbone = model.backbone
+    if backbone is None:
+        raise InputError("`model` must have a backbone.")
+    store = FeatureStore(
+        datasets.store_directory, backbone.key(), backbone.feature_size
+    )
+    if store.missing(everything):
+        with store.held():
+            # Another process may have done the work while this one waited.
+            if missing := store.missing(everything):
+                _compute(datasets, checksums, store, missing, model, progress)
+    return {split: store.read(of_split) for split, of_split in checksums.items()}
+
+
+def _compute(
+    datasets: ImageDatasets,
+    checksums: dict[str, list[str]],
+    store: FeatureStore,
+    missing: set[str],
+    model: ImageClassifier,
+    progress: Progress | None,
+) -> None:
+    """Computes and stores what is missing."""
+    extract = _extractor(model)
+    total, waiting = len(missing), dict[str, np.ndarray]()
+
+    def report() -> None:
+        if progress is not None:
+            progress("features", total - len(missing), total)
+
+    def write() -> None:
+        if waiting:
+            store.add(list(waiting), np.stack(list(waiting.values())))
+            waiting.clear()
+
+    report()
+    try:
+        for split, of_split in checksums.items():
+            if missing.isdisjoint(of_split):
+                continue
+            for start, photos in _photos(datasets, split):
+                batch = of_split[start : start + len(photos)]
+                if missing.isdisjoint(batch):
+                    continue
+                features = extract(_filled(photos, datasets.batch_size))
+                waiting |= {
+                    checksum: row
+                    for checksum, row in zip(batch, features, strict=False)
+                    if checksum in missing
+                }
+                missing.difference_update(batch)
+                if len(waiting) >= _ROWS_AT_ONCE:
+                    write()
+                report()
+    finally:
+        write()  # after Ctrl-C as well
+
+
+def _photos(datasets: ImageDatasets, split: str) -> Any:
+    """Yields the position of the first photo of each batch, and its photos."""
+    start = 0
+    batches: Any = datasets.in_order(split)
+    try:
+        for photos, _ in batches.as_numpy_iterator():
+            yield start, photos
+            start += len(photos)
+    except Exception as error:
+        raise next(iter(datasets.read_errors), error) from error
+
+
+def _filled(photos: np.ndarray, count: int) -> np.ndarray:
+    """Returns a batch of a fixed size: another one would be compiled anew."""
+    short = count - len(photos)
+    if not short:
+        return photos
+    return np.concatenate([photos, np.repeat(photos[-1:], short, axis=0)])
+
+
+def _extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what maps a batch of photos to float32 features."""
+    network = model.feature_extractor()
+    if (
+        keras.backend.backend() != "tensorflow"
+        or _bytes(network) > _MOST_CONSTANT_BYTES
+    ):
+        return lambda photos: np.asarray(network.predict_on_batch(photos), np.float32)
+    import tensorflow as tf
+
+    # As constants the weights can be folded: convolutions take up what batch
+    # normalization does, and the pass takes a quarter less time.
+    trained, others = (
+        [np.asarray(keras.ops.convert_to_numpy(v)) for v in variables]
+        for variables in (network.trainable_variables, network.non_trainable_variables)
+    )
+
+    def extract(photos: Any) -> Any:
+        constants = ([tf.constant(a) for a in arrays] for arrays in (trained, others))
+        features, _ = network.stateless_call(*constants, photos, training=False)
+        return tf.cast(features, tf.float32)
+
+    compiled = tf.function(extract)
+    return lambda photos: compiled(tf.constant(photos)).numpy()
+
+
+def _bytes(network: keras.Model) -> int:
+    return sum(4 * int(np.prod(variable.shape)) for variable in network.variables)

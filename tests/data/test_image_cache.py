@@ -1,0 +1,271 @@
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from helpers import draw_photos
+
+from keras_flowers import InputError
+from keras_flowers.data import image_cache as image_store
+from keras_flowers.data.audit import list_photos
+from keras_flowers.data.image_cache import ImageStore, StoreSettings
+from keras_flowers.data.image_files import load_photo
+
+SIZE = (8, 8)
+COUNTS = {"daisy": 3, "roses": 4}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return draw_photos(tmp_path / "photos", COUNTS)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return StoreSettings(tmp_path / "cache")
+
+
+def opened(folder, settings, decoded=None):
+    def progress(stage, done, total):
+        assert stage == "decode"
+        if decoded is not None:
+            decoded.append((done, total))
+
+    return ImageStore(list_photos(folder), SIZE, settings, progress)
+
+
+def read(reader, positions):
+    photos = np.empty((len(positions), *reader.photo_shape), np.uint8)
+    reader.read_into(photos, np.asarray(positions, dtype=np.int64))
+    return photos
+
+
+def pixels(store):
+    usable = [record for record in store.records if record.problem is None]
+    return read(store.reader(usable), range(len(usable)))
+
+
+def expected(folder):
+    paths = sorted(folder.rglob("*.png"), key=lambda path: path.as_posix())
+    return np.stack([load_photo(path, SIZE) for path in paths])
+
+
+def test_rows_are_the_decoded_photos_in_order(folder, settings):
+    store = opened(folder, settings)
+    assert store.is_stored
+    assert [r.path for r in store.records] == [
+        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))
+    ]
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+
+
+def test_positions_may_repeat_and_come_in_any_order(folder, settings):
+    store = opened(folder, settings)
+    reader = store.reader(store.records)
+    np.testing.assert_array_equal(read(reader, [5, 0, 5]), expected(folder)[[5, 0, 5]])
+    assert read(reader, []).shape == (0, *SIZE, 3)
+
+
+def test_a_second_opening_decodes_nothing(folder, settings):
+    opened(folder, settings)
+    decoded = []
+    store = opened(folder, settings, decoded)
+    assert decoded == []
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+
+
+def test_only_changed_and_added_photos_are_decoded_again(folder, settings):
+    opened(folder, settings)
+    (folder / "roses" / "000.png").unlink()
+    shutil.copy(folder / "roses" / "001.png", folder / "daisy" / "new.png")
+    changed = folder / "daisy" / "001.png"
+    shutil.copy(folder / "roses" / "002.png", changed)
+    os.utime(changed, ns=(1, 1))
+    decoded = []
+    store = opened(folder, settings, decoded)
+    assert decoded[-1] == (2, 2)
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+
+
+def test_rows_of_removed_photos_are_given_back(folder, settings):
+    store = opened(folder, settings)
+    old_reader, old = store.reader(store.records), expected(folder)
+    for name in ("daisy/000", "daisy/002", "roses/000", "roses/001", "roses/003"):
+        (folder / f"{name}.png").unlink()
+    smaller = opened(folder, settings)
+    np.testing.assert_array_equal(pixels(smaller), expected(folder))
+    (file,) = smaller.directory.glob("photos-*.u8")
+    assert file.stat().st_size == 2 * 8 * 8 * 3
+    # Whoever reads the old rows still can.
+    np.testing.assert_array_equal(read(old_reader, range(7)), old)
+
+
+def test_unreadable_files_have_a_record_and_no_row(folder, settings):
+    (folder / "daisy" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    store = opened(folder, settings)
+    problems = [record.path for record in store.records if record.problem]
+    assert problems == ["daisy/broken.jpg"]
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+    decoded = []
+    opened(folder, settings, decoded)
+    assert decoded == []
+
+
+def test_image_sizes_have_stores_of_their_own(folder, settings):
+    opened(folder, settings)
+    other = ImageStore(list_photos(folder), (4, 6), settings)
+    assert read(other.reader(other.records), [0]).shape == (1, 4, 6, 3)
+    np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
+
+
+def test_beyond_the_budget_photos_are_decoded_on_the_fly(folder, settings):
+    budget = StoreSettings(settings.cache_directory, disk_budget=100)
+    store = opened(folder, budget)
+    assert not store.is_stored
+    assert "decoded on the fly" in store.reason_not_stored
+    assert "\n" not in store.reason_not_stored
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+    assert not list(store.directory.glob("*.u8"))
+    decoded = []
+    opened(folder, budget, decoded)
+    assert decoded == []  # the audit is kept nevertheless
+    np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
+
+
+def test_a_disk_that_is_too_small_is_noticed_before(folder, settings, monkeypatch):
+    usage = shutil.disk_usage(folder)._replace(free=1000)
+    monkeypatch.setattr(image_store.shutil, "disk_usage", lambda path: usage)
+    store = opened(folder, settings)
+    assert "do not fit on the disk" in store.reason_not_stored
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+
+
+def test_a_disk_that_fills_up_leaves_the_old_store(folder, settings, monkeypatch):
+    opened(folder, settings)
+    before = expected(folder)
+    (path,) = settings.cache_directory.rglob("photos-*.u8")
+    size = path.stat().st_size
+    new = folder / "daisy" / "new.png"
+    shutil.copy(folder / "roses" / "000.png", new)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_store.os, "pwrite", full)
+        with pytest.raises(InputError, match="full.*cache_directory.*disk_budget"):
+            opened(folder, settings)
+    assert path.stat().st_size == size
+    new.unlink()
+    np.testing.assert_array_equal(pixels(opened(folder, settings)), before)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "index.json").write_text("{"),
+        lambda folder: (folder / "index.json").write_text('{"format": 99}'),
+        lambda folder: next(folder.glob("photos-*.u8")).unlink(),
+        lambda folder: next(folder.glob("photos-*.u8")).write_bytes(b"short"),
+    ],
+)
+def test_a_damaged_store_is_built_again(folder, settings, damage):
+    damage(opened(folder, settings).directory)
+    np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
+
+
+def test_rows_left_by_a_killed_writer_are_not_trusted(folder, settings):
+    directory = opened(folder, settings).directory
+    (rows,) = directory.glob("photos-*.u8")
+    with rows.open("ab") as file:
+        file.write(b"x" * 1000)
+    (directory / "photos-left.u8").write_bytes(b"x")
+    shutil.copy(folder / "roses" / "000.png", folder / "daisy" / "new.png")
+    np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
+    assert list(directory.glob("photos-*.u8")) == [rows]
+
+
+def test_when_every_photo_changed_the_old_rows_go(folder, settings):
+    reader = (store := opened(folder, settings)).reader(store.records)
+    old = expected(folder)
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        os.utime(path, ns=(number, number))
+    changed = opened(folder, settings)
+    (rows,) = changed.directory.glob("photos-*.u8")
+    assert rows.stat().st_size == 7 * 8 * 8 * 3
+    np.testing.assert_array_equal(read(reader, range(7)), old)
+
+
+def test_dead_rows_count_against_the_budget(folder, settings):
+    budget = StoreSettings(settings.cache_directory, disk_budget=7 * 8 * 8 * 3)
+    opened(folder, budget)
+    os.utime(folder / "daisy" / "000.png", ns=(1, 1))
+    store = opened(folder, budget)
+    (rows,) = store.directory.glob("photos-*.u8")
+    assert rows.stat().st_size == 7 * 8 * 8 * 3
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+
+
+def test_two_threads_that_build_at_once_end_with_one_good_store(folder, settings):
+    results, errors = [], []
+
+    def build():
+        try:
+            results.append(pixels(opened(folder, settings)))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=build) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for result in results:
+        np.testing.assert_array_equal(result, expected(folder))
+    assert len(list(settings.cache_directory.rglob("photos-*.u8"))) == 1
+
+
+KILLED_HALF_WAY = """
+import os, signal, sys
+from pathlib import Path
+from keras_flowers.data.audit import list_photos
+from keras_flowers.data.image_cache import ImageStore, StoreSettings
+
+def progress(stage, done, total):
+    if done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+folder, cache = map(Path, sys.argv[1:])
+ImageStore(list_photos(folder), (8, 8), StoreSettings(cache), progress)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(folder, settings):
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_HALF_WAY, folder, settings.cache_directory],
+        check=False,
+    )
+    assert killed.returncode == -9
+    decoded = []
+    store = opened(folder, settings, decoded)
+    assert decoded[-1] == (7, 7)
+    np.testing.assert_array_equal(pixels(store), expected(folder))
+
+
+def test_a_cache_that_is_a_file_is_named(folder, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(InputError, match="cache"):
+        opened(folder, StoreSettings(tmp_path / "cache"))
+
+
+def test_an_interrupt_leaves_the_old_store(folder, settings):
+    def interrupt(stage, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ImageStore(list_photos(folder), SIZE, settings, interrupt)
+    np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))

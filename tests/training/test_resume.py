@@ -1,0 +1,474 @@
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import filelock
+import keras
+import numpy as np
+import pytest
+from event_reading import read_runs
+from helpers import (
+    RESULTS,
+    assert_same_weights,
+    no_file_larger_than,
+    small_loader,
+    small_model,
+)
+from interruption import Interrupt, InterruptedAtError
+from keras_flowers.callbacks import read_history
+
+from keras_flowers import InputError, TrainingConfig, train
+
+KILLS = int(os.environ.get("KERAS_FLOWERS_KILLS", "4"))
+
+
+def run(tmp_path, *, callbacks=(), directory="run", loader=None, **options):
+    options = {"epochs": 4, "verbose": 0, "build_model": small_model} | options
+    return train(
+        loader or small_loader(tmp_path),
+        run_directory=tmp_path / directory,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def interrupted_in(epoch, tmp_path, error=InterruptedAtError, **options):
+    if error is KeyboardInterrupt:
+        assert run(tmp_path, callbacks=[Interrupt(epoch, error)], **options).interrupted
+    else:
+        with pytest.raises(error):
+            run(tmp_path, callbacks=[Interrupt(epoch, error)], **options)
+
+
+def assert_same_run(first, second):
+    assert_same_weights(first.model, second.model)
+    for name, values in first.history.items():
+        if name not in ("seconds", "photos_per_second"):
+            assert values == second.history[name], name
+
+
+@pytest.mark.parametrize("error", [InterruptedAtError, KeyboardInterrupt])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, epoch, error):
+    def build(datasets):
+        return small_model(datasets, dropout=0.3)
+
+    whole = run(tmp_path, directory="whole", build_model=build, early_stopping=2)
+    interrupted_in(epoch, tmp_path, error, build_model=build, early_stopping=2)
+    assert read_history(tmp_path / "run")["epoch"] == list(range(1, epoch + 1))
+    resumed = run(tmp_path, build_model=build, early_stopping=2, resume=True)
+    assert_same_run(whole, resumed)
+    assert not resumed.interrupted
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
+    assert read_history(tmp_path / "run") == resumed.history
+    assert_same_weights(
+        keras.models.load_model(tmp_path / "run" / "model.keras"), resumed.model
+    )
+
+
+def test_tensorboard_shows_a_resumed_run_as_one(tmp_path):
+    run(tmp_path, directory="whole", epochs=6)
+    interrupted_in(3, tmp_path, epochs=6)
+    run(tmp_path, epochs=6, resume=True)
+    whole, resumed = (
+        read_runs(tmp_path / directory / "tensorboard")
+        for directory in ("whole", "run")
+    )
+    for split in ("train", "validation"):
+        assert whole[split].keys() == resumed[split].keys()
+        for tag, values in whole[split].items():
+            assert [step for step, _ in values] == [s for s, _ in resumed[split][tag]]
+            if tag not in ("epoch_photos_per_second", "keras"):
+                for (_, first), (_, second) in zip(
+                    values, resumed[split][tag], strict=True
+                ):
+                    np.testing.assert_array_equal(first, second)
+
+
+def test_a_model_that_knows_no_input_shape_is_resumed(tmp_path):
+    def build(datasets):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [
+                keras.layers.Rescaling(1 / 255),
+                keras.layers.Flatten(),
+                keras.layers.Dense(len(datasets.class_names), activation="softmax"),
+            ]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    whole = run(tmp_path, directory="whole", build_model=build)
+    interrupted_in(2, tmp_path, build_model=build)
+    assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    """A model whose layers are built when it is called, as users write them."""
+
+    def __init__(self, classes, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.rescale = keras.layers.Rescaling(1 / 255)
+        self.flatten = keras.layers.Flatten()
+        self.dropout = keras.layers.Dropout(0.3, seed=1)
+        self.dense = keras.layers.Dense(classes, activation="softmax")
+
+    def call(self, photos, training=False):
+        x = self.flatten(self.rescale(photos))
+        return self.dense(self.dropout(x, training=training))
+
+    def get_config(self):
+        return super().get_config() | {"classes": self.classes}
+
+
+# TensorBoard says that such a model has no graph.
+@pytest.mark.filterwarnings("ignore:The model graph was not written")
+def test_a_subclassed_model_is_trained_and_resumed(tmp_path):
+    def build(datasets):
+        keras.utils.set_random_seed(1)
+        model = Subclassed(len(datasets.class_names))
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    whole = run(tmp_path, directory="whole", build_model=build)
+    interrupted_in(2, tmp_path, build_model=build)
+    assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
+
+
+def test_ctrl_c_in_the_first_epoch_begins_anew(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    interrupted_in(0, tmp_path, KeyboardInterrupt)
+    assert_same_run(whole, run(tmp_path, resume=True))
+
+
+def test_a_run_is_resumed_from_its_configuration(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    interrupted_in(2, tmp_path)
+    config = TrainingConfig.read(tmp_path / "run" / "config.json")
+    resumed = train(config, run_directory=tmp_path / "run", resume=True, verbose=0)
+    assert_same_run(whole, resumed)
+
+
+def test_a_history_without_its_checkpoint_is_not_continued(tmp_path):
+    """Killed after the history of the first epoch and before its checkpoint."""
+    whole = run(tmp_path, directory="whole")
+    interrupted_in(1, tmp_path)
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    assert_same_run(whole, run(tmp_path, resume=True))
+    assert not (tmp_path / "run" / "2").exists()
+
+
+def test_a_history_that_is_ahead_of_the_checkpoint_is_not_repeated(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    interrupted_in(3, tmp_path, checkpoint_every=2)
+    assert read_history(tmp_path / "run")["epoch"] == [1, 2, 3]
+    (tmp_path / "run" / "history.csv").unlink()
+    assert_same_run(whole, run(tmp_path, resume=True, checkpoint_every=2))
+
+
+def test_without_checkpoints_a_run_begins_anew(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    interrupted_in(2, tmp_path, checkpoint_every=None)
+    assert not list((tmp_path / "run" / "checkpoint").iterdir())
+    assert_same_run(whole, run(tmp_path, resume=True, checkpoint_every=None))
+
+
+def test_a_complete_run_is_returned(tmp_path):
+    first = run(tmp_path)
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}
+    again = run(tmp_path, resume=True)
+    assert_same_run(first, again)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()} == files
+
+
+class Unregistered(keras.layers.Dense):
+    """A layer of a user that `keras.models.load_model` does not know."""
+
+
+def with_unregistered_layer(datasets):
+    layers = [
+        keras.Input((*datasets.image_size, 3)),
+        keras.layers.Lambda(lambda x: x / 255),
+        keras.layers.Flatten(),
+        Unregistered(len(datasets.class_names), activation="softmax"),
+    ]
+    model = keras.Sequential(layers)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_a_complete_run_of_any_model_is_returned(tmp_path):
+    first = run(tmp_path, build_model=with_unregistered_layer)
+    again = run(tmp_path, build_model=with_unregistered_layer, resume=True)
+    assert_same_run(first, again)
+    steps = [r.model.optimizer.variables[0].numpy() for r in (first, again)]
+    assert steps[0] == steps[1] > 0
+
+
+def test_a_complete_run_whose_model_is_damaged_is_named(tmp_path):
+    run(tmp_path)
+    (tmp_path / "run" / "model.keras").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"model\.keras cannot be loaded"):
+        run(tmp_path, resume=True)
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_a_run_killed_while_its_checkpoint_was_removed_is_complete(
+    tmp_path, monkeypatch
+):
+    def killed(folder, **options):
+        if Path(folder).parent != tmp_path / "run" or not Path(folder).exists():
+            return remove(folder, **options)  # of others
+        for path in Path(folder).iterdir():
+            path.unlink()
+        raise KilledError
+
+    remove = shutil.rmtree
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KilledError):
+            run(tmp_path)
+    history = (tmp_path / "run" / "history.json").read_bytes()
+    again = run(tmp_path, callbacks=[Interrupt(0)], resume=True)  # would end training
+    assert again.history["epoch"] == [1, 2, 3, 4]
+    assert (tmp_path / "run" / "history.json").read_bytes() == history
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
+
+
+def test_a_run_killed_before_it_was_claimed_starts(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    assert len(run(tmp_path, epochs=1).history["epoch"]) == 1
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
+
+
+def test_a_run_killed_twice_while_it_was_claimed_starts(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    (tmp_path / "run" / "audit.json").write_text("{}")
+
+    def killed(datasets):
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path, build_model=killed, resume=True)
+    assert_same_run(whole, run(tmp_path, resume=True))
+
+
+def test_seeds_that_layers_draw_for_themselves_may_differ(tmp_path):
+    def build(datasets):
+        keras.utils.set_random_seed(next(seeds))
+        layers = [
+            keras.Input((*datasets.image_size, 3)),
+            keras.layers.RandomCrop(*datasets.image_size),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(len(datasets.class_names), activation="softmax"),
+        ]
+        model = keras.Sequential(layers)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    seeds = iter((1, 1, 2))
+    whole = run(tmp_path, directory="whole", build_model=build)
+    interrupted_in(2, tmp_path, build_model=build)
+    assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
+
+
+def test_resume_starts_a_run_where_there_is_none(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    assert_same_run(whole, run(tmp_path, resume=True))
+    (tmp_path / "claimed").mkdir()
+    (tmp_path / "claimed" / "config.json").touch()  # killed while it was claimed
+    assert_same_run(whole, run(tmp_path, directory="claimed", resume=True))
+
+
+def test_photos_may_move_and_others_may_come(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    interrupted_in(2, tmp_path)
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    shutil.copy(tmp_path / "moved/daisy/000.png", tmp_path / "moved/daisy/zzz.png")
+    loader = small_loader(tmp_path).get_config() | {"data": str(tmp_path / "moved")}
+    shutil.rmtree(tmp_path / "photos")
+    resumed = run(tmp_path, loader=_loader(loader), resume=True)
+    assert_same_run(whole, resumed)
+
+
+def _loader(config):
+    return keras.saving.deserialize_keras_object(
+        {
+            "module": "keras_flowers",
+            "class_name": "ImageDatasetLoader",
+            "config": config,
+            "registered_name": "keras_flowers>ImageDatasetLoader",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"epochs": 5}, "epochs was 4 and is now 5"),
+        ({"early_stopping": 1}, "early_stopping was None and is now 1"),
+        ({"batch_size": 8}, "loader.config.batch_size was 4 and is now 8"),
+        ({"dropout": 0.5}, "model.config.dropout was None and is now 0.5"),
+        ({"learning_rate": 0.1}, "learning_rate was .* and is now .*"),
+    ],
+)
+def test_a_run_is_resumed_as_it_was_started(tmp_path, options, named):
+    interrupted_in(1, tmp_path)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+    def build(datasets):
+        model = small_model(datasets, dropout=options.pop("dropout", None))
+        model.compile(keras.optimizers.Adam(options.pop("learning_rate", 0.01)))
+        return model
+
+    loader = small_loader(tmp_path, batch_size=options.pop("batch_size", 4))
+    rest = {k: v for k, v in options.items() if k in ("epochs", "early_stopping")}
+    with pytest.raises(InputError, match=f"started otherwise: .*{named}"):
+        run(tmp_path, loader=loader, build_model=build, resume=True, **rest)
+    assert {
+        p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()
+    } == before
+
+
+def test_a_photo_that_is_gone_is_named(tmp_path):
+    interrupted_in(1, tmp_path)
+    (tmp_path / "photos" / "roses" / "001.png").unlink()
+    with pytest.raises(InputError, match=r"missing or unreadable: roses/001\.png"):
+        run(tmp_path, resume=True)
+
+
+def test_of_two_processes_one_is_refused(tmp_path):
+    interrupted_in(1, tmp_path)
+    with (
+        filelock.FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(InputError, match="Another process is training"),
+    ):
+        run(tmp_path, resume=True)
+
+
+def test_resume_needs_a_directory_that_may_hold_a_run(tmp_path):
+    with pytest.raises(InputError, match="`run_directory`"):
+        train("sample", resume=True)
+    with pytest.raises(InputError, match="`resume` must be True or False"):
+        run(tmp_path, resume="no")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").touch()
+    with pytest.raises(InputError, match="something else than a run"):
+        run(tmp_path, resume=True)
+    with pytest.raises(InputError, match="`checkpoint_every`"):
+        run(tmp_path, checkpoint_every=0)
+    (tmp_path / "run" / "config.json").write_text("[")
+    with pytest.raises(InputError, match="no configuration of a run"):
+        run(tmp_path, resume=True)
+
+
+class FillTheDisk(keras.callbacks.Callback):
+    """After two epochs no file can have more than a few bytes.
+
+    The checkpoint of the first is on the disk by then.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stack = ExitStack()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            self.stack.enter_context(no_file_larger_than(100))
+
+
+def test_a_full_disk_ends_a_run_that_can_be_resumed(tmp_path):
+    whole = run(tmp_path, directory="whole")
+    full = FillTheDisk()
+    with full.stack, pytest.raises(InputError, match="cannot be written") as error:
+        run(tmp_path, callbacks=[full])
+    lines = str(error.value).splitlines()
+    assert len(lines) == 2
+    assert "resume the run" in lines[1]
+    assert_same_run(whole, run(tmp_path, resume=True))
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    interrupted_in(1, tmp_path)
+    (tmp_path / "run" / ".0123456789abcdef.keras").write_bytes(b"half a model")
+    run(tmp_path, resume=True)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
+
+
+# --- killed for real
+
+
+def training(folder, epochs):
+    """Starts a process that trains, and says so on its stdout."""
+    return subprocess.Popen(
+        [sys.executable, "resumable_run.py", str(folder), str(epochs)],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result_of(process):
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return json.loads(output.splitlines()[-1])
+
+
+def seconds_of_an_epoch(process, epochs):
+    """Returns the mean time of the epochs after the first one, which compiles."""
+    assert process.stdout.readline() == "training\n", process.stderr.read()
+    moments = []
+    for _ in range(epochs):
+        assert process.stdout.readline() == "epoch\n", process.stderr.read()
+        moments.append(time.monotonic())
+    return (moments[-1] - moments[0]) / (epochs - 1)
+
+
+def kill(process, moment):
+    """Kills the process at a moment before, in or after the first epochs it trains."""
+    assert process.stdout.readline() == "training\n", process.stderr.read()
+    if moment > 0:
+        assert process.stdout.readline() == "epoch\n", process.stderr.read()
+    time.sleep(abs(moment))
+    process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.timeout(300 + 60 * KILLS)
+def test_a_run_that_is_killed_many_times_equals_one_that_never_was(tmp_path):
+    """SIGKILL at random moments: KERAS_FLOWERS_KILLS=50 is the nightly form."""
+    epochs = 4 * KILLS + 4
+    (tmp_path / "whole").mkdir()
+    with training(tmp_path / "whole", epochs) as process:
+        seconds = seconds_of_an_epoch(process, epochs)
+        expected = result_of(process)
+    shutil.copytree(tmp_path / "whole" / "photos", tmp_path / "killed" / "photos")
+    seed = random.SystemRandom().randrange(2**32)
+    moments = random.Random(seed)
+    for _ in range(KILLS):
+        with training(tmp_path / "killed", epochs) as process:
+            kill(process, moments.uniform(-seconds, 3 * seconds))
+    done = read_history(tmp_path / "killed" / "run").get("epoch", [])
+    assert len(done) < epochs, f"seed {seed}: nothing was left to resume"
+    with training(tmp_path / "killed", epochs) as process:
+        result = result_of(process)
+    assert result == expected, f"seed {seed}, {len(done)} epochs were done"
+    names = {path.name for path in (tmp_path / "killed" / "run").iterdir()}
+    assert names == set(RESULTS)
