@@ -39,9 +39,9 @@ if not Path(keras_flowers.__file__).with_name("py.typed").exists():
 
 model = keras_flowers.ImageClassifier(["a", "b"], image_size=(8, 8))
 model.save("smoke.keras")
-photos = np.zeros((1, 8, 8, 3), np.uint8)
+images = np.zeros((1, 8, 8, 3), np.uint8)
 loaded = keras.models.load_model("smoke.keras")
 np.testing.assert_array_equal(
-    model.predict(photos, verbose=0), loaded.predict(photos, verbose=0)
+    model.predict(images, verbose=0), loaded.predict(images, verbose=0)
 )
 sys.stdout.write(f"the wheel of keras_flowers {keras_flowers.__version__} works\n")

@@ -5,7 +5,7 @@
 Runs `keras-flowers train PHOTOS` with the options of each row, once for each seed, and
 prints a Markdown table. ROW names the rows to measure; all by default.
 
-Each row begins with an empty cache: its first run also decodes the photos and computes
+Each row begins with an empty cache: its first run also decodes the images and computes
 the features, the others find both. Every file is read once before, so that all rows
 find the files in the page cache of the system.
 """
@@ -60,12 +60,12 @@ class Run:
     file_bytes: int
 
 
-def train(photos: str, options: list[str], seed: int, cache: str) -> Run:
+def train(images: str, options: list[str], seed: int, cache: str) -> Run:
     """Runs the command in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = f"{scratch}/run"
         seconds, printed = timed(
-            *(KERAS_FLOWERS, "train", photos, *options),
+            *(KERAS_FLOWERS, "train", images, *options),
             *("--seed", str(seed), "--run-dir", directory, "--json"),
             KERAS_FLOWERS_CACHE=cache,
         )
@@ -78,7 +78,7 @@ def train(photos: str, options: list[str], seed: int, cache: str) -> Run:
         )
 
 
-def measured(name: str, photos: str, weights: str) -> list[Run]:
+def measured(name: str, images: str, weights: str) -> list[Run]:
     """Runs a row with every seed and says on stderr how it goes."""
     options = [
         f"{weights}/{word[1:-1]}" if word.startswith("{") else word
@@ -87,7 +87,7 @@ def measured(name: str, photos: str, weights: str) -> list[Run]:
     runs = []
     with tempfile.TemporaryDirectory() as cache:
         for seed in SEEDS:
-            run = train(photos, options, seed, cache)
+            run = train(images, options, seed, cache)
             runs.append(run)
             print(
                 f"{name}, seed {seed}: {run.accuracies[-1]:.3f}, {run.seconds:.1f} s",
@@ -119,12 +119,12 @@ def row(name: str, runs: list[Run]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main(photos: str, weights: str, names: list[str]) -> None:
+def main(images: str, weights: str, names: list[str]) -> None:
     """Prints the table."""
     unknown = set(names) - set(ROWS)
     if unknown:
         raise SystemExit(f"There are the rows {', '.join(ROWS)}.")
-    read_files(photos)
+    read_files(images)
     print(machine())
     print()
     print(
@@ -133,7 +133,7 @@ def main(photos: str, weights: str, names: list[str]) -> None:
     )
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
     for name in names or ROWS:
-        print(row(name, measured(name, photos, weights)), flush=True)
+        print(row(name, measured(name, images, weights)), flush=True)
 
 
 if __name__ == "__main__":

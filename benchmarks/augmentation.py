@@ -2,7 +2,7 @@
 
     python benchmarks/augmentation.py
 
-A batch of 32 photos of 256x256: rescaling, flip, rotation, zoom and contrast, each
+A batch of 32 images of 256x256: rescaling, flip, rotation, zoom and contrast, each
 compiled as the layers allow. The Keras layers turn XLA off for the model they are in.
 """
 
@@ -23,7 +23,7 @@ import keras_flowers
 def main() -> None:
     """Prints the times and the ratio."""
     generator = np.random.default_rng(0)
-    photos = tf.constant(generator.integers(0, 256, (32, 256, 256, 3), dtype=np.uint8))
+    images = tf.constant(generator.integers(0, 256, (32, 256, 256, 3), dtype=np.uint8))
     plain_layers = [keras.layers.Rescaling(1 / 255), *augmentation()]
     our_layers = [
         keras_flowers.ResizeAndRescale((256, 256)),
@@ -37,7 +37,7 @@ def main() -> None:
                 batch = layer(batch, training=True)
             return batch
 
-        return seconds(lambda: apply(photos).numpy, 30)
+        return seconds(lambda: apply(images).numpy, 30)
 
     plain = compiled(plain_layers, jit_compile=False)
     ours = compiled(our_layers, jit_compile=True)

@@ -26,18 +26,18 @@ import keras_flowers
 """
 
 
-def main(photos: str, backbone: str) -> None:
+def main(images: str, backbone: str) -> None:
     """Prints the times, and the ratios against the goals."""
-    read_files(photos)
+    read_files(images)
     start_up = statistics.median(
         timed(sys.executable, "-c", _START)[0] for _ in range(3)
     )
-    plain = child("benchmarks/plain_forward.py", photos, backbone)
+    plain = child("benchmarks/plain_forward.py", images, backbone)
     ours = []
     with tempfile.TemporaryDirectory() as scratch:
         for index, head in enumerate(((), OTHER_HEAD)):
             seconds, printed = timed(
-                *(KERAS_FLOWERS, "train", photos, "--backbone", backbone, *head),
+                *(KERAS_FLOWERS, "train", images, "--backbone", backbone, *head),
                 *("--run-dir", f"{scratch}/run-{index}", "--json"),
                 KERAS_FLOWERS_CACHE=f"{scratch}/cache",
             )
@@ -45,7 +45,7 @@ def main(photos: str, backbone: str) -> None:
     print(machine())
     print(f"start-up                      {start_up:7.1f} s")
     print(
-        f"plain pass, {plain['photos']} photos      {plain['seconds']:7.1f} s, "
+        f"plain pass, {plain['images']} photos      {plain['seconds']:7.1f} s, "
         f"after {plain['load']:.1f} s to load the network"
     )
     for name, (seconds, history) in zip(("train", "other head"), ours, strict=True):

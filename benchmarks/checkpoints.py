@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import FAST, machine, photos_argument
+from common import FAST, images_argument, machine
 
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
@@ -86,10 +86,10 @@ def disk_seconds(path: Path, size: int) -> float:
 
 def main(epochs: int) -> None:
     """Runs everything and prints the table."""
-    photos = photos_argument()
+    images = images_argument()
     seconds: dict[str, list[float]] = {"none": [], "background": [], "waiting": []}
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        datasets = keras_flowers.ImageDatasetLoader(photos).load()
+        datasets = keras_flowers.ImageDatasetLoader(images).load()
         for _ in range(2):
             seconds["none"] += epoch_seconds(datasets, epochs)
             checkpoint = TrainingCheckpoint(Path(folder, "a"))

@@ -88,8 +88,8 @@ def seconds(function: Callable[[], object], repeats: int = 15) -> float:
     return statistics.median(times)
 
 
-def photos_argument() -> str:
-    """Returns the photo folder from the command line or the test environment."""
+def images_argument() -> str:
+    """Returns the image folder from the command line or the test environment."""
     folder = sys.argv[1] if len(sys.argv) > 1 else None
     folder = folder or os.environ.get("KERAS_FLOWERS_TEST_DATA")
     if not folder:

@@ -9,14 +9,14 @@ shown apart from the others.
 import statistics
 import sys
 
-from common import FAST, child, machine, photos_argument
+from common import FAST, child, images_argument, machine
 
 
 def main(epochs: int) -> None:
     """Runs both and prints the ratios."""
-    photos = photos_argument()
-    plain = child("benchmarks/plain_script.py", photos, str(epochs))
-    ours = child("benchmarks/our_run.py", photos, str(epochs), **FAST)
+    images = images_argument()
+    plain = child("benchmarks/plain_script.py", images, str(epochs))
+    ours = child("benchmarks/our_run.py", images, str(epochs), **FAST)
     print(machine())
     print(f"{'':24}{'plain script':>14}{'keras_flowers':>15}{'ratio':>8}")
     rows = {

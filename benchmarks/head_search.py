@@ -3,7 +3,7 @@
     python benchmarks/head_search.py PHOTOS BACKBONE_FILE [TRIALS EPOCHS PLAIN_TRIALS]
 
 Each side is a process of its own. This package does everything from the first import
-to the best model, with an empty cache: photos and features too. KerasTuner alone would
+to the best model, with an empty cache: images and features too. KerasTuner alone would
 take hours for 50 trials, so it gets the first few of the same, and only the seconds of
 its trials count, not its start.
 """
@@ -37,7 +37,7 @@ def show(name: str, result: dict, per_hour: float) -> None:
 
 
 def main(
-    photos: str,
+    images: str,
     backbone_file: str,
     trials: str = "50",
     epochs: str = "15",
@@ -46,7 +46,7 @@ def main(
     """Prints both searches and their ratios."""
     print(machine())
     plain = child(
-        "benchmarks/plain_head_search.py", photos, backbone_file, plain_trials, epochs
+        "benchmarks/plain_head_search.py", images, backbone_file, plain_trials, epochs
     )
     plain_per_hour = HOUR / statistics.mean(plain["trial_seconds"])
     show("KerasTuner alone", plain, plain_per_hour)
@@ -54,7 +54,7 @@ def main(
         with tempfile.TemporaryDirectory() as cache:
             ours = child(
                 "benchmarks/our_head_search.py",
-                photos,
+                images,
                 backbone_file,
                 trials,
                 epochs,

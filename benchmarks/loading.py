@@ -2,9 +2,9 @@
 
     python benchmarks/loading.py PHOTOS
 
-First pass: audit, decode and store every photo, and one epoch read from the store,
+First pass: audit, decode and store every image, and one epoch read from the store,
 against the first epoch of the plain loader plus one read of every file. Steady state:
-photos per second of later epochs. The files are read once before, so that both find
+images per second of later epochs. The files are read once before, so that both find
 them in the page cache.
 """
 
@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 
-from common import FAST, machine, photos_argument, read_files
+from common import FAST, images_argument, machine, read_files
 
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
@@ -22,7 +22,7 @@ import keras_flowers
 
 
 def epoch(dataset: object) -> tuple[int, float]:
-    """Iterates once; returns photos and seconds."""
+    """Iterates once; returns images and seconds."""
     begin = time.perf_counter()
     count = sum(len(labels) for _, labels in dataset)
     return count, time.perf_counter() - begin
@@ -30,14 +30,14 @@ def epoch(dataset: object) -> tuple[int, float]:
 
 def main() -> None:
     """Prints both comparisons."""
-    folder = photos_argument()
+    folder = images_argument()
     read_files(folder)
     read = read_files(folder)
 
     begin = time.perf_counter()
     splits = load(folder)
     listed = time.perf_counter() - begin
-    # Both splits: the first pass of ours decodes all photos.
+    # Both splits: the first pass of ours decodes all images.
     plain_first = listed + sum(epoch(split)[1] for split in splits)
     plain = [epoch(splits[0]) for _ in range(2)]
 

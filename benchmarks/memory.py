@@ -1,8 +1,8 @@
-"""Peak memory of training as the number of photos grows.
+"""Peak memory of training as the number of images grows.
 
     python benchmarks/memory.py [SMALL LARGE]
 
-Draws 2,000 and 100,000 small JPEG photos, trains one epoch on each with the store on
+Draws 2,000 and 100,000 small JPEG images, trains one epoch on each with the store on
 disk, and prints the peak resident memory of both processes. Peak memory against the
 plain script stands in what `epoch_time.py` prints.
 """
@@ -20,7 +20,7 @@ SIDE = 32
 
 
 def draw(folder: Path, count: int) -> None:
-    """Writes `count` noisy photos in two classes."""
+    """Writes `count` noisy images in two classes."""
     generator = np.random.default_rng(0)
     for name in ("dark", "light"):
         (folder / name).mkdir(parents=True)
@@ -33,7 +33,7 @@ def draw(folder: Path, count: int) -> None:
 
 
 def main(counts: list[int]) -> None:
-    """Prints the peak memory for each number of photos."""
+    """Prints the peak memory for each number of images."""
     print(machine())
     for count in counts:
         with tempfile.TemporaryDirectory() as scratch:

@@ -1,9 +1,9 @@
-"""One pass of all photos through a network, as one writes it with Keras alone.
+"""One pass of all images through a network, as one writes it with Keras alone.
 
     python benchmarks/plain_forward.py PHOTOS BACKBONE.keras
 
 Prints one JSON line: the seconds that loading the network took, and those of the pass,
-which reads, decodes and resizes the photos. The imports come before both.
+which reads, decodes and resizes the images. The imports come before both.
 """
 
 import json
@@ -14,12 +14,12 @@ import keras
 
 
 def main(folder: str, file: str) -> None:
-    """Passes all photos through the network and prints what it took."""
+    """Passes all images through the network and prints what it took."""
     begin = time.perf_counter()
     network = keras.models.load_model(file, compile=False)
     loaded = time.perf_counter()
     height, width = network.input_shape[1:3]
-    photos = keras.utils.image_dataset_from_directory(
+    images = keras.utils.image_dataset_from_directory(
         folder,
         labels=None,
         image_size=(height or 224, width or 224),
@@ -27,7 +27,7 @@ def main(folder: str, file: str) -> None:
         shuffle=False,
         verbose=False,
     )
-    features = network.predict(photos, verbose=0)
+    features = network.predict(images, verbose=0)
     result = {
         "load": loaded - begin,
         "seconds": time.perf_counter() - loaded,

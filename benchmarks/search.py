@@ -3,13 +3,13 @@
     python benchmarks/search.py PHOTOS [TRIALS MAX_EPOCHS]
 
 Each side is a process of its own and does everything, from the first import to the best
-model: this package also decodes the photos, draws plots and saves every model.
+model: this package also decodes the images, draws plots and saves every model.
 """
 
 import sys
 import tempfile
 
-from common import FAST, child, machine, photos_argument
+from common import FAST, child, images_argument, machine
 
 SPACE = ("layers", "units_1", "units_2", "units_3", "epochs")
 
@@ -31,16 +31,16 @@ def show(name: str, result: dict) -> None:
     )
 
 
-def main(photos: str, trials: str, max_epochs: str) -> None:
+def main(images: str, trials: str, max_epochs: str) -> None:
     """Prints both searches and their ratios."""
     print(machine())
-    plain = child("benchmarks/plain_search.py", photos, trials, max_epochs)
+    plain = child("benchmarks/plain_search.py", images, trials, max_epochs)
     ours = {}
     for workers in ("0", "1", "2"):
         with tempfile.TemporaryDirectory() as cache:
             ours[workers] = child(
                 "benchmarks/our_search.py",
-                photos,
+                images,
                 trials,
                 max_epochs,
                 workers,
@@ -64,4 +64,4 @@ def main(photos: str, trials: str, max_epochs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(photos_argument(), *(sys.argv[2:4] or ["6", "6"]))
+    main(images_argument(), *(sys.argv[2:4] or ["6", "6"]))

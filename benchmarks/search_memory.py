@@ -2,7 +2,7 @@
 
     python benchmarks/search_memory.py [TRIALS]
 
-Draws small photos. Memory is what the processes of the search hold for themselves,
+Draws small images. Memory is what the processes of the search hold for themselves,
 taken when a trial has ended.
 """
 

@@ -2,10 +2,10 @@
 
     python benchmarks/training_step.py
 
-The lesson's model on batches of 32 photos of 256x256. Bare parts: the forward product
+The lesson's model on batches of 32 images of 256x256. Bare parts: the forward product
 of the first layer, its weight gradient and its Adam update, each a compiled kernel of
-its own, and OpenCV's warpAffine for the augmentation. The step reads its photos from
-an image store through the training pipeline.
+its own, and OpenCV's warpAffine for the augmentation. The step reads its images from
+an image cache through the training pipeline.
 """
 
 import os
@@ -50,15 +50,15 @@ def bare_parts() -> dict[str, float]:
         second.assign_add((tf.square(gradient) - second) * 0.001)
         w.assign_sub(0.001 * first / (tf.sqrt(second) + 1e-7))
 
-    photos = generator.integers(0, 256, (BATCH, SIDE, SIDE, 3), dtype=np.uint8)
+    images = generator.integers(0, 256, (BATCH, SIDE, SIDE, 3), dtype=np.uint8)
     matrices = [
         cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), angle, 1.05)
         for angle in generator.uniform(-36, 36, BATCH)
     ]
 
     def warp() -> None:
-        for photo, matrix in zip(photos, matrices, strict=True):
-            cv2.warpAffine(photo, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
+        for image, matrix in zip(images, matrices, strict=True):
+            cv2.warpAffine(image, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
 
     return {
         "forward product": seconds(forward),
@@ -72,11 +72,11 @@ def whole_step() -> float:
     """Returns the median over epochs of the seconds of a step."""
     times = EpochTimes()
     with tempfile.TemporaryDirectory() as folder:
-        photos = keras_flowers.write_sample(
-            Path(folder, "photos"), photos_per_class=160
+        images = keras_flowers.write_sample(
+            Path(folder, "photos"), images_per_class=160
         )
         loader = keras_flowers.ImageDatasetLoader(
-            photos, cache_directory=folder, validation_split=0.0
+            images, cache_directory=folder, validation_split=0.0
         )
         run = keras_flowers.train(loader, epochs=8, callbacks=[times], verbose=0)
     return float(np.median(times.seconds[1:])) / len(run.datasets.train)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import FAST, machine, photos_argument, seconds
+from common import FAST, images_argument, machine, seconds
 
 os.environ.update(FAST, TF_CPP_MIN_LOG_LEVEL="2")
 
@@ -28,7 +28,7 @@ import keras_flowers
 from keras_flowers.training.tensorboard_setup import tensorboard_of_run
 
 NOTHING = TensorBoardOptions(
-    augmented_photos=0, confusion_matrix=False, class_scores=False, mistakes=0
+    augmented_images=0, confusion_matrix=False, class_scores=False, mistakes=0
 )
 
 
@@ -100,9 +100,9 @@ class Run:
     logger: HistoryLogger
 
 
-def prepare(photos: str, folder: Path) -> Run:
+def prepare(images: str, folder: Path) -> Run:
     """Returns what `train` would train."""
-    loader = keras_flowers.ImageDatasetLoader(photos)
+    loader = keras_flowers.ImageDatasetLoader(images)
     config = keras_flowers.TrainingConfig(loader, lambda _: None)
     datasets = loader.load()
     model = keras_flowers.ImageClassifier(datasets.class_names, seed=loader.seed)
@@ -160,7 +160,7 @@ def show_costs(run: Run, folder: Path, epoch: float) -> None:
     logs = {name: values[-1] for name, values in logs.items() if "loss" in name}
     plain = keras.callbacks.TensorBoard(str(folder / "plain"), write_graph=False)
     plain.set_model(run.model)
-    every = TensorBoardOptions.photos_every
+    every = TensorBoardOptions.images_every
     rows = {
         "history.json and history.csv": seconds(
             lambda: run.logger.on_epoch_end(0, logs)
@@ -169,11 +169,11 @@ def show_costs(run: Run, folder: Path, epoch: float) -> None:
         "precision and recall": cost(class_scores=True),
         "confusion matrix": cost(confusion_matrix=True),
         f"augmented photos, every {every}th epoch": cost(
-            augmented_photos=TensorBoardOptions.augmented_photos
+            augmented_images=TensorBoardOptions.augmented_images
         )
         / every,
         f"mistakes, every {every}th epoch": cost(
-            mistakes=TensorBoardOptions.mistakes, photos_every=1
+            mistakes=TensorBoardOptions.mistakes, images_every=1
         )
         / every,
     }
@@ -184,7 +184,7 @@ def show_costs(run: Run, folder: Path, epoch: float) -> None:
     begin = time.perf_counter()
     record.start("benchmark", with_graph=True)
     print(f"  {'graphs':36}{time.perf_counter() - begin:8.2f} s")
-    options = dataclasses.replace(NOTHING, embedded_photos=1000)
+    options = dataclasses.replace(NOTHING, embedded_images=1000)
     record = RunRecord(files, run.model, replaced(run, options))
     begin = time.perf_counter()
     record.finish()
@@ -195,13 +195,13 @@ def replaced(run: Run, options: TensorBoardOptions) -> Shown:
     """Returns what the run shows, with other options."""
     shown = run.tensorboard.shown
     return dataclasses.replace(
-        shown, options=options, hparams=None, configuration=None, photos_per_epoch=None
+        shown, options=options, hparams=None, configuration=None, images_per_epoch=None
     )
 
 
 def one_epoch(record: RunRecord, augmentation: keras.layers.Layer) -> None:
     """Does what is done after the validation of an epoch."""
-    augmentation.seed_generator.next()  # as training does: photos stay the same else
+    augmentation.seed_generator.next()  # as training does: images stay the same else
     record.begin_epoch(0)
     record.end_validation()
     record.end_epoch()
@@ -216,10 +216,10 @@ def keras_metrics(callback: keras.callbacks.TensorBoard, logs: dict) -> None:
 
 def main(pairs: int) -> None:
     """Prints everything."""
-    photos = photos_argument()
+    images = images_argument()
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
-        run = prepare(photos, Path(folder))
+        run = prepare(images, Path(folder))
         epoch = compare(run, pairs)
         show_costs(run, Path(folder), epoch)
 

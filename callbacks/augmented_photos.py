@@ -1,4 +1,4 @@
-"""What the layers that augment make of photos, without a trace in the training."""
+"""What the layers that augment make of images, without a trace in the training."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 
-def photo_layers(model: keras.Model) -> keras.Model | None:
-    """Returns the part of a model that maps photos to photos.
+def image_layers(model: keras.Model) -> keras.Model | None:
+    """Returns the part of a model that maps images to images.
 
     It goes from the input along the chain of layers as long as a layer has nothing
     to train and gives images of one or three channels: resizing, rescaling and
@@ -38,22 +38,22 @@ def photo_layers(model: keras.Model) -> keras.Model | None:
     return keras.Model(inputs, last, name="photo_layers")
 
 
-def augmented(layers: keras.Model, photos: Any) -> np.ndarray:
-    """Returns photos as they come out of `photo_layers` in training.
+def augmented(layers: keras.Model, images: Any) -> np.ndarray:
+    """Returns images as they come out of `image_layers` in training.
 
-    The state of random numbers stays as it was, so that a run in which photos are
+    The state of random numbers stays as it was, so that a run in which images are
     drawn equals one in which they are not.
 
     Args:
-        layers: What `photo_layers` returned.
-        photos: Array `(batch, height, width, channels)`.
+        layers: What `image_layers` returned.
+        images: Array `(batch, height, width, channels)`.
 
     Returns:
         Array `(batch, height, width, channels)` of the layers' dtype and range.
     """
     # What layers assign within the scope, the seed state above all, ends with it.
     with keras.StatelessScope():
-        outputs = layers(keras.ops.convert_to_tensor(photos), training=True)
+        outputs = layers(keras.ops.convert_to_tensor(images), training=True)
         outputs = keras.ops.cast(outputs, "float32")
         return np.asarray(keras.ops.convert_to_numpy(outputs))
 

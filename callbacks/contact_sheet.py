@@ -1,4 +1,4 @@
-"""Draws photos side by side, each with its caption."""
+"""Draws images side by side, each with its caption."""
 
 import math
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ PAPER = (255, 255, 255)
 
 
 def contact_sheet(
-    photos: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     captions: Sequence[Sequence[str]] = (),
     title: str = "",
     side: int = 128,
 ) -> np.ndarray:
-    """Draws photos side by side, in as many rows as columns or one less.
+    """Draws images side by side, in as many rows as columns or one less.
 
     Args:
-        photos: Arrays `(height, width, 1 or 3)` as `displayable` returns them; may be
+        images: Arrays `(height, width, 1 or 3)` as `displayable` returns them; may be
             empty.
-        captions: The lines below each photo; any text, of which the end is cut where
+        captions: The lines below each image; any text, of which the end is cut where
             it does not fit.
         title: A line above them.
-        side: Pixels, the longer side of each photo on the sheet. Smaller photos are
+        side: Pixels, the longer side of each image on the sheet. Smaller images are
             enlarged without smoothing.
 
     Returns:
@@ -43,10 +43,10 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw
 
-    columns = max(1, math.ceil(math.sqrt(len(photos))))
-    rows = max(1, math.ceil(len(photos) / columns))
+    columns = max(1, math.ceil(math.sqrt(len(images))))
+    rows = max(1, math.ceil(len(images) / columns))
     lines = max((len(caption) for caption in captions), default=0)
-    tiles = [thumbnail(photo, side) for photo in photos]
+    tiles = [thumbnail(image, side) for image in images]
     width = max((tile.width for tile in tiles), default=side) + _GAP
     height = max((tile.height for tile in tiles), default=0) + _GAP + lines * _LINE
     top = _LINE + _GAP if title else 0
@@ -65,17 +65,17 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-def displayable(photos: Any) -> np.ndarray:
-    """Returns photos as pixels: uint8, of the same shape.
+def displayable(images: Any) -> np.ndarray:
+    """Returns images as pixels: uint8, of the same shape.
 
     Bytes stay as they are. Of other numbers the range is guessed from their values:
     0..1, -1..1 or 0..255, and what is none of these is stretched from its lowest to
     its highest value.
 
     Args:
-        photos: Array `(batch, height, width, channels)` of any number type.
+        images: Array `(batch, height, width, channels)` of any number type.
     """
-    array = np.asarray(photos)
+    array = np.asarray(images)
     if array.dtype == np.uint8:
         return array
     values = np.nan_to_num(array.astype(np.float32), posinf=0.0, neginf=0.0)
@@ -115,14 +115,14 @@ def text_font(size: int) -> "FreeTypeFont":
     return ImageFont.truetype(folder / "DejaVuSans.ttf", size)
 
 
-def thumbnail(photo: np.ndarray, side: int) -> "Image":
-    """Returns the photo as an RGB image whose longer side has `side` pixels."""
+def thumbnail(image: np.ndarray, side: int) -> "Image":
+    """Returns the image as an RGB image whose longer side has `side` pixels."""
     from PIL import Image
 
-    if photo.shape[-1] == 1:
-        photo = photo.repeat(3, axis=-1)
-    image = Image.fromarray(np.ascontiguousarray(photo))
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if image.shape[-1] == 1:
+        image = image.repeat(3, axis=-1)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    scale = side / max(picture.size)
+    size = tuple(max(1, round(length * scale)) for length in picture.size)
     kind = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-    return image.resize(size, kind)
+    return picture.resize(size, kind)

@@ -18,7 +18,7 @@ class HistoryLogger(keras.callbacks.Callback):
     """Keeps `history.json` and `history.csv` complete on disk, epoch by epoch.
 
     One entry per epoch: its number (from 1, as in Keras's progress bar), the
-    learning rate, the seconds it took, the photos trained on per second, and every
+    learning rate, the seconds it took, the images trained on per second, and every
     metric that Keras reports. Both files are replaced atomically, so a reader never
     sees half of one. Serves any Keras model.
 
@@ -38,7 +38,7 @@ class HistoryLogger(keras.callbacks.Callback):
     Args:
         directory: Folder of the two files, created when missing; `None` keeps the
             history in memory only, in the attribute `history`.
-        photos_per_epoch: Number of photos in an epoch, for `photos_per_second`,
+        photos_per_epoch: Number of images in an epoch, for `photos_per_second`,
             which is left out without it.
 
     Attributes:
@@ -50,11 +50,11 @@ class HistoryLogger(keras.callbacks.Callback):
     def __init__(
         self,
         directory: str | os.PathLike[str] | None = None,
-        photos_per_epoch: int | None = None,
+        images_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
         self.directory = None if directory is None else Path(directory)
-        self.photos_per_epoch = photos_per_epoch
+        self.images_per_epoch = images_per_epoch
         self.history: History = {}
         self.folder: Path | None = None
         self._is_new_run = True
@@ -85,9 +85,9 @@ class HistoryLogger(keras.callbacks.Callback):
         now = time.perf_counter()
         entry = {"epoch": float(epoch + 1), **self._learning_rate()}
         entry["seconds"] = now - self._started
-        if self.photos_per_epoch is not None:
+        if self.images_per_epoch is not None:
             training_seconds = (self._trained or now) - self._started
-            entry["photos_per_second"] = self.photos_per_epoch / training_seconds
+            entry["photos_per_second"] = self.images_per_epoch / training_seconds
         for name, value in (logs or {}).items():
             entry |= _numbers(name, value)
         self._append(entry)

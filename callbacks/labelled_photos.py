@@ -1,4 +1,4 @@
-"""Photos with their labels, and what a model says of them."""
+"""Images with their labels, and what a model says of them."""
 
 import dataclasses
 import heapq
@@ -17,17 +17,17 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A photo that was taken for another class.
+    """An image that was taken for another class.
 
     Attributes:
-        photo: Array `(height, width, channels)`, as the model got it or as it was
+        image: Array `(height, width, channels)`, as the model got it or as it was
             looked up.
         true: Label of its class.
         predicted: Label of the class it was taken for.
         probability: Of `predicted`, in 0..1.
     """
 
-    photo: np.ndarray
+    image: np.ndarray
     true: int
     predicted: int
     probability: float
@@ -35,7 +35,7 @@ class Mistake:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What a model said of labelled photos.
+    """What a model said of labelled images.
 
     Attributes:
         matrix: Counts, float64 `(classes, classes)`; rows are true, columns
@@ -51,23 +51,23 @@ def answers(
     model: keras.Model,
     data: Any,
     mistakes: int = 0,
-    photo_of: Callable[[int], np.ndarray] | None = None,
+    image_of: Callable[[int], np.ndarray] | None = None,
 ) -> Answers:
-    """Classifies labelled photos.
+    """Classifies labelled images.
 
     Args:
-        model: Maps a batch of photos to one value per class, probabilities or
+        model: Maps a batch of images to one value per class, probabilities or
             logits, or to the probability of the second of two classes.
         data: What `batches` takes.
         mistakes: The most mistakes to keep.
-        photo_of: Returns the photo at a position of `data`, where that holds something
-            else, such as features; `None` where it holds photos.
+        image_of: Returns the image at a position of `data`, where that holds something
+            else, such as features; `None` where it holds images.
     """
     pairs: list[np.ndarray] = []
     worst: list[tuple[float, int, Mistake]] = []
     count, classes = 0, 0
-    for photos, labels in batches(data):
-        rows = probabilities(model.predict_on_batch(photos))
+    for images, labels in batches(data):
+        rows = probabilities(model.predict_on_batch(images))
         classes = rows.shape[1]
         said = rows.argmax(axis=1)
         pairs.append(labels * classes + said)
@@ -78,7 +78,7 @@ def answers(
                 continue
             # A copy: the batch lives in memory that the pipeline uses again.
             found = Mistake(
-                photos[index].copy(), true, predicted, float(rows[index, predicted])
+                images[index].copy(), true, predicted, float(rows[index, predicted])
             )
             entry = (-of_true, -count - int(index), found)
             push = heapq.heappushpop if len(worst) == mistakes else heapq.heappush
@@ -88,28 +88,28 @@ def answers(
     matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
     ordered = [
         mistake
-        if photo_of is None
-        else dataclasses.replace(mistake, photo=photo_of(-position))
+        if image_of is None
+        else dataclasses.replace(mistake, image=image_of(-position))
         for _, position, mistake in sorted(worst, key=lambda e: e[:2])[::-1]
     ]
     return Answers(matrix.astype(np.float64), ordered)
 
 
 def batches(data: Any) -> Iterator[Batch]:
-    """Yields photos and labels, int64 `(batch,)`, as NumPy arrays.
+    """Yields images and labels, int64 `(batch,)`, as NumPy arrays.
 
     Args:
-        data: `(photos, labels)` as two arrays; or anything that gives batches of
-            photos and labels each time it is gone through: a `tf.data.Dataset`, a
+        data: `(images, labels)` as two arrays; or anything that gives batches of
+            images and labels each time it is gone through: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a PyTorch `DataLoader`, a list. Labels are
             integers, or rows whose largest entry marks the class.
 
     Raises:
-        InputError: If a batch is no pair of photos and labels.
+        InputError: If a batch is no pair of images and labels.
     """
     for batch in _raw_batches(data):
         try:
-            photos, labels = (_array(part) for part in tuple(batch)[:2])
+            images, labels = (_array(part) for part in tuple(batch)[:2])
         except (TypeError, ValueError) as error:
             raise InputError(
                 "`validation_data` must give batches (photos, labels). "
@@ -117,7 +117,7 @@ def batches(data: Any) -> Iterator[Batch]:
             ) from error
         if labels.ndim == 2 and labels.shape[1] > 1:
             labels = labels.argmax(axis=1)
-        yield photos, labels.reshape(-1).astype(np.int64)
+        yield images, labels.reshape(-1).astype(np.int64)
 
 
 def probabilities(outputs: Any) -> np.ndarray:
@@ -143,10 +143,10 @@ def probabilities(outputs: Any) -> np.ndarray:
 
 def _raw_batches(data: Any) -> Iterator[Any]:
     if isinstance(data, tuple):
-        photos, labels = data[:2]
-        for start in range(0, len(photos), _BATCH_SIZE):
+        images, labels = data[:2]
+        for start in range(0, len(images), _BATCH_SIZE):
             part = slice(start, start + _BATCH_SIZE)
-            yield photos[part], labels[part]
+            yield images[part], labels[part]
     elif isinstance(data, keras.utils.PyDataset):
         yield from (data[index] for index in range(len(data)))
     else:

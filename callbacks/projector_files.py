@@ -1,4 +1,4 @@
-"""Photos as points in the space of a network, for TensorBoard's projector."""
+"""Images as points in the space of a network, for TensorBoard's projector."""
 
 import dataclasses
 import io
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 from keras_flowers.callbacks.contact_sheet import PAPER, displayable, thumbnail
-from keras_flowers.callbacks.labelled_photos import batches, probabilities
+from keras_flowers.callbacks.labelled_images import batches, probabilities
 
 from keras_flowers.files import (
     printable_path,
@@ -26,13 +26,13 @@ _SIDE = 48
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A photo in the projector.
+    """An image in the projector.
 
     Attributes:
         vector: Float array `(size,)`.
         true: Label of its class.
         predicted: Label that the model gave it.
-        picture: The photo, small.
+        picture: The image, small.
     """
 
     vector: np.ndarray
@@ -42,7 +42,7 @@ class Point:
 
 
 def embedded(model: keras.Model, data: Any, most: int) -> list[Point]:
-    """Returns photos with what the last layer of a model gets of them.
+    """Returns images with what the last layer of a model gets of them.
 
     Where the layers of the model do not know their inputs, it is what the model
     returns.
@@ -50,16 +50,16 @@ def embedded(model: keras.Model, data: Any, most: int) -> list[Point]:
     Args:
         model: Any classifier.
         data: What `batches` takes.
-        most: Points to return. Of more photos, every second is taken, or every
+        most: Points to return. Of more images, every second is taken, or every
             fourth, and so on.
     """
     both = _with_embedding(model)
     points: list[Point] = []
     step, position = 1, 0
-    for photos, labels in batches(data):
-        vectors, outputs = both(photos)
+    for images, labels in batches(data):
+        vectors, outputs = both(images)
         said = probabilities(outputs).argmax(axis=1)
-        pixels = displayable(photos)
+        pixels = displayable(images)
         for index, label in enumerate(labels):
             if (position + index) % step == 0:
                 picture = thumbnail(pixels[index], _SIDE)
@@ -74,7 +74,7 @@ def embedded(model: keras.Model, data: Any, most: int) -> list[Point]:
 def _with_embedding(model: keras.Model) -> Any:
     inputs = getattr(model, "inputs", None)
     if not inputs:
-        return lambda photos: (outputs := model.predict_on_batch(photos), outputs)
+        return lambda images: (outputs := model.predict_on_batch(images), outputs)
     if len(inputs) == 1:
         inputs = inputs[0]
     both = keras.Model(inputs, [model.layers[-1].input, *model.outputs[:1]])

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import keras
 import numpy as np
-from keras_flowers.callbacks.augmented_photos import augmented, photo_layers
+from keras_flowers.callbacks.augmented_images import augmented, image_layers
 from keras_flowers.callbacks.confusion_image import confusion_image
 from keras_flowers.callbacks.contact_sheet import contact_sheet, displayable
 from keras_flowers.callbacks.event_files import TRAIN, VALIDATION, WHOLE, EventFiles
 from keras_flowers.callbacks.hyperparameters import Hyperparameter, HyperparameterLog
-from keras_flowers.callbacks.labelled_photos import Answers, answers
+from keras_flowers.callbacks.labelled_images import Answers, answers
 from keras_flowers.callbacks.model_graph import write_model_graphs
 from keras_flowers.callbacks.projector_files import embedded, write_projector
 
@@ -26,37 +26,37 @@ class TensorBoardOptions:
     """What a `TensorBoard` shows beyond metrics, and how often.
 
     Attributes:
-        augmented_photos: Training photos on the sheet of augmented photos; 0 for
+        augmented_photos: Training images on the sheet of augmented images; 0 for
             none.
         confusion_matrix: Whether to draw the confusion matrix after each epoch.
         class_scores: Whether to write precision and recall of each class.
-        mistakes: Validation photos on the sheet of mistakes, those of the highest
+        mistakes: Validation images on the sheet of mistakes, those of the highest
             loss; 0 for none.
         photos_every: Epochs from one pair of sheets to the next. Mistakes take a pass
-            over the validation photos. The first epoch gets augmented photos too, and
+            over the validation images. The first epoch gets augmented images too, and
             the last one mistakes.
-        embedded_photos: The most validation photos in the projector, at the end of
+        embedded_photos: The most validation images in the projector, at the end of
             training; 0 for none.
-        photo_side: Pixels, the longer side of each photo on the sheets. With the
+        photo_side: Pixels, the longer side of each image on the sheets. With the
             default, sheets of nine are as wide as TensorBoard's cards.
 
     Raises:
-        InputError: If a number is negative, or `photos_every` or `photo_side` 0.
+        InputError: If a number is negative, or `images_every` or `image_side` 0.
     """
 
-    augmented_photos: int = 9
+    augmented_images: int = 9
     confusion_matrix: bool = True
     class_scores: bool = True
     mistakes: int = 9
-    photos_every: int = 5
-    embedded_photos: int = 0
-    photo_side: int = 108
+    images_every: int = 5
+    embedded_images: int = 0
+    image_side: int = 108
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            lowest = 1 if field.name in ("photos_every", "photo_side") else 0
+            lowest = 1 if field.name in ("images_every", "image_side") else 0
             if not hasattr(value, "__index__") or value < lowest:
                 raise InputError(
                     f"`{field.name}` must be an integer from {lowest} up. "
@@ -72,12 +72,12 @@ class Shown:
     """
 
     class_names: tuple[str, ...] | None
-    training_photos: np.ndarray | None
+    training_images: np.ndarray | None
     validation_data: Any
-    photo_of: Callable[[int], np.ndarray] | None
+    image_of: Callable[[int], np.ndarray] | None
     hparams: Mapping[str, Hyperparameter] | None
     configuration: Any
-    photos_per_epoch: int | None
+    images_per_epoch: int | None
     options: TensorBoardOptions
 
     def __deepcopy__(self, memo: Any) -> Self:
@@ -110,7 +110,7 @@ class RunRecord:
         self._trained: float | None = None
         self._matrix: np.ndarray | None = None
         self._has_mistakes = False
-        self._photo_layers: keras.Model | None = None
+        self._image_layers: keras.Model | None = None
         self._sheet: np.ndarray | None = None
 
     def start(self, name: str, with_graph: bool) -> None:
@@ -150,16 +150,16 @@ class RunRecord:
     def end_epoch(self) -> None:
         """Writes what there is to show of the epoch."""
         self._write_speed()
-        is_due = (self._epoch + 1) % self._options.photos_every == 0
+        is_due = (self._epoch + 1) % self._options.images_every == 0
         if is_due or self._epoch == 0:
-            self._write_augmented_photos()
+            self._write_augmented_images()
         self._write_validation(with_mistakes=is_due)
 
     def finish(self) -> None:
         """Writes what is shown of the whole training."""
         if self._epoch >= 0 and not self._has_mistakes and self._can_find_mistakes():
             self._write_mistakes(self._answers(self._options.mistakes))
-        if self._options.embedded_photos and self._shown.validation_data is not None:
+        if self._options.embedded_images and self._shown.validation_data is not None:
             self._write_projector()
         if self._hparams is not None:
             self._hparams.finish()
@@ -171,23 +171,23 @@ class RunRecord:
             warnings.warn(f"The model graph was not written: {error}", stacklevel=2)
 
     def _write_speed(self) -> None:
-        if self._shown.photos_per_epoch is None:
+        if self._shown.images_per_epoch is None:
             return
         seconds = (self._trained or time.perf_counter()) - self._started
-        speed = self._shown.photos_per_epoch / seconds
+        speed = self._shown.images_per_epoch / seconds
         with self._files.writer(TRAIN).as_default(self._epoch):
             self._files.scalar("epoch_photos_per_second", speed)
 
-    def _write_augmented_photos(self) -> None:
-        photos = self._shown.training_photos
-        if photos is None or not self._options.augmented_photos:
+    def _write_augmented_images(self) -> None:
+        images = self._shown.training_images
+        if images is None or not self._options.augmented_images:
             return
-        photos = photos[: self._options.augmented_photos]
-        if self._photo_layers is None:
-            self._photo_layers = photo_layers(self._model)
-        if self._photo_layers is not None:
-            photos = augmented(self._photo_layers, photos)
-        sheet = contact_sheet(list(displayable(photos)), side=self._options.photo_side)
+        images = images[: self._options.augmented_images]
+        if self._image_layers is None:
+            self._image_layers = image_layers(self._model)
+        if self._image_layers is not None:
+            images = augmented(self._image_layers, images)
+        sheet = contact_sheet(list(displayable(images)), side=self._options.image_side)
         if self._sheet is None or not np.array_equal(sheet, self._sheet):
             # Without augmentation they are the same in each epoch.
             self._write_image(TRAIN, "augmented_photos", sheet)
@@ -211,7 +211,7 @@ class RunRecord:
 
     def _answers(self, mistakes: int) -> Answers:
         shown = self._shown
-        return answers(self._model, shown.validation_data, mistakes, shown.photo_of)
+        return answers(self._model, shown.validation_data, mistakes, shown.image_of)
 
     def _write_matrix(self, matrix: np.ndarray) -> None:
         names = self._shown.names(len(matrix))
@@ -231,13 +231,13 @@ class RunRecord:
         if wrong > len(found.mistakes):
             title += f", {len(found.mistakes)} of the highest loss"
         sheet = contact_sheet(
-            [displayable(mistake.photo) for mistake in found.mistakes],
+            [displayable(mistake.image) for mistake in found.mistakes],
             [
                 (f"true: {names[m.true]}", f"{m.probability:.0%} {names[m.predicted]}")
                 for m in found.mistakes
             ],
             title,
-            self._options.photo_side,
+            self._options.image_side,
         )
         self._write_image(VALIDATION, "mistakes", sheet)
         self._has_mistakes = True
@@ -247,7 +247,7 @@ class RunRecord:
             self._files.image(tag, image[None])
 
     def _write_projector(self) -> None:
-        data, most = self._shown.validation_data, self._options.embedded_photos
+        data, most = self._shown.validation_data, self._options.embedded_images
         points = embedded(self._model, data, most)
         if points:
             highest = max(max(point.true, point.predicted) for point in points)

@@ -27,11 +27,11 @@ from keras_flowers.files import printable_path
 class TensorBoard(keras.callbacks.TensorBoard):
     """Writes for TensorBoard what Keras's callback writes, and what that does not.
 
-    Beyond Keras's: photos per second; training photos as the augmentation changes
+    Beyond Keras's: images per second; training images as the augmentation changes
     them; the confusion matrix; precision and recall of each class; the validation
-    photos that were taken for another class; hyperparameters with their results; the
+    images that were taken for another class; hyperparameters with their results; the
     graph of the model; the configuration of the run as text; and, on request, the
-    validation photos in the projector. Serves any Keras model on any backend. What
+    validation images in the projector. Serves any Keras model on any backend. What
     nothing was passed in for is left out.
 
     Nothing of this touches the training: a run with the callback equals one without
@@ -54,19 +54,19 @@ class TensorBoard(keras.callbacks.TensorBoard):
         log_dir: Folder for the event files, of one training alone.
         *keras_arguments: The further arguments of Keras's callback, in its order.
         class_names: Position `i` is the name of label `i`; by default its number.
-        training_photos: Array `(count, height, width, channels)`: photos as the model
-            gets them, for the sheet of augmented photos. The layers at the beginning
-            of the model that map photos to photos are applied as in training.
-        validation_data: `(photos, labels)`, or anything that gives such batches each
+        training_photos: Array `(count, height, width, channels)`: images as the model
+            gets them, for the sheet of augmented images. The layers at the beginning
+            of the model that map images to images are applied as in training.
+        validation_data: `(images, labels)`, or anything that gives such batches each
             time it is gone through: for mistakes, for the projector, and for the
             confusion matrix where the model has no such metric.
-        photo_of: Returns the photo, array `(height, width, channels)`, at a position
+        image_of: Returns the image, array `(height, width, channels)`, at a position
             of `validation_data`, where that holds what the model gets instead, such
-            as features; `None` where it holds photos.
+            as features; `None` where it holds images.
         hparams: What distinguishes this run from others, by name: booleans, numbers
             and strings.
         configuration: Text, or dictionaries and lists, for the Text tab.
-        photos_per_epoch: Number of photos in an epoch, for the photos per second.
+        photos_per_epoch: Number of images in an epoch, for the images per second.
         steps_before: Optimizer steps of earlier trainings with the same folder and
             another optimizer, of which this one is the continuation.
         options: What to show, and how often.
@@ -79,9 +79,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
     Example:
     ```python
     watcher = TensorBoard(
-        "logs/first", class_names=["daisy", "roses"], training_photos=photos[:9]
+        "logs/first", class_names=["daisy", "roses"], training_photos=images[:9]
     )
-    model.fit(photos, labels, epochs=15, callbacks=[watcher])
+    model.fit(images, labels, epochs=15, callbacks=[watcher])
     ```
     """
 
@@ -90,12 +90,12 @@ class TensorBoard(keras.callbacks.TensorBoard):
         log_dir: Any = "logs",
         *keras_arguments: Any,
         class_names: Sequence[str] | None = None,
-        training_photos: Any = None,
+        training_images: Any = None,
         validation_data: Any = None,
-        photo_of: Callable[[int], np.ndarray] | None = None,
+        image_of: Callable[[int], np.ndarray] | None = None,
         hparams: Mapping[str, Hyperparameter] | None = None,
         configuration: Any = None,
-        photos_per_epoch: int | None = None,
+        images_per_epoch: int | None = None,
         steps_before: int = 0,
         options: TensorBoardOptions | None = None,
         **keras_options: Any,
@@ -109,12 +109,12 @@ class TensorBoard(keras.callbacks.TensorBoard):
         super().__init__(*given.args, **given.kwargs)
         self.shown = Shown(
             class_names=_checked_class_names(class_names),
-            training_photos=_checked_photos(training_photos),
+            training_images=_checked_images(training_images),
             validation_data=validation_data,
-            photo_of=photo_of,
+            image_of=image_of,
             hparams=None if hparams is None else checked_hyperparameters(hparams),
             configuration=configuration,
-            photos_per_epoch=photos_per_epoch,
+            images_per_epoch=images_per_epoch,
             options=options or TensorBoardOptions(),
         )
         # Read by Keras: the hooks of a batch may run while the next is computed.
@@ -229,10 +229,10 @@ def _checked_class_names(class_names: Any) -> tuple[str, ...] | None:
     return names
 
 
-def _checked_photos(photos: Any) -> np.ndarray | None:
-    if photos is None:
+def _checked_images(images: Any) -> np.ndarray | None:
+    if images is None:
         return None
-    array = np.asarray(keras.ops.convert_to_numpy(photos))
+    array = np.asarray(keras.ops.convert_to_numpy(images))
     if array.ndim != 4 or array.shape[-1] not in (1, 3):
         raise InputError(
             "`training_photos` must be an array (count, height, width, 1 or 3). "

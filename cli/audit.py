@@ -26,13 +26,13 @@ def audit(data: str, as_json: bool, **source: Any) -> None:
     output = Output(as_json)
     with ProgressBars() as progress:
         root = ImageDatasetLoader(data, **given(source)).find(progress)
-        catalog = scan(
+        result = scan(
             root, progress=lambda done, total: progress("inspect", done, total)
         )
-    output.say(f"{len(catalog.photos)} photos in {root}")
+    output.say(f"{len(result.images)} photos in {root}")
     classes = TextTable("class", "photos")
-    for name, count in catalog.counts.items():
+    for name, count in result.counts.items():
         classes.add_row(name, str(count))
     output.show(classes)
-    show_findings(output, catalog.findings, limit=None)
-    output.result(catalog.to_json())
+    show_findings(output, result.findings, limit=None)
+    output.result(result.to_json())

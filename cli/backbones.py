@@ -21,7 +21,7 @@ _BYTES_PER_WEIGHT = 4
 def backbones(as_json: bool) -> int:
     """List the networks that --backbone knows, with their sizes.
 
-    "photos" is the size of the photos that a network is meant for and takes by
+    "images" is the size of the images that a network is meant for and takes by
     default; "MB" is what its weights take in memory and on disk.
     """
     runtime.start_keras()
@@ -62,7 +62,7 @@ def with_backbone(
     loader_options: dict[str, Any],
     policy: str | None = None,
 ) -> tuple["ImageDatasetLoader", "Backbone | None"]:
-    """Returns the backbone that was asked for, and the loader with its photo size.
+    """Returns the backbone that was asked for, and the loader with its image size.
 
     Args:
         loader: The loader.

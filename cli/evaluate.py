@@ -1,4 +1,4 @@
-"""`keras-flowers evaluate`: how good a saved model is on labelled photos."""
+"""`keras-flowers evaluate`: how good a saved model is on labelled images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,13 +75,13 @@ def evaluate(
     as_json: bool,
     **loading: Any,
 ) -> None:
-    """Compare what the model in MODEL says of the photos in DATA with their folders.
+    """Compare what the model in MODEL says of the images in DATA with their folders.
 
     Writes evaluation.json, predictions.csv, confusion_matrix.png, reliability.png and
-    mistakes.png, the photos that the model was most wrong about.
+    mistakes.png, the images that the model was most wrong about.
 
-    Without --split-manifest every photo counts, also those the model was trained on:
-    pass the split.json of the run to see how good it is on new photos.
+    Without --split-manifest every image counts, also those the model was trained on:
+    pass the split.json of the run to see how good it is on new images.
     """
     if split is not None and split_manifest is None:
         raise click.UsageError("--split needs --split-manifest.")
@@ -103,7 +103,7 @@ def evaluate(
             **given(loading),
         ).load(progress)
     if split_manifest is None:
-        split = "train"  # that of a loader without other splits: all photos
+        split = "train"  # that of a loader without other splits: all images
     elif split is None:
         split = "validation" if datasets.test is None else "test"
     evaluation = evaluate_model(model, datasets, split)

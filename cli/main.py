@@ -31,9 +31,9 @@ from keras_flowers_cli.tune import tune
 )
 @click.version_option(metadata.version("keras-flowers"), prog_name="keras-flowers")
 def commands() -> None:
-    """Train an image classifier on your own folder of photos, in Keras.
+    """Train an image classifier on your own folder of images, in Keras.
 
-    DATA is a folder that holds one folder of photos per class, a .tar, .tgz or .zip
+    DATA is a folder that holds one folder of images per class, a .tar, .tgz or .zip
     archive of one, a URL of such an archive, or the name flower_photos or sample.
 
     Every command answers bad input with exit code 2, and shows the traceback of an

@@ -1,4 +1,4 @@
-"""`keras-flowers predict`: classifies photos with a saved model."""
+"""`keras-flowers predict`: classifies images with a saved model."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("model_file", metavar="MODEL", type=EXISTING_FILE)
 @click.argument(
-    "photos",
+    "images",
     metavar="PHOTO|FOLDER...",
     nargs=-1,
     required=True,
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 @json_option
 def predict(
     model_file: Path,
-    photos: Sequence[Path],
+    images: Sequence[Path],
     top: int,
     csv_file: Path | None,
     as_json: bool,
 ) -> int:
-    """Classify photos, or all photos of folders, with the model in MODEL.
+    """Classify images, or all images of folders, with the model in MODEL.
 
-    A photo that cannot be read is named on stderr and the others are classified; the
+    An image that cannot be read is named on stderr and the others are classified; the
     exit code is then 2 if it was named on the command line.
     """
     if csv_file is not None:
@@ -64,7 +64,7 @@ def predict(
 
     output = Output(as_json)
     model = load_classifier(model_file)
-    paths = [photo for path in photos for photo in _photos(path)]
+    paths = [image for path in images for image in _images(path)]
     results, unreadable = _classified(model, paths)
     for message in unreadable.values():
         click.echo(f"error: {message}", err=True)
@@ -72,28 +72,28 @@ def predict(
     if csv_file is not None:
         _write_csv(csv_file, model.class_names, results)
     output.result([_as_json(result, top) for result in results])
-    if not results or any(path in unreadable for path in photos):
+    if not results or any(path in unreadable for path in images):
         return EXIT_BAD_INPUT
     return EXIT_DONE
 
 
-def _photos(path: Path) -> Iterable[Path]:
-    """Yields the path itself, or the photos of a folder."""
-    from keras_flowers.data.image_files import PHOTO_SUFFIXES, is_clutter
+def _images(path: Path) -> Iterable[Path]:
+    """Yields the path itself, or the images of a folder."""
+    from keras_flowers.data.image_files import IMAGE_SUFFIXES, is_clutter
 
     if not path.is_dir():
         yield path
     for directory, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not is_clutter(name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in PHOTO_SUFFIXES and not is_clutter(name):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_clutter(name):
                 yield Path(directory, name)
 
 
 def _classified(
     model: "ImageClassifier", paths: Sequence[Path]
 ) -> tuple[list["Classification"], dict[Path, str]]:
-    """Returns the classifications, and the reason for each unreadable photo."""
+    """Returns the classifications, and the reason for each unreadable image."""
     from keras_flowers.errors import InputError
 
     if not paths:

@@ -10,6 +10,7 @@ from keras_flowers_cli.output import Output, ProgressBars
 @click.argument("directory", type=UserPath(file_okay=False))
 @click.option(
     "--photos-per-class",
+    "images_per_class",
     type=click.IntRange(1, 100_000),
     default=80,
     show_default=True,
@@ -17,17 +18,17 @@ from keras_flowers_cli.output import Output, ProgressBars
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=42, show_default=True
 )
-def sample(directory: str, photos_per_class: int, seed: int) -> None:
-    """Draw the sample photos into DIRECTORY, one folder per class."""
+def sample(directory: str, images_per_class: int, seed: int) -> None:
+    """Draw the sample images into DIRECTORY, one folder per class."""
     runtime.start_keras()
     from keras_flowers.data.sample import SAMPLE_CLASS_NAMES, write_sample
 
     with ProgressBars() as progress:
         folder = write_sample(
             directory,
-            photos_per_class=photos_per_class,
+            images_per_class=images_per_class,
             seed=seed,
             progress=lambda done, total: progress("sample", done, total),
         )
-    count = photos_per_class * len(SAMPLE_CLASS_NAMES)
+    count = images_per_class * len(SAMPLE_CLASS_NAMES)
     Output().say(f"{count} photos in {len(SAMPLE_CLASS_NAMES)} classes: {folder}")

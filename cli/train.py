@@ -1,4 +1,4 @@
-"""`keras-flowers train`: from a folder of photos to a saved classifier."""
+"""`keras-flowers train`: from a folder of images to a saved classifier."""
 
 import dataclasses
 import json
@@ -240,7 +240,7 @@ def train(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Train a classifier on the photos in DATA and save it with its history."""
+    """Train a classifier on the images in DATA and save it with its history."""
     chosen = {
         name: value
         for name, value in given(options).items()
@@ -441,14 +441,14 @@ def _describe(output: Output, datasets: "ImageDatasets") -> None:
     for name in datasets.class_names:
         rows.add_row(name, *(str(counts[split][name]) for split in splits))
     rows.add_row("all", *(str(sum(counts[s].values())) for s in splits), style="bold")
-    output.say(str(datasets.catalog.root))
+    output.say(str(datasets.audit.root))
     output.show(rows)
-    show_findings(output, datasets.catalog.findings)
+    show_findings(output, datasets.audit.findings)
     left_aside = len(datasets.split.not_in_manifest)
     if left_aside:
         output.say(f"{left_aside} photos of the folder are not in the split manifest")
-    if datasets.reason_not_stored:
-        output.say(datasets.reason_not_stored)
+    if datasets.reason_not_cached:
+        output.say(datasets.reason_not_cached)
     _describe_device(output)
 
 
@@ -500,6 +500,6 @@ def _as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, A
         "interrupted": run.interrupted,
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},
-        "left_out": [dataclasses.asdict(f) for f in datasets.catalog.left_out],
+        "left_out": [dataclasses.asdict(f) for f in datasets.audit.left_out],
         "history": run.history,
     }

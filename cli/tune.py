@@ -185,7 +185,7 @@ def tune(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Search for the hidden layers and the epochs that suit the photos in DATA.
+    """Search for the hidden layers and the epochs that suit the images in DATA.
 
     With a pretrained --backbone its features are computed once, and trials train the
     layers behind it in seconds.

@@ -1,10 +1,10 @@
-"""Train an image classifier on a folder of photos, in Keras.
+"""Train an image classifier on a folder of images, in Keras.
 
 Importing the package registers its Keras-serializable classes, so that
 `keras.models.load_model` finds them.
 """
 
-from keras_flowers.data.audit import Catalog as Catalog
+from keras_flowers.data.audit import Audit as Audit
 from keras_flowers.data.audit import Finding as Finding
 from keras_flowers.data.audit import scan as scan
 from keras_flowers.data.dataset_loader import ImageDatasetLoader as ImageDatasetLoader
@@ -37,3 +37,5 @@ from keras_flowers.training.schedules import warm_up_and_cosine as warm_up_and_c
 from keras_flowers.training.train import TrainingRun as TrainingRun
 from keras_flowers.training.train import train as train
 from keras_flowers.version import __version__ as __version__
+
+Catalog = Audit  # the name of version 0.1

@@ -5,7 +5,7 @@ from typing import Any
 from keras_flowers.errors import InputError
 
 
-def checked_image_size(image_size: Any) -> tuple[int, int]:
+def check_image_size(image_size: Any) -> tuple[int, int]:
     """Returns `image_size` as a pair of positive ints.
 
     Raises:
@@ -13,7 +13,7 @@ def checked_image_size(image_size: Any) -> tuple[int, int]:
     """
     try:
         height, width = (
-            checked_integer("image_size", size, lowest=1) for size in image_size
+            check_integer("image_size", size, lowest=1) for size in image_size
         )
     except (TypeError, ValueError) as error:
         raise InputError(
@@ -23,7 +23,7 @@ def checked_image_size(image_size: Any) -> tuple[int, int]:
     return height, width
 
 
-def checked_integer(
+def check_integer(
     name: str, value: Any, *, lowest: int, highest: int | None = None
 ) -> int:
     """Returns `value` as an int; integers of NumPy and of tuners are fine.

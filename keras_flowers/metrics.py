@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.registration import register
 
 
@@ -45,13 +45,13 @@ class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
         self, class_count: int, name: str = "accuracy", dtype: Any = None
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.class_count = checked_integer("class_count", class_count, lowest=2)
+        self.class_count = check_integer("class_count", class_count, lowest=2)
         self._counts = self.add_variable(
             shape=(self.class_count**2,), initializer="zeros", name="counts"
         )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Counts a batch; `sample_weight` `(batch,)` weighs the photos."""
+        """Counts a batch; `sample_weight` `(batch,)` weighs the images."""
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         if len(y_true.shape) == 2 and y_true.shape[1] == self.class_count:
             y_true = ops.argmax(y_true, axis=-1)
@@ -69,7 +69,7 @@ class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
         self._counts.assign_add(counts)
 
     def reset_state(self) -> None:
-        """Forgets all photos."""
+        """Forgets all images."""
         super().reset_state()
         self._counts.assign(ops.zeros(self._counts.shape, self._counts.dtype))
 
@@ -77,7 +77,7 @@ class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
     def matrix(self) -> np.ndarray:
         """The counts, float32 `(classes, classes)`; rows are true, columns predicted.
 
-        They are whole numbers unless photos were weighed.
+        They are whole numbers unless images were weighed.
         """
         counts = ops.convert_to_numpy(self._counts)
         return np.array(counts, np.float32).reshape(self.class_count, self.class_count)

@@ -59,7 +59,7 @@ def symbolic_matches_eager(make_layer, inputs):
         assert keras.backend.standardize_dtype(eager.dtype) == layer.compute_dtype
 
 
-def takes_one_photo_or_a_batch(layer, inputs):
+def takes_one_image_or_a_batch(layer, inputs):
     batch = ops.convert_to_numpy(layer(inputs))
     for one, expected in zip(inputs, batch, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(layer(one)), expected, 1e-5)
@@ -69,8 +69,8 @@ def runs_in_tf_data(layer, inputs):
     import tensorflow as tf
 
     direct = ops.convert_to_numpy(layer(inputs))
-    photos = tf.data.Dataset.from_tensor_slices(inputs)
-    single = np.stack(list(photos.map(layer).as_numpy_iterator()))
-    batched = next(photos.batch(len(inputs)).map(layer).as_numpy_iterator())
+    images = tf.data.Dataset.from_tensor_slices(inputs)
+    single = np.stack(list(images.map(layer).as_numpy_iterator()))
+    batched = next(images.batch(len(inputs)).map(layer).as_numpy_iterator())
     np.testing.assert_allclose(single, direct, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(batched, direct, rtol=1e-5, atol=1e-5)

@@ -21,7 +21,7 @@ RESULTS = [
 COLOURS = {"daisy": (220, 220, 220), "roses": (200, 40, 60), "tulips": (60, 60, 220)}
 
 
-def draw_photos(folder, counts, size=(12, 16), seed=0):
+def draw_images(folder, counts, size=(12, 16), seed=0):
     """Draws `counts[name]` noisy PNG photos of one colour per class; returns folder."""
     generator = np.random.default_rng(seed)
     for name, count in counts.items():
@@ -29,8 +29,8 @@ def draw_photos(folder, counts, size=(12, 16), seed=0):
         for index in range(count):
             noise = generator.integers(-40, 40, (*size, 3))
             pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255)
-            photo = Image.fromarray(pixels.astype(np.uint8))
-            photo.save(folder / name / f"{index:03}.png")
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(folder / name / f"{index:03}.png")
     return folder
 
 
@@ -46,7 +46,7 @@ def small_loader(tmp_path, counts=None, **arguments):
     }
     folder = tmp_path / "photos"
     if not folder.exists():
-        draw_photos(folder, counts)
+        draw_images(folder, counts)
     return ImageDatasetLoader(folder, **defaults | arguments)
 
 

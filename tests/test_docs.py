@@ -10,7 +10,7 @@ from keras_flowers_cli.main import commands
 from PIL import Image
 
 from keras_flowers import ImageClassifier, ImageDatasetLoader
-from keras_flowers.models import backbone_presets as backbone_catalog
+from keras_flowers.models import backbone_presets as backbone_audit
 from keras_flowers.models.backbone_presets import Network, backbone_names, named_network
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def option_names(command):
     }
 
 
-def draw_flower_photos(folder):
+def draw_flower_images(folder):
     """Draws 8 noisy photos of one brightness for each class."""
     generator = np.random.default_rng(0)
     for label, name in enumerate(FLOWERS):
@@ -48,13 +48,13 @@ def draw_flower_photos(folder):
             Image.fromarray(pixels).save(folder / name / f"{index:03}.jpg")
 
 
-def forget_large_photos_and_downloads(monkeypatch):
+def forget_large_images_and_downloads(monkeypatch):
     """Makes every network with a name small and its weights random."""
     networks = {
         name: dataclasses.replace(named_network(name), side=SMALL[0])
         for name in backbone_names()
     }
-    monkeypatch.setattr(backbone_catalog, "_BY_NAME", networks)
+    monkeypatch.setattr(backbone_audit, "_BY_NAME", networks)
     build = Network.build
     monkeypatch.setattr(
         Network, "build", lambda network, size, weights=None: build(network, size)
@@ -64,7 +64,7 @@ def forget_large_photos_and_downloads(monkeypatch):
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
     """A folder with small photos under the name of the large data set."""
-    draw_flower_photos(tmp_path / "flower_photos")
+    draw_flower_images(tmp_path / "flower_photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "cache"))
     # An example sets it; here it comes too late and must not outlive the test.
@@ -76,7 +76,7 @@ def small_world(tmp_path, monkeypatch):
     of_no_size, *others = ImageClassifier.__init__.__defaults__
     assert of_no_size is None
     monkeypatch.setattr(ImageClassifier.__init__, "__defaults__", (SMALL, *others))
-    forget_large_photos_and_downloads(monkeypatch)
+    forget_large_images_and_downloads(monkeypatch)
     # Compiling takes longer than a step; other tests train with XLA.
     monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
 

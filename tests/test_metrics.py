@@ -54,7 +54,7 @@ def test_rows_that_mark_the_class_are_labels_too():
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_reports_what_keras_reports(jit_compile):
     generator = np.random.default_rng(1)
-    photos = generator.integers(0, 256, (20, 6, 6, 3)).astype(np.uint8)
+    images = generator.integers(0, 256, (20, 6, 6, 3)).astype(np.uint8)
     labels = generator.integers(0, 3, 20)
     histories = []
     for metrics in ("auto", ["accuracy"]):
@@ -62,7 +62,7 @@ def test_fit_reports_what_keras_reports(jit_compile):
             ["a", "b", "c"], image_size=(6, 6), hidden_units=(4,), seed=1
         )
         model.compile(metrics=metrics, jit_compile=jit_compile)
-        data = photos, labels
+        data = images, labels
         options = {"batch_size": 8, "epochs": 3, "shuffle": False, "verbose": 0}
         fitted = model.fit(*data, validation_data=data, **options)
         histories.append(fitted.history)
@@ -72,10 +72,10 @@ def test_fit_reports_what_keras_reports(jit_compile):
 
 def test_callbacks_know_that_more_is_better():
     """Without `mode`: EarlyStopping, ModelCheckpoint and ReduceLROnPlateau."""
-    photos, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 1, 1])
+    images, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 1, 1])
     model = ImageClassifier(["a", "b"], image_size=(4, 4), hidden_units=(), seed=1)
     model.compile()
-    data = photos, labels
+    data = images, labels
     stop = keras.callbacks.EarlyStopping("val_accuracy", patience=1)
     model.fit(*data, validation_data=data, epochs=4, callbacks=[stop], verbose=0)
     assert stop.best in (0.25, 0.75)
@@ -93,12 +93,12 @@ def test_configuration():
 def test_a_compiled_model_is_saved_with_it(tmp_path):
     model = ImageClassifier(["a", "b"], image_size=(4, 4), hidden_units=(), seed=1)
     model.compile()
-    photos, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 1, 1])
-    model.fit(photos, labels, verbose=0)
+    images, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 1, 1])
+    model.fit(images, labels, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    loss, accuracy = loaded.evaluate(photos, labels, verbose=0)
-    assert [loss, accuracy] == model.evaluate(photos, labels, verbose=0)
+    loss, accuracy = loaded.evaluate(images, labels, verbose=0)
+    assert [loss, accuracy] == model.evaluate(images, labels, verbose=0)
     assert accuracy in (0.25, 0.75)
     np.testing.assert_array_equal(
         *(matrices(model)[0].matrix for model in (model, loaded))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_flowers
-from keras_flowers.data.image_files import load_photo
+from keras_flowers.data.image_files import load_image
 
 pytestmark = [
     pytest.mark.real_photos,
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_a_run_on_real_photos(tmp_path):
+def test_a_run_on_real_images(tmp_path):
     loader = keras_flowers.ImageDatasetLoader(
         os.environ["KERAS_FLOWERS_TEST_DATA"],
         image_size=(64, 64),
@@ -29,11 +29,11 @@ def test_a_run_on_real_photos(tmp_path):
         loader, epochs=8, run_directory=tmp_path / "run", verbose=0
     )
     paths = run.datasets.paths("validation")
-    photos = np.concatenate([photos for photos, _ in run.datasets.validation])
-    assert len(paths) == len(photos) == sum(run.datasets.counts("validation").values())
+    images = np.concatenate([images for images, _ in run.datasets.validation])
+    assert len(paths) == len(images) == sum(run.datasets.counts("validation").values())
     for index in range(0, len(paths), 40):
-        expected = load_photo(paths[index], (64, 64))
-        np.testing.assert_array_equal(photos[index], expected)
+        expected = load_image(paths[index], (64, 64))
+        np.testing.assert_array_equal(images[index], expected)
     assert max(run.history["val_accuracy"]) > 0.35  # chance is 0.24
     assert run.history["loss"][-1] < run.history["loss"][0]
 
@@ -57,7 +57,7 @@ def test_a_run_on_real_photos(tmp_path):
     "KERAS_FLOWERS_TEST_WEIGHTS" not in os.environ,
     reason="KERAS_FLOWERS_TEST_WEIGHTS names no folder of pretrained weights",
 )
-def test_a_pretrained_backbone_knows_nine_photos_in_ten(tmp_path):
+def test_a_pretrained_backbone_knows_nine_images_in_ten(tmp_path):
     weights = Path(os.environ["KERAS_FLOWERS_TEST_WEIGHTS"])
     backbone = keras_flowers.Backbone(weights / "efficientnet_lite0_notop.keras")
     loader = keras_flowers.ImageDatasetLoader(

@@ -44,10 +44,10 @@ def test_a_process_that_imports_only_the_package_loads_a_model(tmp_path):
         dropout=0.1,
         augmentation=keras_flowers.ImageAugmentation(value_range=(0, 1)),
     )
-    photos = np.arange(2 * 6 * 6 * 3, dtype=np.float32).reshape(2, 6, 6, 3)
+    images = np.arange(2 * 6 * 6 * 3, dtype=np.float32).reshape(2, 6, 6, 3)
     model.save(tmp_path / "model.keras")
-    np.save(tmp_path / "photos.npy", photos)
-    np.save(tmp_path / "expected.npy", model.predict(photos, verbose=0))
+    np.save(tmp_path / "photos.npy", images)
+    np.save(tmp_path / "expected.npy", model.predict(images, verbose=0))
     script = (
         "import keras_flowers, keras, numpy as np\n"
         "model = keras.models.load_model('model.keras')\n"

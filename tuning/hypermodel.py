@@ -54,8 +54,8 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
 
     Args:
         loader: An `ImageDatasetLoader`, or what it takes as `data`. It is loaded
-            when the first model is built, once per batch size; photos are decoded
-            once. Its photos must have the size of the backbone; with `data` they do.
+            when the first model is built, once per batch size; images are decoded
+            once. Its images must have the size of the backbone; with `data` they do.
         layers: Number of hidden layers, from 0: an integer, `(low, high)` or
             `(low, high, step)`; both ends are included, here and below.
         units: Width of each hidden layer, likewise, from 1.
@@ -131,13 +131,13 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
 
     @property
     def trains_on_features(self) -> bool:
-        """Whether trials get features in place of photos."""
+        """Whether trials get features in place of images."""
         fixed = self.backbones.is_frozen and self.backbones.is_pretrained
         return fixed and not self.augments
 
     @property
     def augments(self) -> bool:
-        """Whether photos are changed at random in training."""
+        """Whether images are changed at random in training."""
         return augments(self.augmentation, is_pretrained=self.backbones.is_pretrained)
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
@@ -234,7 +234,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         return datasets
 
     def datasets(self, batch_size: int | None = None) -> ImageDatasets:
-        """Returns the loaded photos, in batches of the loader or of another size."""
+        """Returns the loaded images, in batches of the loader or of another size."""
         return self._data.datasets(
             self.loader.batch_size if batch_size is None else batch_size
         )
@@ -292,7 +292,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
 def _made(
     backbone: Backbone | str | os.PathLike[str] | keras.Model | None, loader: Any
 ) -> Backbone | None:
-    """Returns the backbone, for photos of the size of the loader if there is one."""
+    """Returns the backbone, for images of the size of the loader if there is one."""
     if backbone is None or isinstance(backbone, Backbone):
         return backbone
     is_loader = isinstance(loader, ImageDatasetLoader)

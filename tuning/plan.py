@@ -12,7 +12,7 @@ from keras_flowers.tuning.records import TrialRecord, read_records
 from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.tuning.trial_runner import TrialSettings
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import STORAGE_ARGUMENTS
 from keras_flowers.errors import InputError
 from keras_flowers.training.config import versions
@@ -135,18 +135,18 @@ def make_plan(
         hypermodel=hypermodel,
         directory=directory,
         strategy=strategy,
-        trials=checked_integer("trials", trials, lowest=1),
+        trials=check_integer("trials", trials, lowest=1),
         objective=name,
         direction=direction,
-        executions=checked_integer("executions", executions, lowest=1),
-        seed=checked_integer("seed", seed, lowest=0, highest=_MAX_SEED),
+        executions=check_integer("executions", executions, lowest=1),
+        seed=check_integer("seed", seed, lowest=0, highest=_MAX_SEED),
     )
 
 
 def _checked_objective(objective: str | keras_tuner.Objective) -> tuple[str, str]:
-    """Returns name and direction of a metric of the validation photos.
+    """Returns name and direction of a metric of the validation images.
 
-    A metric of the training photos is measured while the weights change and under
+    A metric of the training images is measured while the weights change and under
     augmentation: no saved model has it.
     """
     name: Any

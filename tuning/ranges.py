@@ -7,7 +7,7 @@ from typing import Any
 
 import keras_tuner
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.errors import InputError
 
 
@@ -73,9 +73,9 @@ def integer_range(name: str, value: Any, *, lowest: int) -> IntegerRange:
     parts = value if isinstance(value, list | tuple) else (value, value)
     try:
         low, high, step = (*parts, 1) if len(parts) == 2 else parts
-        low = checked_integer(name, low, lowest=lowest)
-        high = checked_integer(name, high, lowest=low)
-        step = checked_integer(name, step, lowest=1)
+        low = check_integer(name, low, lowest=lowest)
+        high = check_integer(name, high, lowest=low)
+        step = check_integer(name, step, lowest=1)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"`{name}` must be an integer from {lowest} up, or a range (low, high) or "
@@ -124,4 +124,4 @@ def choices(name: str, value: Any) -> Choices:
             f"`{name}` must be one or more different positive integers. "
             f"Received: {name}={value!r}"
         )
-    return Choices(tuple(checked_integer(name, item, lowest=1) for item in values))
+    return Choices(tuple(check_integer(name, item, lowest=1) for item in values))

@@ -1,4 +1,4 @@
-"""Trains the winner of a search once more, on the validation photos as well."""
+"""Trains the winner of a search once more, on the validation images as well."""
 
 import copy
 import dataclasses
@@ -18,10 +18,10 @@ from keras_flowers.training.train import TrainingRun, train
 def retrain_best(
     directory: Path, hypermodel: ImageClassifierHyperModel, best: TrialRecord
 ) -> TrainingRun:
-    """Trains the hyperparameters of a trial on training and validation photos.
+    """Trains the hyperparameters of a trial on training and validation images.
 
     It trains for as many epochs as the score is of, from the same seed. There is
-    nothing left to validate with; test photos stay aside.
+    nothing left to validate with; test images stay aside.
 
     Args:
         directory: The folder of the search; a run directory `retrained` is made
@@ -33,13 +33,13 @@ def retrain_best(
         The run.
     """
     split = hypermodel.datasets().split
-    everything = sorted((*split.train, *split.validation), key=lambda photo: photo.path)
+    everything = sorted((*split.train, *split.validation), key=lambda image: image.path)
     manifest = directory / "retraining_split.json"
     write_manifest(
         dataclasses.replace(split, train=tuple(everything), validation=()), manifest
     )
     hp = hyperparameters_of(best)
-    # A schedule counts the steps of more photos.
+    # A schedule counts the steps of more images.
     hypermodel = copy.copy(hypermodel)
     hypermodel.use_split(manifest)
     hypermodel.seed = best.executions[0].seed

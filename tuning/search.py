@@ -27,7 +27,7 @@ from keras_flowers.tuning.supervisor import (
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.splits import write_manifest
 from keras_flowers.errors import InputError
 
@@ -57,7 +57,7 @@ def search(
     at the end `best_hyperparameters.json`, `model.keras`, which is the saved model of
     the best trial, its `history.json`, `history.csv` and `history.png`, and the plots
     `scores.png`, `parallel_coordinates.png` and `hyperparameters.png`. `split.json`
-    says which photos trained and which validated. `tensorboard/` holds one folder
+    says which images trained and which validated. `tensorboard/` holds one folder
     per trial for TensorBoard and its HParams tab, and `trials/` the record, the
     history and the weights of each trial.
 
@@ -77,7 +77,7 @@ def search(
             each trial its number of epochs, up to the highest of the hypermodel.
         trials: How many trials at most. A search ends earlier where its space has no
             more, and Hyperband's where its brackets are done.
-        objective: A metric of the validation photos: `"val_accuracy"`, `"val_loss"`,
+        objective: A metric of the validation images: `"val_accuracy"`, `"val_loss"`,
             or that of a metric with which the hypermodel compiles; a
             `keras_tuner.Objective` where its direction is not known.
         executions: How often each trial is trained, from other initial weights. Its
@@ -90,7 +90,7 @@ def search(
         resume: Go on with the search in the directory, if there is one, with all
             finished trials kept. It must be the same search; `trials` may differ.
         retrain: Afterwards, train the best hyperparameters on training and validation
-            photos together, into the run directory `retrained`.
+            images together, into the run directory `retrained`.
         progress: Called as `progress(trials, planned)` whenever something changed,
             with a `TrialRecord` for each trial begun so far and the number of trials
             there will be at most.
@@ -146,7 +146,7 @@ def search(
 def _run_on_this_machine(workers: int | None) -> Run:
     if workers is None:
         return _run_here
-    count = checked_integer("workers", workers, lowest=1)
+    count = check_integer("workers", workers, lowest=1)
     return lambda plan, show: run_crew(plan, count, show)
 
 

@@ -36,7 +36,7 @@ class SearchDirectory:
 
     @property
     def manifest(self) -> Path:
-        """The split of the photos."""
+        """The split of the images."""
         return self.path / "split.json"
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The data of trials: photos or features, loaded once per batch size."""
+"""The data of trials: images or features, loaded once per batch size."""
 
 from typing import Any
 
@@ -14,23 +14,23 @@ class TrialData:
     A copy in another process loads it anew: pipelines cannot be sent there.
 
     Args:
-        loader: Where the photos come from.
+        loader: Where the images come from.
     """
 
     def __init__(self, loader: ImageDatasetLoader) -> None:
         self._loader = loader
-        self._photos: dict[int, ImageDatasets] = {}
+        self._images: dict[int, ImageDatasets] = {}
         self._features: dict[int, ImageDatasets] = {}
 
     def datasets(
         self, batch_size: int, progress: Progress | None = None
     ) -> ImageDatasets:
-        """Returns the photos in batches of a size."""
-        if batch_size not in self._photos:
+        """Returns the images in batches of a size."""
+        if batch_size not in self._images:
             config = {**self._loader.get_config(), "batch_size": batch_size}
             loader = type(self._loader).from_config(config)
-            self._photos[batch_size] = loader.load(progress)
-        return self._photos[batch_size]
+            self._images[batch_size] = loader.load(progress)
+        return self._images[batch_size]
 
     def features(
         self,
@@ -47,8 +47,8 @@ class TrialData:
             progress: As for `with_features`.
         """
         if batch_size not in self._features:
-            photos = self.datasets(batch_size)
-            self._features[batch_size] = with_features(photos, model, progress)
+            images = self.datasets(batch_size)
+            self._features[batch_size] = with_features(images, model, progress)
         return self._features[batch_size]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -50,13 +50,13 @@ class TrialBackbones:
         return self._made
 
     def loader_of(self, data: Any) -> ImageDatasetLoader:
-        """Returns a loader of photos of its size."""
+        """Returns a loader of images of its size."""
         if self._backbone is None:
             return ImageDatasetLoader(data)
         return ImageDatasetLoader(data, self._backbone.image_size)
 
     def check_size(self, image_size: tuple[int, int]) -> None:
-        """Refuses photos of another size than its own.
+        """Refuses images of another size than its own.
 
         Raises:
             InputError: If it is another one.

@@ -1,9 +1,9 @@
-"""Knows the class folders of a data folder: their files, photos and flaws.
+"""Knows the class folders of a data folder: their files, images and flaws.
 
-`list_photos` finds the files, `inspect_files` looks at each of them, `build_catalog`
+`list_images` finds the files, `inspect_files` looks at each of them, `build_audit`
 draws the conclusions; `scan` does all three. Nothing is ever changed in the folder.
 
-Photos that stand in it twice are reported and stay in the catalog: whether a copy is
+Images that stand in it twice are reported and stay in the audit: whether a copy is
 a mistake is for the user to decide. What matters for training is that copies stand on
 one side of a split, and `keras_flowers.data.splits` sees to that.
 """
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_flowers.data.image_files import (
-    PHOTO_SUFFIXES,
-    PhotoRecord,
+    IMAGE_SUFFIXES,
+    ImageRecord,
     Pixels,
-    inspect_photo,
+    inspect_image,
     is_clutter,
 )
 from keras_flowers.data.near_duplicates import near_duplicate_pairs
@@ -33,7 +33,7 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 
 Progress = Callable[[int, int], None]
-Visit = Callable[[int, PhotoRecord, Pixels | None], None]
+Visit = Callable[[int, ImageRecord, Pixels | None], None]
 
 _IMBALANCED = 3.0  # largest class to smallest
 _MOST_WORKERS = 16  # more threads than this wait for Python's lock
@@ -55,7 +55,7 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
-class PhotoListing:
+class ImageListing:
     """What stands in a data folder before any file was opened.
 
     All paths are relative to `root`, with `/` between their parts, and sorted.
@@ -68,7 +68,7 @@ class PhotoListing:
         empty_classes: The folders in it without any file.
         clutter: Files and folders of systems and programs, which are passed over:
             hidden ones, `__MACOSX`, `Thumbs.db`, `desktop.ini`.
-        ignored: What else is passed over although it may hold photos: those that
+        ignored: What else is passed over although it may hold images: those that
             stand outside of the class folders, links to folders below a class
             folder, links back to the data folder, pipes and devices.
         unreadable: Folders whose content may not be listed.
@@ -115,22 +115,22 @@ _LEFT_OUT = frozenset(
 
 
 @dataclass(frozen=True)
-class Catalog:
-    """The photos of a data folder that can be used, and what was found beside them.
+class Audit:
+    """The images of a data folder that can be used, and what was found beside them.
 
     Attributes:
         root: The data folder.
-        class_names: The classes that hold a usable photo; the position is the label.
-        photos: The usable photos, sorted by path.
+        class_names: The classes that hold a usable image; the position is the label.
+        images: The usable images, sorted by path.
         findings: What the owner of the folder should know.
-        duplicate_groups: The paths of photos with equal bytes, each group sorted.
-        near_duplicate_groups: The paths of photos that show the same picture, with
+        duplicate_groups: The paths of images with equal bytes, each group sorted.
+        near_duplicate_groups: The paths of images that show the same picture, with
             equal bytes or not: every group of `duplicate_groups` is part of one.
     """
 
     root: Path
     class_names: tuple[str, ...]
-    photos: tuple[PhotoRecord, ...]
+    images: tuple[ImageRecord, ...]
     findings: tuple[Finding, ...]
     duplicate_groups: tuple[tuple[str, ...], ...] = ()
     near_duplicate_groups: tuple[tuple[str, ...], ...] = ()
@@ -139,14 +139,14 @@ class Catalog:
     def _labels(self) -> dict[str, int]:
         return {name: label for label, name in enumerate(self.class_names)}
 
-    def label_of(self, record: PhotoRecord) -> int:
-        """Returns the label of a photo: the position of its class in `class_names`."""
+    def label_of(self, record: ImageRecord) -> int:
+        """Returns the label of an image: the position of its class in `class_names`."""
         return self._labels[record.class_name]
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of usable photos of each class, in the order of the labels."""
-        counts = Counter(record.class_name for record in self.photos)
+        """The number of usable images of each class, in the order of the labels."""
+        counts = Counter(record.class_name for record in self.images)
         return {name: counts[name] for name in self.class_names}
 
     @property
@@ -159,7 +159,7 @@ class Catalog:
         return {
             "root": str(self.root),
             "class_names": list(self.class_names),
-            "photos": len(self.photos),
+            "photos": len(self.images),
             "counts": self.counts,
             "findings": [
                 {
@@ -177,34 +177,34 @@ def scan(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Catalog:
+) -> Audit:
     """Looks at every file of a data folder once and reports what training would meet.
 
     Args:
-        root: A folder that holds one folder of photos for each class.
+        root: A folder that holds one folder of images for each class.
         workers: The number of threads; None for one more than there are processors.
         progress: Called as `progress(done, total)` in the calling thread after each
             file.
 
     Returns:
-        The catalog. Files that cannot be used are among its findings.
+        The audit. Files that cannot be used are among its findings.
 
     Raises:
         InputError: The folder is missing, has fewer than two class folders, or fewer
-            than two of them hold a photo that can be used; or `workers` is not
+            than two of them hold an image that can be used; or `workers` is not
             positive.
     """
-    listing = list_photos(Path(root))
+    listing = list_images(Path(root))
     records = inspect_files(
         listing.root, listing.files, workers=workers, progress=progress
     )
-    return build_catalog(listing, records)
+    return build_audit(listing, records)
 
 
-def list_photos(root: Path) -> PhotoListing:
+def list_images(root: Path) -> ImageListing:
     """Finds the class folders of a data folder and the files in them.
 
-    A class is a folder, or a link to one, that stands directly in `root`; its photos
+    A class is a folder, or a link to one, that stands directly in `root`; its images
     may stand in folders of it, at any depth. There, links to files are followed and
     links to folders are not, so that no circle of links is walked.
 
@@ -232,8 +232,8 @@ def list_photos(root: Path) -> PhotoListing:
         if is_clutter(entry.name):
             walk.clutter.append(entry.name)
         elif not _is_folder(entry):
-            # A LICENSE.txt here is nobody's mistake; a photo may be.
-            if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES:
+            # A LICENSE.txt here is nobody's mistake; an image may be.
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                 walk.ignored.append(entry.name)
         elif _leads_back(entry, root):
             walk.ignored.append(entry.name)
@@ -243,7 +243,7 @@ def list_photos(root: Path) -> PhotoListing:
             found = class_names if len(walk.files) > before else empty_classes
             found.append(entry.name)
     _require_two_classes(root, class_names, "with files in them")
-    return PhotoListing(
+    return ImageListing(
         root=root,
         class_names=tuple(class_names),
         files=tuple(sorted(walk.files, key=lambda file: file.path)),
@@ -331,8 +331,8 @@ def inspect_files(
     workers: int | None = None,
     progress: Progress | None = None,
     visit: Visit | None = None,
-) -> list[PhotoRecord]:
-    """Looks at files in several threads, each holding one decoded photo at a time.
+) -> list[ImageRecord]:
+    """Looks at files in several threads, each holding one decoded image at a time.
 
     Args:
         root: The data folder.
@@ -343,7 +343,7 @@ def inspect_files(
         progress: Called as `progress(done, total)` in the calling thread after each
             file.
         visit: Called as `visit(index, record, pixels)` after each file, with its
-            position in `files` and what `inspect_photo` returned. It runs in the
+            position in `files` and what `inspect_image` returned. It runs in the
             threads, several at once and in no order; what it raises ends the
             inspection and is raised here.
 
@@ -356,7 +356,7 @@ def inspect_files(
     if workers is not None and workers < 1:
         raise InputError(f"`workers` must be positive. Received: workers={workers}")
     workers = min(workers or default_workers(), max(1, len(files)))
-    records: dict[int, PhotoRecord] = {}
+    records: dict[int, ImageRecord] = {}
     outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     todo = iter(range(len(files)))
     lock = threading.Lock()
@@ -367,7 +367,7 @@ def inspect_files(
             index = next(todo, None)
         if index is None:
             return False
-        record, pixels = inspect_photo(root, files[index].path, image_size)
+        record, pixels = inspect_image(root, files[index].path, image_size)
         if visit is not None:
             visit(index, record, pixels)
         records[index] = record
@@ -391,13 +391,13 @@ def inspect_files(
                 if progress is not None:
                     progress(done, len(files))
         finally:
-            # Also on Ctrl-C: each thread ends with the photo in its hands.
+            # Also on Ctrl-C: each thread ends with the image in its hands.
             stopped.set()
     return [records[index] for index in range(len(files))]
 
 
 def default_workers() -> int:
-    """Returns how many threads read and decode photos well at once."""
+    """Returns how many threads read and decode images well at once."""
     return min(_MOST_WORKERS, processors() + 1)
 
 
@@ -408,32 +408,32 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def build_catalog(listing: PhotoListing, records: Iterable[PhotoRecord]) -> Catalog:
+def build_audit(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit:
     """Draws the conclusions from a listing and the inspection of its files.
 
     Args:
-        listing: What `list_photos` found.
+        listing: What `list_images` found.
         records: What `inspect_files` found in each of its files, in any order.
 
     Returns:
-        The catalog. A class without a usable photo is not part of it.
+        The audit. A class without a usable image is not part of it.
 
     Raises:
-        InputError: Fewer than two classes hold a photo that can be used.
+        InputError: Fewer than two classes hold an image that can be used.
     """
     ordered = sorted(records, key=lambda record: record.path)
-    photos = tuple(record for record in ordered if record.problem is None)
-    if not photos:
+    images = tuple(record for record in ordered if record.problem is None)
+    if not images:
         raise InputError(
             f"`{printable_path(listing.root)}` must hold photos that can be read. "
             f"Received: {len(ordered)} files, none of which is one"
         )
-    present = {record.class_name for record in photos}
+    present = {record.class_name for record in images}
     class_names = tuple(name for name in listing.class_names if name in present)
     _require_two_classes(listing.root, class_names, "with readable photos in them")
-    duplicates = _duplicate_groups(photos)
-    near_duplicates = _near_duplicate_groups(photos, duplicates)
-    counts = Counter(record.class_name for record in photos)
+    duplicates = _duplicate_groups(images)
+    near_duplicates = _near_duplicate_groups(images, duplicates)
+    counts = Counter(record.class_name for record in images)
     findings = (
         *_unusable_files(ordered, listing),
         *_copies(duplicates),
@@ -442,39 +442,39 @@ def build_catalog(listing: PhotoListing, records: Iterable[PhotoRecord]) -> Cata
         *_passed_over(listing),
         *_imbalance(counts),
     )
-    return Catalog(
+    return Audit(
         root=listing.root,
         class_names=class_names,
-        photos=photos,
+        images=images,
         findings=findings,
         duplicate_groups=tuple(_paths(group) for group in duplicates),
         near_duplicate_groups=tuple(_paths(group) for group in near_duplicates),
     )
 
 
-_Group = list[PhotoRecord]
+_Group = list[ImageRecord]
 
 
-def _paths(group: Iterable[PhotoRecord]) -> tuple[str, ...]:
+def _paths(group: Iterable[ImageRecord]) -> tuple[str, ...]:
     return tuple(record.path for record in group)
 
 
-def _duplicate_groups(photos: Sequence[PhotoRecord]) -> list[_Group]:
+def _duplicate_groups(images: Sequence[ImageRecord]) -> list[_Group]:
     by_content: defaultdict[str, _Group] = defaultdict(list)
-    for record in photos:
+    for record in images:
         by_content[record.sha256].append(record)
     return [group for group in by_content.values() if len(group) > 1]
 
 
 def _near_duplicate_groups(
-    photos: Sequence[PhotoRecord], duplicates: Sequence[_Group]
+    images: Sequence[ImageRecord], duplicates: Sequence[_Group]
 ) -> list[_Group]:
-    """Joins photos with equal bytes and near-duplicates, through any chain of them."""
-    position = {record.path: index for index, record in enumerate(photos)}
-    links = near_duplicate_pairs([record.perceptual_hash for record in photos])
+    """Joins images with equal bytes and near-duplicates, through any chain of them."""
+    position = {record.path: index for index, record in enumerate(images)}
+    links = near_duplicate_pairs([record.perceptual_hash for record in images])
     for group in duplicates:
         links.extend(pairwise(position[record.path] for record in group))
-    return [[photos[index] for index in group] for group in _joined(links)]
+    return [[images[index] for index in group] for group in _joined(links)]
 
 
 def _joined(links: Iterable[tuple[int, int]]) -> list[list[int]]:
@@ -497,7 +497,7 @@ def _joined(links: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 def _unusable_files(
-    records: Iterable[PhotoRecord], listing: PhotoListing
+    records: Iterable[ImageRecord], listing: ImageListing
 ) -> Iterator[Finding]:
     for record in records:
         if record.problem_kind is not None:
@@ -524,7 +524,7 @@ def _same_pictures(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
             yield Finding("near_duplicate", _paths(group), message)
 
 
-def _empty_classes(listing: PhotoListing, present: set[str]) -> Iterator[Finding]:
+def _empty_classes(listing: ImageListing, present: set[str]) -> Iterator[Finding]:
     for name in listing.empty_classes:
         message = f"{printable_path(name)}: folder without files"
         yield Finding("empty_class", (name,), message)
@@ -534,7 +534,7 @@ def _empty_classes(listing: PhotoListing, present: set[str]) -> Iterator[Finding
             yield Finding("empty_class", (name,), message)
 
 
-def _passed_over(listing: PhotoListing) -> Iterator[Finding]:
+def _passed_over(listing: ImageListing) -> Iterator[Finding]:
     if listing.clutter:
         message = (
             "files and folders of systems and programs are ignored: "

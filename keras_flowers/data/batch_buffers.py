@@ -20,8 +20,8 @@ class BatchBuffers:
     _ALIGNMENT = 64
     _KEPT = 4
 
-    def __init__(self, photo_shape: tuple[int, ...]) -> None:
-        self._photo_shape = photo_shape
+    def __init__(self, image_shape: tuple[int, ...]) -> None:
+        self._image_shape = image_shape
         self._free: dict[int, list[np.ndarray]] = {}
 
     def array(self, count: int) -> np.ndarray:
@@ -32,7 +32,7 @@ class BatchBuffers:
         except IndexError:
             memory = self._allocated(count)
         # A view of its own: `memory` itself is what outlives it.
-        array = np.frombuffer(memory, np.uint8).reshape(count, *self._photo_shape)
+        array = np.frombuffer(memory, np.uint8).reshape(count, *self._image_shape)
         weakref.finalize(array, self._give_back, free, memory)
         return array
 
@@ -41,7 +41,7 @@ class BatchBuffers:
             free.append(memory)
 
     def _allocated(self, count: int) -> np.ndarray:
-        size = count * int(np.prod(self._photo_shape))
+        size = count * int(np.prod(self._image_shape))
         memory = np.empty(size + self._ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % self._ALIGNMENT
         return memory[start : start + size]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 import keras
 import numpy as np
 
-from keras_flowers.argument_checks import checked_image_size, checked_integer
-from keras_flowers.data.audit import Catalog, build_catalog, list_photos
+from keras_flowers.argument_checks import check_image_size, check_integer
+from keras_flowers.data.audit import Audit, build_audit, list_images
 from keras_flowers.data.batch_buffers import BatchBuffers
 from keras_flowers.data.image_cache import (
     DEFAULT_DISK_BUDGET,
-    ImageStore,
-    PhotoReader,
-    StoreSettings,
+    CacheSettings,
+    ImageCache,
+    ImageReader,
 )
-from keras_flowers.data.image_files import PhotoRecord
+from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.data.sources import (
     ExtractionLimits,
     Progress,
@@ -31,9 +31,9 @@ from keras_flowers.data.splits import (
     SPLIT_NAMES,
     Split,
     apply_manifest,
-    checked_fractions,
+    check_fractions,
     read_manifest,
-    split_catalog,
+    split_audit,
 )
 from keras_flowers.errors import InputError
 from keras_flowers.registration import register
@@ -52,7 +52,7 @@ STORAGE_ARGUMENTS = (
 
 
 class EpochOrder:
-    """The order of the training photos: a function of the seed and the epoch alone.
+    """The order of the training images: a function of the seed and the epoch alone.
 
     Every pass over the training pipeline takes the next epoch. Assign `epoch` to
     say which one the next pass is, as a resumed run must.
@@ -82,26 +82,26 @@ class EpochOrder:
 class ImageDatasets:
     """What a loader loads: the pipelines, and everything known about them.
 
-    The pipelines give batches `(photos, labels)`: uint8 `(batch, height, width, 3)`
-    with values 0..255, and int32 `(batch,)`. The training photos come in another
+    The pipelines give batches `(images, labels)`: uint8 `(batch, height, width, 3)`
+    with values 0..255, and int32 `(batch,)`. The training images come in another
     order each epoch; validation and test are never shuffled, so that row `i` of a
     prediction belongs to path `i`.
 
     Attributes:
-        train: `tf.data.Dataset` of the training photos, shuffled anew each epoch.
-        train_in_order: The same photos in the order of their paths.
+        train: `tf.data.Dataset` of the training images, shuffled anew each epoch.
+        train_in_order: The same images in the order of their paths.
         validation: The same for validation, or `None` without such a split.
         test: The same for the test split, or `None`.
         class_names: Position `i` is the name of label `i`.
         image_size: `(height, width)` in pixels.
-        batch_size: Photos in a batch; the last batch may be smaller.
-        split: The photos of each split, in order.
-        catalog: What the audit found.
-        epoch_order: The order of the training photos by epoch.
-        store_directory: Folder of what was computed of the photos at this size.
-        reason_not_stored: Why photos are decoded on the fly, in one line, or `None`
-            where they are read from the image store.
-        read_errors: What reading photos raised inside of a pipeline, where TensorFlow
+        batch_size: Images in a batch; the last batch may be smaller.
+        split: The images of each split, in order.
+        audit: What the audit found.
+        epoch_order: The order of the training images by epoch.
+        store_directory: Folder of what was computed of the images at this size.
+        reason_not_stored: Why images are decoded on the fly, in one line, or `None`
+            where they are read from the image cache.
+        read_errors: What reading images raised inside of a pipeline, where TensorFlow
             hides it behind an error of its own.
     """
 
@@ -113,10 +113,10 @@ class ImageDatasets:
     image_size: tuple[int, int]
     batch_size: int
     split: Split
-    catalog: Catalog
+    audit: Audit
     epoch_order: EpochOrder
-    store_directory: Path
-    reason_not_stored: str | None
+    image_cache_directory: Path
+    reason_not_cached: str | None
     read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
 
     def in_order(self, split: str) -> "tf.data.Dataset | None":
@@ -126,34 +126,34 @@ class ImageDatasets:
 
     def paths(self, split: str) -> tuple[Path, ...]:
         """Returns the files of `"train"`, `"validation"` or `"test"`, in order."""
-        return tuple(self.catalog.root / record.path for record in self.records(split))
+        return tuple(self.audit.root / record.path for record in self.records(split))
 
     def labels(self, split: str) -> np.ndarray:
         """Returns the labels of a split, int32 `(count,)`, in the order of paths."""
         return _labels(self.records(split), self.class_names)
 
     def counts(self, split: str) -> dict[str, int]:
-        """Returns how many photos of each class a split holds."""
+        """Returns how many images of each class a split holds."""
         counts = np.bincount(self.labels(split), minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    def records(self, split: str) -> Sequence[PhotoRecord]:
-        """Returns what is known of each photo of a split, in order."""
+    def records(self, split: str) -> Sequence[ImageRecord]:
+        """Returns what is known of each image of a split, in order."""
         if split not in SPLIT_NAMES:
             raise InputError(
                 f"`split` must be one of {SPLIT_NAMES}. Received: split={split!r}"
             )
-        records: Sequence[PhotoRecord] = getattr(self.split, split)
+        records: Sequence[ImageRecord] = getattr(self.split, split)
         return records
 
 
 @register("ImageDatasetLoader")
 class ImageDatasetLoader:
-    """Loads a folder of photos, one folder per class, for training.
+    """Loads a folder of images, one folder per class, for training.
 
-    The first `load` decodes every photo once into an image store in the cache
+    The first `load` decodes every image once into an image cache in the cache
     folder; later ones, and every epoch, read from there. Files that cannot be read
-    are left out and reported in the catalog of the result.
+    are left out and reported in the audit of the result.
 
     A loader is configuration alone: `keras.saving.serialize_keras_object` writes it
     as JSON and `keras.saving.deserialize_keras_object` rebuilds it.
@@ -162,19 +162,19 @@ class ImageDatasetLoader:
         data: A folder that holds one folder per class, a .tar, .tgz or .zip archive
             of one, an http(s) URL of such an archive, or `"flower_photos"` or
             `"sample"`.
-        image_size: `(height, width)` in pixels to which photos are resized.
-        batch_size: Positive integer, photos in a batch.
+        image_size: `(height, width)` in pixels to which images are resized.
+        batch_size: Positive integer, images in a batch.
         validation_split: Fraction of each class, 0 to below 1, for validation.
         test_split: The same for a test split.
         seed: Integer that decides the split and the order of every epoch.
-        keep_near_duplicates_together: Whether photos that show nearly the same picture
+        keep_near_duplicates_together: Whether images that show nearly the same picture
             stand on one side of the split, as those with equal bytes always do. Turn
             it off for frames of a video, where all are alike.
         split_manifest: Path of a manifest, such as the `split.json` of a run, that
             decides the split instead of fractions and seed.
-        cache_directory: Folder for downloads, archives and image stores; `None` for
+        cache_directory: Folder for downloads, archives and image caches; `None` for
             `$KERAS_FLOWERS_CACHE` or the user's cache folder.
-        disk_budget: Bytes that the image store may take. Photos that would take
+        disk_budget: Bytes that the image cache may take. Images that would take
             more are decoded on the fly.
         max_extracted_size: Bytes that an archive may unpack to.
         max_extracted_files: Files that an archive may hold.
@@ -184,7 +184,7 @@ class ImageDatasetLoader:
 
     Example:
     ```python
-    datasets = keras_flowers.ImageDatasetLoader("photos").load()
+    datasets = keras_flowers.ImageDatasetLoader("images").load()
     model.fit(datasets.train, validation_data=datasets.validation, epochs=15)
     ```
     """
@@ -205,29 +205,29 @@ class ImageDatasetLoader:
         max_extracted_files: int = ExtractionLimits.files,
     ) -> None:
         self.data = _as_source(data)
-        self.image_size = checked_image_size(image_size)
-        self.batch_size = checked_integer("batch_size", batch_size, lowest=1)
-        fractions = checked_fractions(validation_split, test_split)
+        self.image_size = check_image_size(image_size)
+        self.batch_size = check_integer("batch_size", batch_size, lowest=1)
+        fractions = check_fractions(validation_split, test_split)
         self.validation_split = fractions["validation"]
         self.test_split = fractions["test"]
-        self.seed = checked_integer("seed", seed, lowest=0)
+        self.seed = check_integer("seed", seed, lowest=0)
         self.keep_near_duplicates_together = bool(keep_near_duplicates_together)
         self.split_manifest = _as_text(split_manifest)
         self.cache_directory = _as_text(cache_directory)
-        self.disk_budget = checked_integer("disk_budget", disk_budget, lowest=0)
-        self.max_extracted_size = checked_integer(
+        self.disk_budget = check_integer("disk_budget", disk_budget, lowest=0)
+        self.max_extracted_size = check_integer(
             "max_extracted_size", max_extracted_size, lowest=1
         )
-        self.max_extracted_files = checked_integer(
+        self.max_extracted_files = check_integer(
             "max_extracted_files", max_extracted_files, lowest=1
         )
 
     def load(self, progress: Progress | None = None) -> ImageDatasets:
-        """Finds, audits, decodes and splits the photos.
+        """Finds, audits, decodes and splits the images.
 
         Args:
             progress: Called as `progress(stage, done, total)` while `"download"`
-                (bytes), `"extract"` (files), `"sample"` or `"decode"` (photos) go
+                (bytes), `"extract"` (files), `"sample"` or `"decode"` (images) go
                 on; `total` is `None` where it is not known.
 
         Returns:
@@ -236,11 +236,11 @@ class ImageDatasetLoader:
         Raises:
             InputError: If the data cannot be used; the message says why.
         """
-        listing = list_photos(self.find(progress))
-        settings = StoreSettings(self._cache(), self.disk_budget)
-        store = ImageStore(listing, self.image_size, settings, progress)
-        catalog = build_catalog(listing, store.records)
-        return self._datasets(store, catalog, self._split(catalog))
+        listing = list_images(self.find(progress))
+        settings = CacheSettings(self._cache(), self.disk_budget)
+        store = ImageCache(listing, self.image_size, settings, progress)
+        audit = build_audit(listing, store.records)
+        return self._datasets(store, audit, self._split(audit))
 
     def find(self, progress: Progress | None = None) -> Path:
         """Returns the folder that holds the class folders.
@@ -257,33 +257,31 @@ class ImageDatasetLoader:
             return default_cache_directory()
         return Path(self.cache_directory).expanduser()
 
-    def _split(self, catalog: Catalog) -> Split:
+    def _split(self, audit: Audit) -> Split:
         if self.split_manifest is not None:
             return apply_manifest(
-                catalog, read_manifest(Path(self.split_manifest).expanduser())
+                audit, read_manifest(Path(self.split_manifest).expanduser())
             )
-        return split_catalog(
-            catalog,
+        return split_audit(
+            audit,
             validation_split=self.validation_split,
             test_split=self.test_split,
             seed=self.seed,
             keep_near_duplicates_together=self.keep_near_duplicates_together,
         )
 
-    def _datasets(
-        self, store: ImageStore, catalog: Catalog, split: Split
-    ) -> ImageDatasets:
+    def _datasets(self, store: ImageCache, audit: Audit, split: Split) -> ImageDatasets:
         order = EpochOrder(len(split.train), self.seed)
         read_errors: list[Exception] = []
 
         def pipeline(
-            records: Sequence[PhotoRecord], positions: Callable[[], np.ndarray]
+            records: Sequence[ImageRecord], positions: Callable[[], np.ndarray]
         ) -> Any:
             labels = _labels(records, split.class_names)
             reader = store.reader(records)
             return _pipeline(reader, labels, positions, self.batch_size, read_errors)
 
-        def in_order(records: Sequence[PhotoRecord]) -> Any:
+        def in_order(records: Sequence[ImageRecord]) -> Any:
             count = len(records)
             return pipeline(records, lambda: np.arange(count)) if count else None
 
@@ -296,10 +294,10 @@ class ImageDatasetLoader:
             image_size=self.image_size,
             batch_size=self.batch_size,
             split=split,
-            catalog=catalog,
+            audit=audit,
             epoch_order=order,
-            store_directory=store.directory,
-            reason_not_stored=store.reason_not_stored,
+            image_cache_directory=store.directory,
+            reason_not_cached=store.reason_not_cached,
             read_errors=read_errors,
         )
 
@@ -327,35 +325,35 @@ class ImageDatasetLoader:
 
 
 def _pipeline(
-    reader: PhotoReader,
+    reader: ImageReader,
     labels: np.ndarray,
     positions: Callable[[], np.ndarray],
     batch_size: int,
     read_errors: list[Exception],
 ) -> "tf.data.Dataset":
-    """Returns batches of photos and labels in the order `positions()` of a pass."""
+    """Returns batches of images and labels in the order `positions()` of a pass."""
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
-        # TensorFlow only reads photos then; its claim on a GPU's memory would starve
+        # TensorFlow only reads images then; its claim on a GPU's memory would starve
         # the backend. Too late where somebody else has used the GPU with it.
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
-    buffers = BatchBuffers(reader.photo_shape)
+    buffers = BatchBuffers(reader.image_shape)
 
     def read(batch: np.ndarray) -> np.ndarray:
-        photos = buffers.array(len(batch))
+        images = buffers.array(len(batch))
         try:
-            reader.read_into(photos, batch)
+            reader.read_into(images, batch)
         except Exception as error:
             read_errors.append(error)
             raise
-        return photos
+        return images
 
     def fetch(batch: Any) -> tuple[Any, Any]:
-        photos = tf.numpy_function(read, [batch], tf.uint8, stateful=False)
-        photos = tf.ensure_shape(photos, (None, *reader.photo_shape))
-        return photos, tf.gather(tf.constant(labels), batch)
+        images = tf.numpy_function(read, [batch], tf.uint8, stateful=False)
+        images = tf.ensure_shape(images, (None, *reader.image_shape))
+        return images, tf.gather(tf.constant(labels), batch)
 
     return ordered_batches(
         fetch, positions, len(labels), batch_size, reader.parallel_reads
@@ -398,7 +396,7 @@ def ordered_batches(
     return dataset.prefetch(2).with_options(options)
 
 
-def _labels(records: Sequence[PhotoRecord], class_names: Sequence[str]) -> np.ndarray:
+def _labels(records: Sequence[ImageRecord], class_names: Sequence[str]) -> np.ndarray:
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = [label_of[record.class_name] for record in records]
     return np.asarray(labels, dtype=np.int32)

@@ -1,6 +1,6 @@
-"""Feature vectors on disk, each under the checksum of its photo.
+"""Feature vectors on disk, each under the checksum of its image.
 
-`features-NAME.f32` holds one row of float32 per photo, `features-NAME.json` says which
+`features-NAME.f32` holds one row of float32 per image, `features-NAME.json` says which
 row is whose. Rows are only appended, and the index is replaced when they are safely on
 disk: whoever reads the index reads finished rows, whatever happens to a writer.
 """
@@ -21,13 +21,13 @@ from keras_flowers.files import write_text_atomically
 _FORMAT = 1
 
 
-class FeatureStore:
-    """The features that one backbone gives of photos.
+class FeatureCache:
+    """The features that one backbone gives of images.
 
     Args:
-        directory: The folder of the image store of the photos.
+        directory: The folder of the image cache of the images.
         key: What tells the backbone from others.
-        size: Numbers in the feature vector of a photo.
+        size: Numbers in the feature vector of an image.
     """
 
     def __init__(self, directory: Path, key: str, size: int) -> None:
@@ -53,8 +53,8 @@ class FeatureStore:
         """Writes features behind the others; for a store that is `held`.
 
         Args:
-            checksums: One per photo.
-            features: Float array `(photos, size)`.
+            checksums: One per image.
+            features: Float array `(images, size)`.
 
         Raises:
             InputError: If the disk is full.
@@ -77,7 +77,7 @@ class FeatureStore:
         self._write_index()
 
     def read(self, checksums: Sequence[str]) -> np.ndarray:
-        """Returns features, float32 `(photos, size)`, in the order of `checksums`."""
+        """Returns features, float32 `(images, size)`, in the order of `checksums`."""
         rows = np.array([self._rows[checksum] for checksum in checksums], np.int64)
         if not len(rows):
             return np.empty((0, self._size), np.float32)
@@ -89,7 +89,7 @@ class FeatureStore:
         return self._path.with_suffix(".json")
 
     def _read_index(self) -> dict[str, int]:
-        """Returns the row of each photo; of what cannot be trusted, none."""
+        """Returns the row of each image; of what cannot be trusted, none."""
         try:
             content = json.loads(self._index.read_text())
             checksums = content["checksums"]

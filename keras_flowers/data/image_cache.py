@@ -1,7 +1,7 @@
-"""Decodes every photo once into uint8 rows on disk that all epochs share.
+"""Decodes every image once into uint8 rows on disk that all epochs share.
 
-A store is a folder of the cache: `photos-NAME.u8` holds one row of
-`height * width * 3` bytes per photo, `index.json` says which photo stands in which
+A store is a folder of the cache: `images-NAME.u8` holds one row of
+`height * width * 3` bytes per image, `index.json` says which image stands in which
 row of which file. Rows are only ever appended, and the index is replaced when they
 are safely on disk: whoever reads the index reads finished rows, whatever happens to a
 writer.
@@ -26,11 +26,11 @@ import numpy as np
 
 from keras_flowers.data.audit import (
     FileEntry,
-    PhotoListing,
+    ImageListing,
     default_workers,
     inspect_files,
 )
-from keras_flowers.data.image_files import PhotoRecord, load_photo
+from keras_flowers.data.image_files import ImageRecord, load_image
 from keras_flowers.data.sources import Progress
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
@@ -43,8 +43,8 @@ _INDEX_FORMAT = 1
 _DISK_MARGIN = 512 * 2**20
 
 
-class PhotoReader(ABC):
-    """Gives the pixels of photos, by position in the list it was made for.
+class ImageReader(ABC):
+    """Gives the pixels of images, by position in the list it was made for.
 
     Attributes:
         photo_shape: `(height, width, 3)`.
@@ -54,21 +54,21 @@ class PhotoReader(ABC):
     def __init__(
         self, image_size: tuple[int, int], parallel_reads: int | None = None
     ) -> None:
-        self.photo_shape = (*image_size, 3)
+        self.image_shape = (*image_size, 3)
         self.parallel_reads = parallel_reads
 
     @abstractmethod
-    def read_into(self, photos: np.ndarray, positions: np.ndarray) -> None:
-        """Reads photos into an array.
+    def read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
+        """Reads images into an array.
 
         Args:
-            photos: A contiguous uint8 array `(count, height, width, 3)` that receives
+            images: A contiguous uint8 array `(count, height, width, 3)` that receives
                 values 0..255.
             positions: Integers, `(count,)`.
         """
 
 
-class StoredPhotos(PhotoReader):
+class StoredImages(ImageReader):
     """Reads rows of a store through the page cache of the operating system.
 
     It reads with `preadv` rather than through a mapping: faster for whole rows in
@@ -82,26 +82,26 @@ class StoredPhotos(PhotoReader):
         self._file = file
         self._rows = np.asarray(rows, dtype=np.int64)
 
-    def read_into(self, photos: np.ndarray, positions: np.ndarray) -> None:
-        """Reads the photos at `positions`."""
-        for photo, row in zip(photos, self._rows[positions].tolist(), strict=True):
-            done = os.preadv(self._file.descriptor, [photo], row * photo.nbytes)
-            if done != photo.nbytes:
+    def read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
+        """Reads the images at `positions`."""
+        for image, row in zip(images, self._rows[positions].tolist(), strict=True):
+            done = os.preadv(self._file.descriptor, [image], row * image.nbytes)
+            if done != image.nbytes:
                 raise InputError(f"The image store {self._file.path} was cut short.")
 
 
-class DecodedPhotos(PhotoReader):
-    """Decodes the files each time, for photos that do not fit on the disk."""
+class DecodedImages(ImageReader):
+    """Decodes the files each time, for images that do not fit on the disk."""
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]) -> None:
         super().__init__(image_size, parallel_reads=default_workers())
         self._paths = list(paths)
         self._image_size = image_size
 
-    def read_into(self, photos: np.ndarray, positions: np.ndarray) -> None:
-        """Decodes the photos at `positions`."""
-        for photo, position in zip(photos, positions.tolist(), strict=True):
-            photo[...] = load_photo(self._paths[position], self._image_size)
+    def read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
+        """Decodes the images at `positions`."""
+        for image, position in zip(images, positions.tolist(), strict=True):
+            image[...] = load_image(self._paths[position], self._image_size)
 
 
 class _RowFile:
@@ -114,12 +114,12 @@ class _RowFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class StoreSettings:
-    """Where and how large image stores may be.
+class CacheSettings:
+    """Where and how large image caches may be.
 
     Attributes:
         cache_directory: The folder that holds all stores.
-        disk_budget: Bytes that one store may take; beyond it photos are decoded on
+        disk_budget: Bytes that one store may take; beyond it images are decoded on
             the fly.
     """
 
@@ -127,8 +127,8 @@ class StoreSettings:
     disk_budget: int = DEFAULT_DISK_BUDGET
 
 
-class ImageStore:
-    """The photos of one data folder at one size, as they are now.
+class ImageCache:
+    """The images of one data folder at one size, as they are now.
 
     Attributes:
         directory: The folder of the store.
@@ -139,9 +139,9 @@ class ImageStore:
 
     def __init__(
         self,
-        listing: PhotoListing,
+        listing: ImageListing,
         image_size: tuple[int, int],
-        settings: StoreSettings,
+        settings: CacheSettings,
         progress: Progress | None = None,
     ) -> None:
         """Opens the store of a folder, decoding what it does not hold yet.
@@ -150,7 +150,7 @@ class ImageStore:
             listing: The files of the data folder.
             image_size: `(height, width)` in pixels.
             settings: Location and limits.
-            progress: Called with `"decode"`, photos done and photos in all.
+            progress: Called with `"decode"`, images done and images in all.
 
         Raises:
             InputError: If the cache folder cannot be written, or its disk is full in
@@ -160,22 +160,22 @@ class ImageStore:
         self._image_size = image_size
         self._row_bytes = image_size[0] * image_size[1] * 3
         self._settings = settings
-        self.directory = store_directory(
+        self.directory = image_cache_directory(
             settings.cache_directory, listing.root, image_size
         )
         index = _Index.read(self.directory)
-        self.reason_not_stored = self._reason_not_to_store(listing.files, index)
-        self.is_stored = self.reason_not_stored is None
+        self.reason_not_cached = self._reason_not_to_store(listing.files, index)
+        self.is_stored = self.reason_not_cached is None
         self._index, self._file = self._opened(listing.files, index, progress)
         self.records = tuple(self._index.entries[f.path][0] for f in listing.files)
 
-    def reader(self, records: Sequence[PhotoRecord]) -> PhotoReader:
-        """Returns a reader whose position `i` is the photo of `records[i]`."""
+    def reader(self, records: Sequence[ImageRecord]) -> ImageReader:
+        """Returns a reader whose position `i` is the image of `records[i]`."""
         if self._file is None:
             paths = [self._root / record.path for record in records]
-            return DecodedPhotos(paths, self._image_size)
+            return DecodedImages(paths, self._image_size)
         rows = [self._index.row_of(record) for record in records]
-        return StoredPhotos(self._file, rows, self._image_size)
+        return StoredImages(self._file, rows, self._image_size)
 
     def _reason_not_to_store(
         self, files: Sequence[FileEntry], index: "_Index"
@@ -236,7 +236,7 @@ class ImageStore:
         index: "_Index",
         missing: Sequence[FileEntry],
         progress: Progress | None,
-    ) -> Sequence[PhotoRecord]:
+    ) -> Sequence[ImageRecord]:
         """Looks at the missing files; writes their pixels behind the last row."""
 
         def report(done: int, total: int) -> None:
@@ -256,7 +256,7 @@ class ImageStore:
             )
 
     def _wastes_space(self, index: "_Index") -> bool:
-        """Says whether rows that belong to no photo any more take too much."""
+        """Says whether rows that belong to no image any more take too much."""
         living = len(index.stored_paths())
         size = index.row_count * self._row_bytes
         is_over_budget = size > self._settings.disk_budget and index.row_count > living
@@ -291,7 +291,7 @@ class _RowWriter:
         return self
 
     def write(
-        self, position: int, record: PhotoRecord, pixels: np.ndarray | None
+        self, position: int, record: ImageRecord, pixels: np.ndarray | None
     ) -> None:
         """Writes the pixels of the file at `position`; called by several threads."""
         del record
@@ -318,7 +318,7 @@ class _RowWriter:
             ) from error
 
 
-def store_directory(
+def image_cache_directory(
     cache_directory: Path, root: Path, image_size: tuple[int, int]
 ) -> Path:
     """Returns the folder of the store of a data folder at an image size."""
@@ -329,11 +329,11 @@ def store_directory(
 
 @dataclasses.dataclass(frozen=True)
 class _Index:
-    """Which photo stands in which row of which file, and what each file holds."""
+    """Which image stands in which row of which file, and what each file holds."""
 
     file_name: str
     row_count: int
-    entries: dict[str, tuple[PhotoRecord, int | None]]
+    entries: dict[str, tuple[ImageRecord, int | None]]
 
     @classmethod
     def empty(cls, entries: dict[str, Any] | None = None) -> "_Index":
@@ -349,7 +349,7 @@ class _Index:
                 return cls.empty()
             entries = {}
             for fields, row in content["entries"]:
-                record = PhotoRecord.from_json(fields)
+                record = ImageRecord.from_json(fields)
                 entries[record.path] = (record, row)
             index = cls(content["file_name"], content["row_count"], entries)
             size = index.row_count * content["row_bytes"]
@@ -373,8 +373,8 @@ class _Index:
         }
         write_text_atomically(directory / "index.json", json.dumps(content))
 
-    def row_of(self, record: PhotoRecord) -> int:
-        """Returns the row of a photo that can be read."""
+    def row_of(self, record: ImageRecord) -> int:
+        """Returns the row of an image that can be read."""
         row = self.entries[record.path][1]
         if row is None:
             raise ValueError(f"{record.path} has no row: {record.problem}")
@@ -409,7 +409,7 @@ class _Index:
         }
         return dataclasses.replace(self, entries=entries)
 
-    def extended(self, records: Sequence[PhotoRecord], *, with_rows: bool) -> "_Index":
+    def extended(self, records: Sequence[ImageRecord], *, with_rows: bool) -> "_Index":
         """Returns the index with new records, whose rows follow the last one."""
         entries = dict(self.entries)
         for row, record in enumerate(records, start=self.row_count):
@@ -419,7 +419,7 @@ class _Index:
         return dataclasses.replace(self, entries=entries, row_count=row_count)
 
     def stored_paths(self) -> list[str]:
-        """Returns the photos that have a row."""
+        """Returns the images that have a row."""
         return [path for path, (_, row) in self.entries.items() if row is not None]
 
     def renumbered(self) -> "_Index":
@@ -429,7 +429,7 @@ class _Index:
         return dataclasses.replace(_Index.empty(entries), row_count=len(rows))
 
 
-def _is_unchanged(record: PhotoRecord, file: FileEntry) -> bool:
+def _is_unchanged(record: ImageRecord, file: FileEntry) -> bool:
     return (record.size, record.modified_ns) == (file.size, file.modified_ns)
 
 

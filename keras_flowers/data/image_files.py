@@ -1,6 +1,6 @@
-"""Reads one photo file: from its bytes to RGB pixels, or the reason why not.
+"""Reads one image file: from its bytes to RGB pixels, or the reason why not.
 
-Every photo becomes 8-bit RGB in the same way, whoever reads it:
+Every image becomes 8-bit RGB in the same way, whoever reads it:
 
 - The orientation that a camera noted in the EXIF data is applied.
 - Of an animated or multi-page file the first frame is taken.
@@ -9,9 +9,9 @@ Every photo becomes 8-bit RGB in the same way, whoever reads it:
   agreed white: it is the smallest of 1 (floats only), 255, 65535 and 2**31 - 1 that no
   sample exceeds.
 - CMYK becomes RGB by the plain formula, without a colour profile.
-- A large JPEG photo is decoded at a half, a quarter or an eighth of its size (the
+- A large JPEG image is decoded at a half, a quarter or an eighth of its size (the
   decoder's own scaling; it reads the whole file nevertheless) while that leaves at
-  least twice the pixels of the wanted size on each side. On photos of 12 megapixels
+  least twice the pixels of the wanted size on each side. On images of 12 megapixels
   this is three times faster and changes a value by 0.2 grey levels on average.
 """
 
@@ -37,7 +37,7 @@ from keras_flowers.files import printable_path
 
 Pixels = npt.NDArray[np.uint8]
 
-PHOTO_SUFFIXES: frozenset[str] = frozenset(
+IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {
         ".jpg",
         ".jpeg",
@@ -82,15 +82,15 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (rb"<svg|<\?xml.{0,20}<svg", "SVG"),
 )
 
-# A photo within Pillow's limit of pixels is smaller even without any compression.
+# An image within Pillow's limit of pixels is smaller even without any compression.
 _MAX_FILE_BYTES = 2**30
 # The perceptual hash never depends on the size wanted by the caller: it is taken from
-# the photo decoded for at least this side.
+# the image decoded for at least this side.
 _HASH_DECODE_SIDE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoRecord:
+class ImageRecord:
     """What is known about one file of a data folder after it was read.
 
     Attributes:
@@ -98,17 +98,17 @@ class PhotoRecord:
         size: Length of the file in bytes.
         modified_ns: When it was changed last, in nanoseconds since 1970.
         sha256: Hexadecimal SHA-256 of its bytes; "" where the file was not read to its
-            end, because it could not be or because its first bytes are no photo's.
+            end, because it could not be or because its first bytes are no image's.
         width: In pixels, after the EXIF orientation; 0 if unreadable.
         height: In pixels, after the EXIF orientation; 0 if unreadable.
         format: One of "JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"; "" if unreadable.
         perceptual_hash: See `keras_flowers.data.near_duplicates.perceptual_hash`; "" if
             unreadable.
-        problem_kind: None for a photo that can be used, otherwise one of
+        problem_kind: None for an image that can be used, otherwise one of
             "not_an_image", "corrupt", "empty_file", "decompression_bomb",
             "unsupported_format", "unreadable". The last one says nothing about the
             content: the same file may be readable the next time.
-        problem: None for a photo that can be used, otherwise the reason in one line.
+        problem: None for an image that can be used, otherwise the reason in one line.
     """
 
     path: str
@@ -147,7 +147,7 @@ class PhotoRecord:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "PhotoRecord":
+    def from_json(cls, value: dict[str, Any]) -> "ImageRecord":
         """Builds the record that `to_json` described.
 
         Raises:
@@ -164,9 +164,9 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
-def inspect_photo(
+def inspect_image(
     root: Path, relative_path: str, image_size: tuple[int, int] | None = None
-) -> tuple[PhotoRecord, Pixels | None]:
+) -> tuple[ImageRecord, Pixels | None]:
     """Reads, hashes and fully decodes one file of a data folder.
 
     A bad file never raises: the reason stands in the record. Safe to call from
@@ -179,7 +179,7 @@ def inspect_photo(
 
     Returns:
         The record, and the pixels as uint8 [height, width, 3] in RGB, 0 to 255: the
-        whole photo resized bilinearly with antialiasing, without regard to its aspect
+        whole image resized bilinearly with antialiasing, without regard to its aspect
         ratio. None instead of the pixels for a file that cannot be used, and where no
         `image_size` is given.
     """
@@ -191,16 +191,16 @@ def inspect_photo(
         format_name = _format(data, size)
         sha256 = hashlib.sha256(data).hexdigest()
         with _strict_pillow:
-            photo, (width, height) = _decode(data, format_name, _HASH_DECODE_SIDE)
-            hashed = perceptual_hash(photo)
+            image, (width, height) = _decode(data, format_name, _HASH_DECODE_SIDE)
+            hashed = perceptual_hash(image)
             pixels = None
             if image_size is not None:
                 side = _decode_side(image_size)
-                if side > _HASH_DECODE_SIDE and min(width, height) > min(photo.size):
-                    photo, _ = _decode(data, format_name, side)
-                pixels = _resized(photo, image_size)
+                if side > _HASH_DECODE_SIDE and min(width, height) > min(image.size):
+                    image, _ = _decode(data, format_name, side)
+                pixels = _resized(image, image_size)
     except _UnusableError as unusable:
-        record = PhotoRecord(
+        record = ImageRecord(
             path=relative_path,
             size=size,
             modified_ns=modified_ns,
@@ -213,7 +213,7 @@ def inspect_photo(
             problem=unusable.reason,
         )
         return record, None
-    record = PhotoRecord(
+    record = ImageRecord(
         path=relative_path,
         size=size,
         modified_ns=modified_ns,
@@ -228,21 +228,21 @@ def inspect_photo(
     return record, pixels
 
 
-def load_photo(
+def load_image(
     path: str | os.PathLike[str], image_size: tuple[int, int] | None = None
 ) -> Pixels:
-    """Reads one photo, decoded exactly as in training.
+    """Reads one image, decoded exactly as in training.
 
     Args:
-        path: The photo.
+        path: The image.
         image_size: `(height, width)` to resize to, bilinearly with antialiasing and
-            without regard to the aspect ratio; None keeps the size of the photo.
+            without regard to the aspect ratio; None keeps the size of the image.
 
     Returns:
         uint8 [height, width, 3] in RGB, 0 to 255.
 
     Raises:
-        InputError: The file cannot be read or is no photo that can be decoded, with
+        InputError: The file cannot be read or is no image that can be decoded, with
             the reason.
     """
     side = None if image_size is None else _decode_side(image_size)
@@ -250,31 +250,31 @@ def load_photo(
 
 
 def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
-    """Reads one photo for people to look at: decoded as in training, and small.
+    """Reads one image for people to look at: decoded as in training, and small.
 
     Args:
-        path: The photo.
-        side: The longer side of the result in pixels at most; no photo is enlarged.
+        path: The image.
+        side: The longer side of the result in pixels at most; no image is enlarged.
 
     Returns:
-        uint8 [height, width, 3] in RGB, 0 to 255, with the aspect ratio of the photo.
+        uint8 [height, width, 3] in RGB, 0 to 255, with the aspect ratio of the image.
 
     Raises:
-        InputError: As for `load_photo`.
+        InputError: As for `load_image`.
     """
-    photo = _loaded(path, 2 * side)
-    photo.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return np.array(photo)
+    image = _loaded(path, 2 * side)
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    return np.array(image)
 
 
 def _loaded(path: str | os.PathLike[str], side: int | None) -> Image.Image:
-    """Decodes a photo for a user who named it, a large JPEG no smaller than `side`."""
+    """Decodes an image for a user who named it, a large JPEG no smaller than `side`."""
     try:
         data, status = _read(Path(path))
         format_name = _format(data, status.st_size)
         with _strict_pillow:
-            photo, _ = _decode(data, format_name, side)
-            return photo
+            image, _ = _decode(data, format_name, side)
+            return image
     except _UnusableError as unusable:
         raise InputError(
             f"`{printable_path(path)}` must be a photo as {_SUPPORTED}. "
@@ -283,7 +283,7 @@ def _loaded(path: str | os.PathLike[str], side: int | None) -> Image.Image:
 
 
 class _UnusableError(Exception):
-    """Says why a file is no photo: the kind to programs, the reason to people."""
+    """Says why a file is no image: the kind to programs, the reason to people."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(kind, reason)
@@ -292,7 +292,7 @@ class _UnusableError(Exception):
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    """Reads a file; of one that cannot be a photo only the beginning."""
+    """Reads a file; of one that cannot be an image only the beginning."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -332,17 +332,17 @@ def _matching(signatures: tuple[tuple[bytes, str], ...], data: bytes) -> str | N
 
 
 def _decode_side(image_size: tuple[int, int]) -> int:
-    """Returns the side down to which a photo may be reduced while it is decoded."""
+    """Returns the side down to which an image may be reduced while it is decoded."""
     return max(_HASH_DECODE_SIDE, 2 * max(image_size))
 
 
 def _decode(
     data: bytes, format_name: str, side: int | None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Decodes a photo to RGB, a large JPEG reduced to no less than `side`.
+    """Decodes an image to RGB, a large JPEG reduced to no less than `side`.
 
     Returns:
-        The photo, and the (width, height) that it has in full.
+        The image, and the (width, height) that it has in full.
     """
     try:
         # Only this decoder may see the data: no other format can hide in the file.
@@ -400,9 +400,9 @@ def _to_rgb(image: Image.Image, format_name: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _with_8_bits(image).convert("RGB")
     if image.has_transparency_data:
-        photo = image.convert("RGBA")
-        ground = Image.new("RGBA", photo.size, "white")
-        return Image.alpha_composite(ground, photo).convert("RGB")
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(ground, layer).convert("RGB")
     if image.mode == "CMYK" and format_name == "JPEG" and "adobe" not in image.info:
         # Adobe stores ink inverted, and Pillow takes every file for one of Adobe's.
         return ImageChops.invert(image).convert("RGB")
@@ -429,11 +429,11 @@ def _white_level(image: Image.Image, brightest: float) -> float:
     return next((level for level in levels if brightest <= level), brightest)
 
 
-def _resized(photo: Image.Image, image_size: tuple[int, int] | None) -> Pixels:
+def _resized(image: Image.Image, image_size: tuple[int, int] | None) -> Pixels:
     if image_size is not None:
         height, width = image_size
-        photo = photo.resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(photo)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(image)
 
 
 class _StrictPillow:

@@ -1,6 +1,6 @@
-"""Draws the offline sample data set: photo-like pictures of five kinds of flowers.
+"""Draws the offline sample data set: image-like pictures of five kinds of flowers.
 
-A photo is composed from the back to the front: a backdrop, smaller flowers of the
+An image is composed from the back to the front: a backdrop, smaller flowers of the
 same kind out of focus, the main flower, grass or leaves in front of it, and at last
 what a camera adds (light, colour cast, blur, grain). Backdrops, foreground and camera
 come from one distribution for all classes, and the palettes of the classes overlap:
@@ -32,7 +32,7 @@ Points = npt.NDArray[np.floating]
 Point = tuple[float, float]
 
 _MAX_PHOTOS_PER_CLASS = 100_000
-_BATCH = 256  # photos handed to the threads at once
+_BATCH = 256  # images handed to the threads at once
 _MIN_SIDE, _MAX_SIDE = 32, 2048
 _SUPERSAMPLING = 2  # the foreground is drawn larger and reduced: smooth edges
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
@@ -45,30 +45,30 @@ _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 def write_sample(
     directory: str | os.PathLike[str],
     *,
-    photos_per_class: int = 80,
+    images_per_class: int = 80,
     image_size: tuple[int, int] = (240, 320),
     seed: int = 42,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draws the sample data set and writes it as plain class folders of photos.
+    """Draws the sample data set and writes it as plain class folders of images.
 
-    Photo `i` of a class is `directory/<class>/<class>_<i>.jpg`, with `i` from 0001.
+    Image `i` of a class is `directory/<class>/<class>_<i>.jpg`, with `i` from 0001.
     It depends on `seed`, `image_size`, the class and `i` only: a larger
-    `photos_per_class` adds photos and changes none. The same arguments give the same
+    `images_per_class` adds images and changes none. The same arguments give the same
     bytes again with the same versions of NumPy and Pillow.
 
-    The data set appears under `directory` at once when the last photo is written;
+    The data set appears under `directory` at once when the last image is written;
     when anything fails before, nothing is left behind.
 
     Args:
         directory: Where the class folders go. Must not exist, or be empty.
-        photos_per_class: How many photos of each class, 1 to 100,000.
+        images_per_class: How many images of each class, 1 to 100,000.
         image_size: `(height, width)` in pixels, each 32 to 2048, around which the
-            photos vary by some 15 %; about a quarter are turned to the other
+            images vary by some 15 %; about a quarter are turned to the other
             orientation.
         seed: A non-negative integer.
         progress: Called as `progress(done, total)` in the calling thread after every
-            photo.
+            image.
 
     Returns:
         The path of `directory`, which holds one folder for each name in
@@ -78,8 +78,8 @@ def write_sample(
         InputError: An argument is out of its range, `directory` exists and is not an
             empty folder, or it cannot be written.
     """
-    photos_per_class = checked_integer(
-        "photos_per_class", photos_per_class, lowest=1, highest=_MAX_PHOTOS_PER_CLASS
+    images_per_class = checked_integer(
+        "images_per_class", images_per_class, lowest=1, highest=_MAX_PHOTOS_PER_CLASS
     )
     image_size = _checked_photo_size(image_size)
     seed = checked_integer("seed", seed, lowest=0)
@@ -88,7 +88,7 @@ def write_sample(
         with _appearing_at_once(target) as staging:
             for class_name in SAMPLE_CLASS_NAMES:
                 (staging / class_name).mkdir()
-            _write_photos(staging, photos_per_class, image_size, seed, progress)
+            _write_photos(staging, images_per_class, image_size, seed, progress)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
@@ -148,7 +148,7 @@ def _remove_if_empty(folders: Sequence[Path]) -> None:
 
 def _write_photos(
     folder: Path,
-    photos_per_class: int,
+    images_per_class: int,
     image_size: tuple[int, int],
     seed: int,
     progress: Callable[[int, int], None] | None,
@@ -156,8 +156,8 @@ def _write_photos(
     def write(photo: tuple[str, int]) -> None:
         _write_photo(folder, *photo, image_size, seed)
 
-    photos = product(SAMPLE_CLASS_NAMES, range(1, photos_per_class + 1))
-    total = len(SAMPLE_CLASS_NAMES) * photos_per_class
+    photos = product(SAMPLE_CLASS_NAMES, range(1, images_per_class + 1))
+    total = len(SAMPLE_CLASS_NAMES) * images_per_class
     done = 0
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
@@ -182,7 +182,7 @@ def _write_photo(
 
 
 # ---------------------------------------------------------------------------
-# Composing a photo
+# Composing an image
 # ---------------------------------------------------------------------------
 
 
@@ -947,7 +947,7 @@ _BACKDROPS = (
 
 
 def _draw_foreground(scene: _Scene) -> None:
-    """In two photos of three: grass before the flower, or a leaf across a corner."""
+    """In two images of three: grass before the flower, or a leaf across a corner."""
     rng = scene.rng
     kind = rng.random()
     if kind < 0.4:

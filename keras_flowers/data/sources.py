@@ -1,6 +1,6 @@
-"""Where photos come from: a folder, an archive, a URL or a name becomes a folder.
+"""Where images come from: a folder, an archive, a URL or a name becomes a folder.
 
-The folder found is the one that holds a folder of photos for each class. What has to
+The folder found is the one that holds a folder of images for each class. What has to
 be downloaded, unpacked or drawn for that is done once and kept in a cache directory:
 
 ```
@@ -43,7 +43,7 @@ from keras_flowers.data.downloads import (
     require_web_address,
     sha256_of_file,
 )
-from keras_flowers.data.image_files import PHOTO_SUFFIXES, is_clutter
+from keras_flowers.data.image_files import IMAGE_SUFFIXES, is_clutter
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, write_text_atomically
 
@@ -123,7 +123,7 @@ def resolve_source(
             - the http or https URL of such an archive. A download is resumed after an
               interruption, and what has once been downloaded completely from a URL is
               used from then on without asking the server again;
-            - a name: `flower_photos`, the 3,670 photos of TensorFlow's lessons
+            - a name: `flower_photos`, the 3,670 images of TensorFlow's lessons
               (229 MB, checked against its SHA-256), or `sample`, a small data set that
               is drawn without a network. A folder of that name in the working
               directory comes first. Only a string is taken for a URL or a name.
@@ -131,7 +131,7 @@ def resolve_source(
             unless told. Several processes may use it at the same time.
         limits: What to refuse for its size when an archive is downloaded and unpacked.
         progress: Called as `progress(stage, done, total)` with the stage "download"
-            (in bytes), "extract" (in files) or "sample" (in photos). `total` is None
+            (in bytes), "extract" (in files) or "sample" (in images). `total` is None
             where it is not known.
 
     Returns:
@@ -175,7 +175,7 @@ def resolve_source(
 def find_class_root(folder: Path) -> Path:
     """Finds the folder that holds the class folders, in `folder` or below it.
 
-    A class folder is one that holds a photo, by its suffix, directly or in a folder
+    A class folder is one that holds an image, by its suffix, directly or in a folder
     below. Folders that only wrap another, as archives bring them along, are passed
     through. What systems leave behind is ignored: names that begin with a dot,
     `__MACOSX`, `Thumbs.db` and the like.
@@ -185,10 +185,10 @@ def find_class_root(folder: Path) -> Path:
 
     Returns:
         `folder`, or the folder below it, at least one of whose class folders holds
-        photos directly.
+        images directly.
 
     Raises:
-        InputError: `folder` is missing, cannot be read, or holds no photos, photos
+        InputError: `folder` is missing, cannot be read, or holds no images, images
             without class folders, a ready-made split such as train/ and val/, or
             several folders of class folders.
     """
@@ -345,8 +345,8 @@ def _class_root(folder: Path, name: str) -> Path:
                 "become the classes. Pass one of them, such as "
                 f"{printable_path(usable[0])}, or merge them"
             )
-        direct = [path for path in classes if _holds_photos_directly(path)]
-        # A lone folder of several others is their wrapper even if a photo, such as a
+        direct = [path for path in classes if _holds_images_directly(path)]
+        # A lone folder of several others is their wrapper even if an image, such as a
         # preview, stands beside them: one class alone could not be learned anyway.
         if len(classes) != 1 or (direct and len(_class_folders(classes[0])) < 2):
             break
@@ -358,19 +358,19 @@ def _class_root(folder: Path, name: str) -> Path:
             f"{name} must hold one folder of photos per class. Received: several "
             f"folders of folders, {_listed(classes)}. Pass one of them"
         )
-    if _holds_photos_directly(folder):
+    if _holds_images_directly(folder):
         raise InputError(
             f"In {name} the photos must stand in one folder per class. Received: "
             "photos directly in it, and no class folders"
         )
     raise InputError(
         f"{name} must hold one folder of photos per class. Received: no photo "
-        f"({', '.join(sorted(PHOTO_SUFFIXES))}) in any folder"
+        f"({', '.join(sorted(IMAGE_SUFFIXES))}) in any folder"
     )
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    """The folders in a folder that hold photos, at whatever depth."""
+    """The folders in a folder that hold images, at whatever depth."""
     try:
         entries = list(_visible(folder))
     except OSError as error:
@@ -378,10 +378,10 @@ def _class_folders(folder: Path) -> list[Path]:
             f"{printable_path(folder)} cannot be read: {error.strerror}"
         ) from error
     paths = [Path(entry) for entry in entries if entry.is_dir()]
-    return sorted(path for path in paths if _holds_photos(path))
+    return sorted(path for path in paths if _holds_images(path))
 
 
-def _holds_photos(folder: Path) -> bool:
+def _holds_images(folder: Path) -> bool:
     pending = [folder]
     seen = set()
     while pending:
@@ -393,7 +393,7 @@ def _holds_photos(folder: Path) -> bool:
                 continue
             seen.add((status.st_dev, status.st_ino))
             for entry in _visible(current):
-                if _is_photo(entry):
+                if _is_image(entry):
                     return True
                 if entry.is_dir():
                     pending.append(Path(entry))
@@ -403,8 +403,8 @@ def _holds_photos(folder: Path) -> bool:
     return False
 
 
-def _holds_photos_directly(folder: Path) -> bool:
-    return any(_is_photo(entry) for entry in _visible(folder))
+def _holds_images_directly(folder: Path) -> bool:
+    return any(_is_image(entry) for entry in _visible(folder))
 
 
 def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
@@ -414,8 +414,8 @@ def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
                 yield entry
 
 
-def _is_photo(entry: "os.DirEntry[str]") -> bool:
-    return Path(entry.name).suffix.lower() in PHOTO_SUFFIXES and entry.is_file()
+def _is_image(entry: "os.DirEntry[str]") -> bool:
+    return Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
 
 
 def _expanded(path: Path) -> Path:

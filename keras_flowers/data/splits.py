@@ -1,9 +1,9 @@
-"""Decides which photos train, validate and test, and writes that down.
+"""Decides which images train, validate and test, and writes that down.
 
 A split is stratified: of each class the same fraction validates. It is decided by the
-content of the photos and the seed alone, so it depends neither on the order or the
-names of files nor on the machine, and a photo that is added moves few others. Copies
-of a photo, and photos that show nearly the same picture, stand on one side.
+content of the images and the seed alone, so it depends neither on the order or the
+names of files nor on the machine, and an image that is added moves few others. Copies
+of an image, and images that show nearly the same picture, stand on one side.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from keras_flowers.data.audit import Catalog
-from keras_flowers.data.image_files import PhotoRecord
+from keras_flowers.data.audit import Audit
+from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, write_text_atomically
 
@@ -29,17 +29,17 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Split:
-    """Which photos train, validate and test.
+    """Which images train, validate and test.
 
     Attributes:
         class_names: The position of a name is its label.
-        seed: What decided among the photos of a class.
+        seed: What decided among the images of a class.
         validation_split: The fraction of each class that was asked for.
         test_split: The fraction of each class that was asked for.
-        train: The training photos, sorted by path, as all of the following.
-        validation: The validation photos; empty if none were asked for.
-        test: The test photos; empty if none were asked for.
-        not_in_manifest: Photos of the folder that the manifest, by which it was
+        train: The training images, sorted by path, as all of the following.
+        validation: The validation images; empty if none were asked for.
+        test: The test images; empty if none were asked for.
+        not_in_manifest: Images of the folder that the manifest, by which it was
             split, does not name. They are in none of the three.
     """
 
@@ -47,62 +47,62 @@ class Split:
     seed: int
     validation_split: float
     test_split: float
-    train: tuple[PhotoRecord, ...]
-    validation: tuple[PhotoRecord, ...]
-    test: tuple[PhotoRecord, ...]
-    not_in_manifest: tuple[PhotoRecord, ...] = ()
+    train: tuple[ImageRecord, ...]
+    validation: tuple[ImageRecord, ...]
+    test: tuple[ImageRecord, ...]
+    not_in_manifest: tuple[ImageRecord, ...] = ()
 
 
-def split_catalog(
-    catalog: Catalog,
+def split_audit(
+    audit: Audit,
     *,
     validation_split: float = 0.2,
     test_split: float = 0.0,
     seed: int = 42,
     keep_near_duplicates_together: bool = True,
 ) -> Split:
-    """Splits the photos of each class by the same fractions.
+    """Splits the images of each class by the same fractions.
 
-    Of a class of `n` photos, `round(validation_split * n)` validate and
+    Of a class of `n` images, `round(validation_split * n)` validate and
     `round(test_split * n)` test, at least one each where any are asked for. Where
     copies have to stay together, a class may miss these numbers by less than the size
     of its largest group of copies, or by more if the groups reach across classes.
 
     Args:
-        catalog: The photos.
+        audit: The images.
         validation_split: Fraction of each class, 0 to less than 1; 0 for none.
         test_split: Fraction of each class, 0 to less than 1; 0 for none.
         seed: Any integer.
-        keep_near_duplicates_together: Whether photos that show nearly the same
+        keep_near_duplicates_together: Whether images that show nearly the same
             picture stand on one side. Those with equal bytes always do.
 
     Returns:
-        The split. Every photo of the catalog is in exactly one part of it.
+        The split. Every image of the audit is in exactly one part of it.
 
     Raises:
         InputError: A fraction is out of range, both together leave nothing for
-            training, the seed is no integer, or a class has too few different photos
+            training, the seed is no integer, or a class has too few different images
             to give each part one.
     """
-    fractions = checked_fractions(validation_split, test_split)
+    fractions = check_fractions(validation_split, test_split)
     seed = _checked_seed(seed)
-    sizes = catalog.counts
+    sizes = audit.counts
     targets = {
         part: {name: max(1, round(fraction * n)) for name, n in sizes.items()}
         for part, fraction in fractions.items()
         if fraction > 0
     }
     linked = (
-        catalog.near_duplicate_groups
+        audit.near_duplicate_groups
         if keep_near_duplicates_together
-        else catalog.duplicate_groups
+        else audit.duplicate_groups
     )
-    assignment = _Assignment(_ordered_groups(catalog.photos, linked, seed), targets)
+    assignment = _Assignment(_ordered_groups(audit.images, linked, seed), targets)
     assignment.fill()
     assignment.complete(sizes)
     parts = assignment.parts()
     return Split(
-        class_names=catalog.class_names,
+        class_names=audit.class_names,
         seed=seed,
         validation_split=fractions["validation"],
         test_split=fractions["test"],
@@ -112,7 +112,7 @@ def split_catalog(
     )
 
 
-def checked_fractions(validation_split: Any, test_split: Any) -> dict[str, float]:
+def check_fractions(validation_split: Any, test_split: Any) -> dict[str, float]:
     """Returns the fractions as floats by the name of their part.
 
     Raises:
@@ -148,17 +148,17 @@ def _checked_seed(seed: Any) -> int:
 
 @dataclass(frozen=True)
 class _Group:
-    """Photos that stay together, and how many of each class they are."""
+    """Images that stay together, and how many of each class they are."""
 
-    photos: tuple[PhotoRecord, ...]
+    images: tuple[ImageRecord, ...]
     counts: Mapping[str, int]
 
 
 def _ordered_groups(
-    photos: Sequence[PhotoRecord], linked: Iterable[Sequence[str]], seed: int
+    images: Sequence[ImageRecord], linked: Iterable[Sequence[str]], seed: int
 ) -> list[_Group]:
-    """Returns all photos in groups, in an order that seed and content decide."""
-    by_path = {record.path: record for record in photos}
+    """Returns all images in groups, in an order that seed and content decide."""
+    by_path = {record.path: record for record in images}
     members = [[by_path.pop(path) for path in group] for group in linked]
     members.extend([record] for record in by_path.values())
     groups = []
@@ -173,7 +173,7 @@ def _ordered_groups(
 
 
 class _Assignment:
-    """Gives groups of photos to the parts of a split."""
+    """Gives groups of images to the parts of a split."""
 
     def __init__(
         self, groups: Sequence[_Group], targets: Mapping[str, Mapping[str, int]]
@@ -186,7 +186,7 @@ class _Assignment:
             self._held["train"].update(group.counts)
 
     def fill(self) -> None:
-        """Gives each group to the first part that still wants all of its photos."""
+        """Gives each group to the first part that still wants all of its images."""
         for index, group in enumerate(self._groups):
             for part, target in self._targets.items():
                 held = self._held[part]
@@ -196,7 +196,7 @@ class _Assignment:
                     break
 
     def complete(self, sizes: Mapping[str, int]) -> None:
-        """Gives each part that got no photo of a class the smallest group it can."""
+        """Gives each part that got no image of a class the smallest group it can."""
         for name, size in sizes.items():
             for part in self._targets:
                 if self._held[part][name]:
@@ -210,17 +210,17 @@ class _Assignment:
                 ]
                 if not movable:
                     raise InputError(self._too_small(name, size))
-                smallest = min(movable, key=lambda i: len(self._groups[i].photos))
+                smallest = min(movable, key=lambda i: len(self._groups[i].images))
                 self._move(smallest, part)
 
-    def parts(self) -> dict[str, tuple[PhotoRecord, ...]]:
-        """Returns the photos of each part, sorted by path."""
-        parts: dict[str, list[PhotoRecord]] = {part: [] for part in SPLIT_NAMES}
+    def parts(self) -> dict[str, tuple[ImageRecord, ...]]:
+        """Returns the images of each part, sorted by path."""
+        parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
         for part, group in zip(self._part_of, self._groups, strict=True):
-            parts[part].extend(group.photos)
+            parts[part].extend(group.images)
         return {
-            part: tuple(sorted(photos, key=lambda record: record.path))
-            for part, photos in parts.items()
+            part: tuple(sorted(images, key=lambda record: record.path))
+            for part, images in parts.items()
         }
 
     def _leaves_training(self, group: _Group) -> bool:
@@ -249,7 +249,7 @@ class _Assignment:
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One photo of a manifest.
+    """One image of a manifest.
 
     Attributes:
         path: Relative to the data folder, with `/` between its parts.
@@ -271,18 +271,18 @@ class SplitManifest:
         seed: See `Split`.
         validation_split: See `Split`.
         test_split: See `Split`.
-        photos: One entry for each photo, sorted by path.
+        images: One entry for each image, sorted by path.
     """
 
     class_names: tuple[str, ...]
     seed: int
     validation_split: float
     test_split: float
-    photos: tuple[ManifestEntry, ...]
+    images: tuple[ManifestEntry, ...]
 
 
 def write_manifest(split: Split, path: str | os.PathLike[str]) -> None:
-    """Writes a split as JSON: for each photo its path, its SHA-256 and its part.
+    """Writes a split as JSON: for each image its path, its SHA-256 and its part.
 
     Args:
         split: The split.
@@ -291,7 +291,7 @@ def write_manifest(split: Split, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    photos = [
+    images = [
         {"path": record.path, "sha256": record.sha256, "split": part}
         for part in SPLIT_NAMES
         for record in getattr(split, part)
@@ -303,7 +303,7 @@ def write_manifest(split: Split, path: str | os.PathLike[str]) -> None:
         "validation_split": split.validation_split,
         "test_split": split.test_split,
         "class_names": list(split.class_names),
-        "photos": sorted(photos, key=lambda photo: photo["path"]),
+        "photos": sorted(images, key=lambda image: image["path"]),
     }
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
 
@@ -347,17 +347,17 @@ def _checked_manifest(content: Any) -> SplitManifest:
             f"version {content.get('version')!r}; this package reads {_VERSION}"
         )
     class_names = _checked_class_names(content.get("class_names"))
-    photos = content.get("photos")
-    if not isinstance(photos, list) or not photos:
+    images = content.get("photos")
+    if not isinstance(images, list) or not images:
         raise _ManifestError('no list of "photos"')
-    entries = tuple(_checked_entry(photo, set(class_names)) for photo in photos)
+    entries = tuple(_checked_entry(image, set(class_names)) for image in images)
     twice = [p for p, n in Counter(entry.path for entry in entries).items() if n > 1]
     if twice:
         raise _ManifestError(f"{printable_path(twice[0])} more than once")
     if not any(entry.split == "train" for entry in entries):
         raise _ManifestError("no photo for training")
     try:
-        fractions = checked_fractions(
+        fractions = check_fractions(
             content.get("validation_split"), content.get("test_split")
         )
         seed = _checked_seed(content.get("seed"))
@@ -368,7 +368,7 @@ def _checked_manifest(content: Any) -> SplitManifest:
         seed=seed,
         validation_split=fractions["validation"],
         test_split=fractions["test"],
-        photos=tuple(sorted(entries, key=lambda entry: entry.path)),
+        images=tuple(sorted(entries, key=lambda entry: entry.path)),
     )
 
 
@@ -379,12 +379,12 @@ def _checked_class_names(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _checked_entry(photo: Any, class_names: set[str]) -> ManifestEntry:
-    if not isinstance(photo, dict) or not all(
-        isinstance(photo.get(key), str) for key in ("path", "sha256", "split")
+def _checked_entry(image: Any, class_names: set[str]) -> ManifestEntry:
+    if not isinstance(image, dict) or not all(
+        isinstance(image.get(key), str) for key in ("path", "sha256", "split")
     ):
         raise _ManifestError('a photo without "path", "sha256" and "split" as texts')
-    path, sha256, part = photo["path"], photo["sha256"], photo["split"]
+    path, sha256, part = image["path"], image["sha256"], image["split"]
     shown = printable_path(path)
     parts = path.split("/")
     if PurePosixPath(path).is_absolute() or not {"", ".", ".."}.isdisjoint(parts):
@@ -398,25 +398,25 @@ def _checked_entry(photo: Any, class_names: set[str]) -> ManifestEntry:
     return ManifestEntry(path, sha256, part)
 
 
-def apply_manifest(catalog: Catalog, manifest: SplitManifest) -> Split:
-    """Splits the photos of a folder exactly as a manifest says.
+def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
+    """Splits the images of a folder exactly as a manifest says.
 
     Args:
-        catalog: The photos of the folder.
+        audit: The images of the folder.
         manifest: What `read_manifest` returned.
 
     Returns:
-        The split, with the labels of the manifest. Photos that the manifest does not
+        The split, with the labels of the manifest. Images that the manifest does not
         name are in `not_in_manifest` and in no part.
 
     Raises:
-        InputError: A photo of the manifest is missing in the folder, cannot be read
+        InputError: An image of the manifest is missing in the folder, cannot be read
             or has another content.
     """
-    present = {record.path: record for record in catalog.photos}
-    parts: dict[str, list[PhotoRecord]] = {part: [] for part in SPLIT_NAMES}
+    present = {record.path: record for record in audit.images}
+    parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
     missing, changed = [], []
-    for entry in manifest.photos:
+    for entry in manifest.images:
         record = present.pop(entry.path, None)
         if record is None:
             missing.append(entry.path)
@@ -424,8 +424,8 @@ def apply_manifest(catalog: Catalog, manifest: SplitManifest) -> Split:
             changed.append(entry.path)
         else:
             parts[entry.split].append(record)
-    _refuse_other_photos(catalog.root, "missing or unreadable", missing)
-    _refuse_other_photos(catalog.root, "of another content", changed)
+    _refuse_other_images(audit.root, "missing or unreadable", missing)
+    _refuse_other_images(audit.root, "of another content", changed)
     return Split(
         class_names=manifest.class_names,
         seed=manifest.seed,
@@ -438,7 +438,7 @@ def apply_manifest(catalog: Catalog, manifest: SplitManifest) -> Split:
     )
 
 
-def _refuse_other_photos(root: Path, what: str, paths: Sequence[str]) -> None:
+def _refuse_other_images(root: Path, what: str, paths: Sequence[str]) -> None:
     if not paths:
         return
     shown = ", ".join(printable_path(path) for path in paths[:3])

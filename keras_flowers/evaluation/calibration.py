@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,16 +17,16 @@ _MOST_BINS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationBin:
-    """The photos whose confidence lies in one interval.
+    """The images whose confidence lies in one interval.
 
-    The confidence of a photo is the probability of its predicted class.
+    The confidence of an image is the probability of its predicted class.
 
     Attributes:
         lower: Beginning of the interval, which is not part of it.
         upper: End of the interval, which is part of it.
-        count: Number of photos.
-        confidence: Their mean confidence, 0..1; `None` without photos.
-        accuracy: The part of them that is right, 0..1; `None` without photos.
+        count: Number of images.
+        confidence: Their mean confidence, 0..1; `None` without images.
+        accuracy: The part of them that is right, 0..1; `None` without images.
     """
 
     lower: float
@@ -42,7 +42,7 @@ class Calibration:
 
     Attributes:
         bins: Intervals of equal width that cover 0..1.
-        unanswered: Photos whose probabilities are no numbers, and which are in no bin.
+        unanswered: Images whose probabilities are no numbers, and which are in no bin.
     """
 
     bins: tuple[CalibrationBin, ...]
@@ -54,7 +54,7 @@ class Calibration:
 
         The mean distance between confidence and accuracy of the bins, weighted by
         their counts (Guo et al., "On Calibration of Modern Neural Networks", 2017).
-        NaN where a photo has no probabilities.
+        NaN where an image has no probabilities.
         """
         if self.unanswered:
             return math.nan
@@ -62,7 +62,7 @@ class Calibration:
 
     @property
     def confidence(self) -> float:
-        """The mean confidence of all photos that have one; NaN without any.
+        """The mean confidence of all images that have one; NaN without any.
 
         Above the accuracy, the classifier is too sure of itself; below, not enough.
         """
@@ -70,7 +70,7 @@ class Calibration:
 
     @property
     def accuracy(self) -> float:
-        """The part that is right of the photos with a confidence; NaN without any."""
+        """The part that is right of the images with a confidence; NaN without any."""
         return self._mean(lambda _, accuracy: accuracy)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Calibration:
         }
 
     def plot(self) -> "Figure":
-        """Draws the reliability diagram, and below it how many photos each bin has.
+        """Draws the reliability diagram, and below it how many images each bin has.
 
         The bars are the accuracy of each bin. Where one ends below the diagonal, the
         classifier is too sure; where above, not sure enough. The distance to the mean
@@ -143,7 +143,7 @@ class Calibration:
 def measure_calibration(
     confidences: np.ndarray, is_right: np.ndarray, bins: int = 15
 ) -> Calibration:
-    """Sorts photos by confidence into bins of equal width.
+    """Sorts images by confidence into bins of equal width.
 
     Args:
         confidences: Float `(count,)`, the probability of each predicted class, 0..1;
@@ -157,7 +157,7 @@ def measure_calibration(
     Raises:
         InputError: If `bins` is no integer from 1 to 10000.
     """
-    bins = checked_integer("bins", bins, lowest=1, highest=_MOST_BINS)
+    bins = check_integer("bins", bins, lowest=1, highest=_MOST_BINS)
     answered = np.isfinite(confidences)
     values = confidences[answered]
     right = is_right[answered].astype(np.float64)

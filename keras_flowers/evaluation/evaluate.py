@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
@@ -34,10 +34,10 @@ class ClassScores:
     """The scores of one class, all in 0..1 but for the count.
 
     Attributes:
-        precision: Of the photos classified so, the part that is right; 0 if none is.
-        recall: Of the photos of the class, the part that was found; 0 without any.
+        precision: Of the images classified so, the part that is right; 0 if none is.
+        recall: Of the images of the class, the part that was found; 0 without any.
         f1: Harmonic mean of precision and recall.
-        count: Photos of the class.
+        count: Images of the class.
     """
 
     precision: float
@@ -51,9 +51,9 @@ class Confusion:
     """How often one class is taken for another.
 
     Attributes:
-        true_class: What the photos are.
+        true_class: What the images are.
         predicted_class: What they were called.
-        count: Number of photos.
+        count: Number of images.
     """
 
     true_class: str
@@ -63,10 +63,10 @@ class Confusion:
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A photo whose predicted class is wrong.
+    """An image whose predicted class is wrong.
 
     Attributes:
-        path: The photo.
+        path: The image.
         true_class: The class of its folder.
         predicted_class: The most probable class; `None` where the probabilities are
             no numbers.
@@ -89,19 +89,19 @@ class Mistake:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a model said of photos whose class is known.
+    """What a model said of images whose class is known.
 
-    A model that diverged gives NaN instead of probabilities. Such a photo has no
+    A model that diverged gives NaN instead of probabilities. Such an image has no
     predicted class: it counts as a mistake, is in no column of the confusion matrix,
     and `unanswered` says how many there are.
 
     Attributes:
         class_names: Position `i` is the name of label `i`.
-        paths: The photos, in the order of the rows below.
-        labels: int32 `(count,)`, the true label of each photo.
+        paths: The images, in the order of the rows below.
+        labels: int32 `(count,)`, the true label of each image.
         probabilities: float32 `(count, classes)`, each row sums to 1.
         root: The data folder, below which drawings and tables show the paths.
-        split: The split that the photos are; `None` where it is not known.
+        split: The split that the images are; `None` where it is not known.
     """
 
     class_names: tuple[str, ...]
@@ -113,14 +113,14 @@ class Evaluation:
 
     @cached_property
     def predictions(self) -> np.ndarray:
-        """The most probable label of each photo, int32 `(count,)`; -1 for NaN."""
+        """The most probable label of each image, int32 `(count,)`; -1 for NaN."""
         is_finite = np.isfinite(self.probabilities).all(axis=1)
         best = self.probabilities.argmax(axis=1)
         return np.where(is_finite, best, -1).astype(np.int32)
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """The cross-entropy of each photo, float `(count,)`, in nats."""
+        """The cross-entropy of each image, float `(count,)`, in nats."""
         true = self.probabilities[np.arange(len(self.labels)), self.labels]
         losses: np.ndarray = -np.log(np.maximum(true, np.finfo(np.float32).tiny))
         return losses
@@ -132,17 +132,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The part of the photos whose most probable class is the true one."""
+        """The part of the images whose most probable class is the true one."""
         return float((self.predictions == self.labels).mean())
 
     @property
     def mistakes(self) -> int:
-        """The number of photos whose predicted class is not the true one."""
+        """The number of images whose predicted class is not the true one."""
         return int(np.count_nonzero(self.predictions != self.labels))
 
     @property
     def unanswered(self) -> int:
-        """The number of photos whose probabilities are no numbers (NaN)."""
+        """The number of images whose probabilities are no numbers (NaN)."""
         return int(np.count_nonzero(self.predictions < 0))
 
     @cached_property
@@ -184,7 +184,7 @@ class Evaluation:
         return {n: ClassScores(*row) for n, row in zip(names, rows, strict=True)}
 
     def top_k(self, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the most probable classes of each photo, the first the most.
+        """Returns the most probable classes of each image, the first the most.
 
         Args:
             k: Number of classes, a positive integer; no more than there are.
@@ -196,7 +196,7 @@ class Evaluation:
         Raises:
             InputError: If `k` is no positive integer.
         """
-        k = min(checked_integer("k", k, lowest=1), len(self.class_names))
+        k = min(check_integer("k", k, lowest=1), len(self.class_names))
         labels = np.empty((len(self.labels), k), dtype=np.int32)
         for start in range(0, len(labels), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
@@ -205,7 +205,7 @@ class Evaluation:
         return labels, np.take_along_axis(self.probabilities, labels, axis=1)
 
     def worst_mistakes(self, count: int = 24) -> tuple[Mistake, ...]:
-        """Returns the photos with the highest loss of those that are predicted wrong.
+        """Returns the images with the highest loss of those that are predicted wrong.
 
         Args:
             count: How many at most, a positive integer. Fewer where the model made
@@ -218,7 +218,7 @@ class Evaluation:
         Raises:
             InputError: If `count` is no positive integer.
         """
-        count = checked_integer("count", count, lowest=1)
+        count = check_integer("count", count, lowest=1)
         ranks = np.where(np.isnan(self.losses), np.inf, self.losses)
         order = np.argsort(-ranks, kind="stable")
         wrong = order[self.predictions[order] != self.labels[order]]
@@ -228,7 +228,7 @@ class Evaluation:
         """Returns whether the model is right as often as it is sure.
 
         Args:
-            bins: Number of intervals of equal width into which the photos are sorted
+            bins: Number of intervals of equal width into which the images are sorted
                 by the probability of their predicted class; 15 as in Guo et al.
                 (2017).
 
@@ -240,7 +240,7 @@ class Evaluation:
         return measure_calibration(confidences, self.predictions == self.labels, bins)
 
     def shown_path(self, path: Path) -> str:
-        """Returns a photo's path below the data folder, where it stands in there."""
+        """Returns an image's path below the data folder, where it stands in there."""
         if self.root is not None and path.is_relative_to(self.root):
             path = path.relative_to(self.root)
         return os.fspath(path)
@@ -272,7 +272,7 @@ class Evaluation:
         }
 
     def write_predictions(self, path: str | os.PathLike[str], top: int = 3) -> None:
-        """Writes what the model said of each photo as CSV, a row per photo.
+        """Writes what the model said of each image as CSV, a row per image.
 
         The columns are `path`, `true_class`, `loss`, and for each of the most probable
         classes `class_1`, `probability_1` and so on. Where the probabilities are no
@@ -286,7 +286,7 @@ class Evaluation:
         Raises:
             InputError: If `top` is no positive integer, or the file cannot be written.
         """
-        checked_integer("top", top, lowest=1)
+        check_integer("top", top, lowest=1)
         write_csv_atomically(path, self._prediction_rows(*self.top_k(top)))
 
     def plot_confusion_matrix(self) -> "Figure":
@@ -310,9 +310,9 @@ class Evaluation:
         return self.calibration(bins).plot()
 
     def plot_mistakes(self, count: int = 24) -> "Figure":
-        """Draws the worst mistakes as a sheet of photos, the highest loss first.
+        """Draws the worst mistakes as a sheet of images, the highest loss first.
 
-        Below each photo stand its path, its true class, and the predicted class with
+        Below each image stand its path, its true class, and the predicted class with
         its probability. The files are read anew, as in training.
 
         Args:
@@ -324,7 +324,7 @@ class Evaluation:
         Raises:
             InputError: If `count` is out of range.
         """
-        count = checked_integer("count", count, lowest=1, highest=_MOST_ON_SHEET)
+        count = check_integer("count", count, lowest=1, highest=_MOST_ON_SHEET)
         mistakes = self.worst_mistakes(count)
         tiles = [Tile(one.path, self._caption(one)) for one in mistakes]
         shown = f"{len(mistakes)} of {self.mistakes} mistakes, highest loss first"
@@ -333,7 +333,7 @@ class Evaluation:
 
     @cached_property
     def _cells(self) -> np.ndarray:
-        """The cell of the confusion matrix, in one row, of each answered photo."""
+        """The cell of the confusion matrix, in one row, of each answered image."""
         answered = self.predictions >= 0
         true = self.labels[answered].astype(np.int64)
         cells: np.ndarray = true * len(self.class_names) + self.predictions[answered]
@@ -386,10 +386,10 @@ def evaluate(
     split: str = "validation",
     class_names: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Classifies every photo of a split and compares with its folder.
+    """Classifies every image of a split and compares with its folder.
 
     Args:
-        model: An `ImageClassifier`, or any model that maps batches of photos
+        model: An `ImageClassifier`, or any model that maps batches of images
             (uint8 `(batch, height, width, 3)`) to probabilities
             `(batch, classes)`.
         datasets: What `ImageDatasetLoader.load` returned.
@@ -405,8 +405,8 @@ def evaluate(
             not know, or the model gives something other than one probability per
             class.
     """
-    photos = datasets.in_order(split)
-    if photos is None:
+    images = datasets.in_order(split)
+    if images is None:
         raise InputError(f"There are no photos in the split {split!r}.")
     known = tuple(
         class_names or getattr(model, "class_names", None) or datasets.class_names
@@ -419,7 +419,7 @@ def evaluate(
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
     try:
-        probabilities = model.predict(photos.map(lambda images, _: images), verbose=0)
+        probabilities = model.predict(images.map(lambda batch, _: batch), verbose=0)
     except Exception as error:
         raise next(iter(datasets.read_errors), error) from error
     return Evaluation(
@@ -427,7 +427,7 @@ def evaluate(
         paths=datasets.paths(split),
         labels=label_of[datasets.labels(split)].astype(np.int32),
         probabilities=_checked_probabilities(probabilities, len(known)),
-        root=datasets.catalog.root,
+        root=datasets.audit.root,
         split=split,
     )
 

@@ -176,7 +176,7 @@ def write_report(
 
     The page holds the data with its splits and findings, the curves, and of the
     evaluation the confusion matrix, the scores per class, the calibration and the
-    worst mistakes with their photos; then the configuration and the versions. Long
+    worst mistakes with their images; then the configuration and the versions. Long
     lists are cut, and the page says by how much. It loads nothing and runs nothing:
     it can be mailed, and opened from a disk.
 
@@ -222,7 +222,7 @@ def write_report(
                         now.strftime("%Y-%m-%d %H:%M %Z"),
                         datetime=now.isoformat(timespec="seconds"),
                     ),
-                    f" · {datasets.catalog.root}",
+                    f" · {datasets.audit.root}",
                     class_="soft",
                 ),
             ),
@@ -269,10 +269,10 @@ def _figures(
     if not isinstance(evaluation, str):
         figures += _evaluation_figures(evaluation)
     splits = [f"{_count(n)} {name}" for name, n in _sizes(datasets).items() if n]
-    photos = _count(sum(_sizes(datasets).values()))
+    images = _count(sum(_sizes(datasets).values()))
     figures += [
         *_training_figures(history),
-        ("Photos", photos, ", ".join(splits)),
+        ("Photos", images, ", ".join(splits)),
         ("Classes", _count(len(datasets.class_names)), ""),
     ]
     return element(
@@ -359,7 +359,7 @@ def _data_section(datasets: ImageDatasets) -> _Section:
 
 
 def _findings(datasets: ImageDatasets) -> Iterator[Html]:
-    findings = datasets.catalog.findings
+    findings = datasets.audit.findings
     if not findings:
         yield element("p", "Nothing: every file can be used, and none stands twice.")
     kinds = Counter(found.kind for found in findings)

@@ -1,4 +1,4 @@
-"""Flip, rotation, zoom and contrast as one resampling of the photo."""
+"""Flip, rotation, zoom and contrast as one resampling of the image."""
 
 import math
 from typing import Any
@@ -17,21 +17,21 @@ Range = float | tuple[float, float]
 
 @register("ImageAugmentation")
 class ImageAugmentation(keras.layers.Layer):
-    """Randomly flips, rotates, zooms and changes the contrast of each photo.
+    """Randomly flips, rotates, zooms and changes the contrast of each image.
 
     The parameters mean what they mean in Keras's `RandomFlip`, `RandomRotation`,
-    `RandomZoom` and `RandomContrast`, applied in this order, but the photo is
+    `RandomZoom` and `RandomContrast`, applied in this order, but the image is
     sampled once: flip, rotation and zoom are composed into one affine warp with
     bilinear interpolation, and the contrast is applied to the sampled values. That
-    keeps the photo sharper than three resamplings, and the whole layer is plain
-    `keras.ops`, which XLA compiles into one pass over the photos.
+    keeps the image sharper than three resamplings, and the whole layer is plain
+    `keras.ops`, which XLA compiles into one pass over the images.
 
     Differences from the four layers: `contrast=0.1` lowers as well as raises the
     contrast; contrast is taken around each channel's mean before the warp; results
-    are clipped to `value_range`; integer photos are accepted.
+    are clipped to `value_range`; integer images are accepted.
 
     The layer acts only with `training=True`. Every other call, `predict`,
-    `evaluate` and an exported model included, returns the photos unchanged but for
+    `evaluate` and an exported model included, returns the images unchanged but for
     the dtype.
 
     Safe inside a `tf.data` pipeline on the TensorFlow backend (for a repeatable
@@ -50,7 +50,7 @@ class ImageAugmentation(keras.layers.Layer):
             d c b a`), `"nearest"`, `"wrap"` or `"constant"`.
         fill_value: Float, in the range of the values, for `fill_mode="constant"`.
         value_range: Pair of floats, the lowest and the highest value of the
-            photos. Pass `(0, 1)` after a rescaling.
+            images. Pass `(0, 1)` after a rescaling.
         seed: Integer or `None`. With an integer every new layer gives the same
             sequence, which differs between backends, and on TensorFlow with and
             without XLA. Where the sequence stands is saved with the model.
@@ -95,16 +95,16 @@ class ImageAugmentation(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Returns the photos, augmented where `training` is true."""
+        """Returns the images, augmented where `training` is true."""
         if not training:
             return ops.cast(inputs, self.compute_dtype)
         batched = len(inputs.shape) == 4
-        photos = inputs if batched else ops.expand_dims(inputs, 0)
-        outputs = self._augment(photos)
+        images = inputs if batched else ops.expand_dims(inputs, 0)
+        outputs = self._augment(images)
         return outputs if batched else ops.squeeze(outputs, 0)
 
-    def _augment(self, photos: Any) -> Any:
-        batch, height, width, _ = ops.shape(photos)
+    def _augment(self, images: Any) -> Any:
+        batch, height, width, _ = ops.shape(images)
         # One draw for everything: the sequence then moves once a call.
         draws = keras.random.uniform((batch, 5), seed=self.seed_generator)
         transforms = affine_transforms(
@@ -115,8 +115,8 @@ class ImageAugmentation(keras.layers.Layer):
             size=(height, width),
         )
         contrast = 1 + _within(draws[:, 4], self._contrast_range)
-        mean = ops.mean(ops.cast(photos, "float32"), axis=(1, 2), keepdims=True)
-        warped = warp(photos, transforms, self.fill_mode, self.fill_value)
+        mean = ops.mean(ops.cast(images, "float32"), axis=(1, 2), keepdims=True)
+        warped = warp(images, transforms, self.fill_mode, self.fill_value)
         outputs = (warped - mean) * contrast[:, None, None, None] + mean
         outputs = ops.clip(outputs, *self.value_range)
         return ops.cast(outputs, self.compute_dtype)
@@ -155,7 +155,7 @@ class ImageAugmentation(keras.layers.Layer):
 def affine_transforms(
     *, flip_x: Any, flip_y: Any, angle: Any, zoom: Any, size: tuple[Any, Any]
 ) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """Composes flip, rotation and zoom around the centre of the photo.
+    """Composes flip, rotation and zoom around the centre of the image.
 
     Args:
         flip_x: Float tensor `(batch,)`, -1 where left and right change places,
@@ -179,11 +179,11 @@ def affine_transforms(
     return xx, xy, x0, yx, yy, y0
 
 
-def warp(photos: Any, transforms: Any, fill_mode: str, fill_value: float) -> Any:
-    """Samples photos bilinearly along affine transforms.
+def warp(images: Any, transforms: Any, fill_mode: str, fill_value: float) -> Any:
+    """Samples images bilinearly along affine transforms.
 
     Args:
-        photos: Tensor `(batch, height, width, channels)` of any dtype.
+        images: Tensor `(batch, height, width, channels)` of any dtype.
         transforms: What `affine_transforms` returns.
         fill_mode: One of `FILL_MODES`.
         fill_value: Float, for `"constant"`.
@@ -191,7 +191,7 @@ def warp(photos: Any, transforms: Any, fill_mode: str, fill_value: float) -> Any
     Returns:
         A float32 tensor of the same shape.
     """
-    batch, height, width, channels = ops.shape(photos)
+    batch, height, width, channels = ops.shape(images)
     xx, xy, x0, yx, yy, y0 = (t[:, None, None] for t in transforms)
     rows = ops.arange(height, dtype="float32")[None, :, None]
     columns = ops.arange(width, dtype="float32")[None, None, :]
@@ -201,7 +201,7 @@ def warp(photos: Any, transforms: Any, fill_mode: str, fill_value: float) -> Any
     weight_x, weight_y = (x - left)[..., None], (y - top)[..., None]
     left, top = ops.cast(left, "int32"), ops.cast(top, "int32")
 
-    pixels = ops.reshape(photos, (-1, channels))
+    pixels = ops.reshape(images, (-1, channels))
     first = (ops.arange(batch, dtype="int32") * (height * width))[:, None, None]
 
     def sample(row: Any, column: Any) -> Any:

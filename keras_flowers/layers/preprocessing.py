@@ -1,11 +1,11 @@
-"""The steps from raw photos of any size to the values a network trains on."""
+"""The steps from raw images of any size to the values a network trains on."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_flowers.argument_checks import checked_image_size
+from keras_flowers.argument_checks import check_image_size
 from keras_flowers.errors import InputError
 from keras_flowers.registration import register
 
@@ -14,13 +14,13 @@ TF, TORCH, CAFFE = MODES = ("tf", "torch", "caffe")
 
 @register("ResizeAndRescale")
 class ResizeAndRescale(keras.layers.Layer):
-    """Resizes photos to one size and scales their values.
+    """Resizes images to one size and scales their values.
 
     The resize is bilinear with antialiasing, the aspect ratio is not kept: the
     same triangle filter that Pillow's `Image.resize(..., Resampling.BILINEAR)`
-    applies, so photos resized on disk and photos resized by the model agree. It is
+    applies, so images resized on disk and images resized by the model agree. It is
     written as two matrix products, which run on every backend, under XLA and in
-    TFLite. Photos that have the size already are only scaled.
+    TFLite. Images that have the size already are only scaled.
 
     Safe inside a `tf.data` pipeline on the TensorFlow backend.
 
@@ -50,17 +50,17 @@ class ResizeAndRescale(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.image_size = checked_image_size(image_size)
+        self.image_size = check_image_size(image_size)
         self.scale = scale
         self.offset = offset
 
     def call(self, inputs: Any) -> Any:
         """Returns `inputs` at `image_size`, scaled."""
-        photos = ops.cast(inputs, "float32")
+        images = ops.cast(inputs, "float32")
         for axis, size in zip((-3, -2), self.image_size, strict=True):
-            if photos.shape[axis] != size:
-                photos = _resize_axis(photos, axis, size)
-        return ops.cast(photos * self.scale + self.offset, self.compute_dtype)
+            if images.shape[axis] != size:
+                images = _resize_axis(images, axis, size)
+        return ops.cast(images * self.scale + self.offset, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns the shape of the output for the shape of an input."""
@@ -111,7 +111,7 @@ class ImageNetPreprocessing(keras.layers.Layer):
         self.mode = mode
 
     def call(self, inputs: Any) -> Any:
-        """Returns the photos with the values that the network expects."""
+        """Returns the images with the values that the network expects."""
         return keras.applications.imagenet_utils.preprocess_input(
             ops.cast(inputs, self.compute_dtype),
             data_format="channels_last",
@@ -127,12 +127,12 @@ class ImageNetPreprocessing(keras.layers.Layer):
         return {**super().get_config(), "mode": self.mode}
 
 
-def _resize_axis(photos: Any, axis: int, size: int) -> Any:
-    """Resizes one axis of channels-last float photos by a matrix product."""
-    weights = _triangle_weights(ops.shape(photos)[axis], size)
+def _resize_axis(images: Any, axis: int, size: int) -> Any:
+    """Resizes one axis of channels-last float images by a matrix product."""
+    weights = _triangle_weights(ops.shape(images)[axis], size)
     if axis == -3:
-        return ops.einsum("oh,...hwc->...owc", weights, photos)
-    return ops.einsum("ow,...hwc->...hoc", weights, photos)
+        return ops.einsum("oh,...hwc->...owc", weights, images)
+    return ops.einsum("ow,...hwc->...hoc", weights, images)
 
 
 def _triangle_weights(in_size: Any, out_size: int) -> Any:

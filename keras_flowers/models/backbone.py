@@ -1,4 +1,4 @@
-"""`Backbone`: the part of a classifier that turns photos into features."""
+"""`Backbone`: the part of a classifier that turns images into features."""
 
 import copy
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from keras_flowers.argument_checks import checked_image_size, checked_integer
+from keras_flowers.argument_checks import check_image_size, check_integer
 from keras_flowers.errors import InputError
 from keras_flowers.models.backbone_loading import (
     AUTO,
@@ -27,7 +27,7 @@ from keras_flowers.registration import register
 
 @register("Backbone")
 class Backbone(keras.layers.Layer):
-    """Turns photos into feature vectors, with a network that was trained elsewhere.
+    """Turns images into feature vectors, with a network that was trained elsewhere.
 
     It holds one Keras model: preprocessing, network and global average pooling. A
     pretrained backbone is frozen and computes as in inference, batch normalization
@@ -39,7 +39,7 @@ class Backbone(keras.layers.Layer):
 
     Args:
         network: A name (`keras-flowers backbones` lists them); the path of a `.keras`
-            file that holds a model; or a Keras model. A model must map photos with
+            file that holds a model; or a Keras model. A model must map images with
             values 0..255, `(batch, height, width, 3)`, to features: vectors, or maps
             `(batch, rows, columns, features)`, which are averaged. Of an
             `ImageClassifier` in a file its backbone is taken.
@@ -48,7 +48,7 @@ class Backbone(keras.layers.Layer):
             to train it as a whole, from random weights unless it is a Keras model.
             `"auto"` is `"imagenet"` for a name of `keras.applications`, `None` for
             `"small_convnet"`, and what a model or a `.keras` file has itself.
-        image_size: `(height, width)` in pixels of the photos that the network sees;
+        image_size: `(height, width)` in pixels of the images that the network sees;
             `None` for the size it is meant for.
         seed: Integer that decides random initial weights and dropout, or `None`.
         **kwargs: As for `keras.layers.Layer`; `dtype` applies to the whole network.
@@ -64,7 +64,7 @@ class Backbone(keras.layers.Layer):
 
     Raises:
         InputError: If the name is not known, the file or the model gives no features,
-            the weights cannot be downloaded or do not fit, or the photos are smaller
+            the weights cannot be downloaded or do not fit, or the images are smaller
             than the network can take.
 
     Example:
@@ -84,9 +84,9 @@ class Backbone(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if image_size is not None:
-            image_size = checked_image_size(image_size)
+            image_size = check_image_size(image_size)
         if seed is not None:
-            seed = checked_integer("seed", seed, lowest=0)
+            seed = check_integer("seed", seed, lowest=0)
         found = find_network(network, pretrained_weights, image_size)
         is_random = found.weights is None and not isinstance(network, keras.Model)
         if is_random and seed is not None:
@@ -102,7 +102,7 @@ class Backbone(keras.layers.Layer):
 
     @property
     def feature_size(self) -> int:
-        """How many numbers describe a photo."""
+        """How many numbers describe an image."""
         return int(self.network.outputs[0].shape[-1])
 
     @property

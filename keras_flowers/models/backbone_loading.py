@@ -1,4 +1,4 @@
-"""A name, a file or a Keras model becomes a network that turns photos into features."""
+"""A name, a file or a Keras model becomes a network that turns images into features."""
 
 import dataclasses
 import os
@@ -27,10 +27,10 @@ class FoundNetwork:
     """What a backbone was asked to be.
 
     Attributes:
-        network: Maps photos, values 0..255, to feature vectors.
+        network: Maps images, values 0..255, to feature vectors.
         weights: Where its weights come from: `"imagenet"`, an absolute path, `"own"`,
             or `None` for random ones.
-        image_size: `(height, width)` in pixels of the photos.
+        image_size: `(height, width)` in pixels of the images.
     """
 
     network: keras.Model
@@ -190,13 +190,13 @@ def _from_model(
 
 
 def _ends(model: keras.Model, shown: str) -> tuple[Any, Any]:
-    """Returns the one input and the one output of a model of photos."""
+    """Returns the one input and the one output of a model of images."""
     try:
         (inputs,), (outputs,) = model.inputs, model.outputs
-        is_of_photos = len(inputs.shape) == 4 and inputs.shape[-1] == 3
+        is_of_images = len(inputs.shape) == 4 and inputs.shape[-1] == 3
     except (AttributeError, TypeError, ValueError):
-        is_of_photos = False
-    if not is_of_photos:
+        is_of_images = False
+    if not is_of_images:
         raise InputError(
             f"{shown} is no feature extractor: it must have one input, photos "
             "(batch, height, width, 3), and one output."

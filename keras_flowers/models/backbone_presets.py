@@ -15,7 +15,7 @@ IMAGENET = "imagenet"
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network that turns photos into features, by the name it has here.
+    """A network that turns images into features, by the name it has here.
 
     Attributes:
         name: The name.
@@ -23,8 +23,8 @@ class Network:
             package's own.
         preprocessing: Mode of `ImageNetPreprocessing`; `None` where the network
             begins with its own.
-        side: Pixels, height and width of the photos that it is meant for.
-        feature_size: Numbers in the feature vector of a photo.
+        side: Pixels, height and width of the images that it is meant for.
+        feature_size: Numbers in the feature vector of an image.
         parameters: Weights without the layers for the classes of ImageNet.
         smallest_side: Pixels, the least height and width.
         alpha: Factor of the width of all layers, where there are several.
@@ -53,12 +53,12 @@ class Network:
         """
         if self.function is None:
             return small_convnet(image_size)
-        inputs = photos = keras.Input((*image_size, 3), name="photos")
+        inputs = images = keras.Input((*image_size, 3), name="photos")
         if self.preprocessing is not None:
-            photos = ImageNetPreprocessing(self.preprocessing)(inputs)
+            images = ImageNetPreprocessing(self.preprocessing)(inputs)
         options = {} if self.alpha is None else {"alpha": self.alpha}
         application = getattr(keras.applications, self.function)(
-            input_tensor=photos,
+            input_tensor=images,
             input_shape=(*image_size, 3),
             include_top=False,
             pooling="avg",

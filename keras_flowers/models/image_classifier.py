@@ -1,4 +1,4 @@
-"""The model: from raw photos to class probabilities, with the names it knows."""
+"""The model: from raw images to class probabilities, with the names it knows."""
 
 import dataclasses
 import numbers
@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_flowers.argument_checks import checked_image_size, checked_integer
-from keras_flowers.data.image_files import load_photo
+from keras_flowers.argument_checks import check_image_size, check_integer
+from keras_flowers.data.image_files import load_image
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
@@ -27,10 +27,10 @@ _XLA_PAYS_FROM = 5_000
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """What a classifier says of one photo.
+    """What a classifier says of one image.
 
     Attributes:
-        path: The photo, as it was passed in.
+        path: The image, as it was passed in.
         label: The most probable class name.
         probability: Float in 0..1, the probability of `label`.
         probabilities: Every class name with its probability, most probable first.
@@ -47,15 +47,15 @@ class ImageClassifier(keras.Model):
     """An image classifier that carries its preprocessing and its class names.
 
     Resize and rescale, augmentation (in training only), `Flatten` or a backbone that
-    turns photos into features, one `Dense` layer with ReLU per entry of
+    turns images into features, one `Dense` layer with ReLU per entry of
     `hidden_units`, and a softmax over the classes. The defaults are 256 and 128 units
-    on photos of 256x256 pixels, without a backbone. The features of a pretrained
-    backbone are normalized, each photo's by themselves.
+    on images of 256x256 pixels, without a backbone. The features of a pretrained
+    backbone are normalized, each image's by themselves.
 
     Args:
         class_names: Strings, at least two, all different; position `i` is the name
             of label `i`.
-        image_size: Pair of integers, `(height, width)` in pixels of the photos that
+        image_size: Pair of integers, `(height, width)` in pixels of the images that
             the network sees; `None` for the size the backbone is meant for, or
             256x256 without one.
         hidden_units: Integers, the width of each hidden layer; may be empty.
@@ -63,7 +63,7 @@ class ImageClassifier(keras.Model):
             0.3 with a pretrained backbone, whose features are easily learned by heart,
             and else 0.
         augmentation: `True` for the default `ImageAugmentation`, `False` for none,
-            or any layer that maps photos to photos, with values 0..1, or 0..255
+            or any layer that maps images to images, with values 0..1, or 0..255
             where there is a backbone. `None` is `False` for a pretrained backbone,
             whose features can then be computed once for all epochs, and else `True`.
         seed: Integer or `None`. With an integer the initial weights, the
@@ -88,7 +88,7 @@ class ImageClassifier(keras.Model):
     ```python
     model = keras_flowers.ImageClassifier(["daisy", "roses", "tulips"])
     model.compile()
-    model.fit(photos, labels)
+    model.fit(images, labels)
     model.save("flowers.keras")
     ```
     """
@@ -106,7 +106,7 @@ class ImageClassifier(keras.Model):
     ) -> None:
         class_names = _checked_class_names(class_names)
         if image_size is not None:
-            image_size = checked_image_size(image_size)
+            image_size = check_image_size(image_size)
         hidden_units = _checked_hidden_units(hidden_units)
         if dropout is not None:
             dropout = _checked_dropout(dropout)
@@ -177,7 +177,7 @@ class ImageClassifier(keras.Model):
 
     @property
     def augments(self) -> bool:
-        """Whether photos are changed at random in training."""
+        """Whether images are changed at random in training."""
         return augments(self.augmentation, is_pretrained=_is_pretrained(self.backbone))
 
     @property
@@ -187,14 +187,14 @@ class ImageClassifier(keras.Model):
 
     @property
     def has_fixed_features(self) -> bool:
-        """Whether a photo has the same features in every epoch."""
+        """Whether an image has the same features in every epoch."""
         backbone = self.backbone
         if backbone is None or self.augments:
             return False
         return backbone.is_pretrained and backbone.is_frozen
 
     def feature_extractor(self) -> keras.Model:
-        """Returns the part from photos to the features of the backbone.
+        """Returns the part from images to the features of the backbone.
 
         Its weights are those of this model.
         """
@@ -289,34 +289,34 @@ class ImageClassifier(keras.Model):
         paths: Iterable[str | os.PathLike[str]],
         batch_size: int = 32,
     ) -> list[Classification]:
-        """Classifies photo files.
+        """Classifies image files.
 
         Args:
             paths: Files in any format that training reads.
-            batch_size: Integer, how many photos are in memory at once.
+            batch_size: Integer, how many images are in memory at once.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
 
         Raises:
-            InputError: If a file is no readable photo; the message names it. Or if
+            InputError: If a file is no readable image; the message names it. Or if
                 an argument is not as described.
         """
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
-        batch_size = checked_integer("batch_size", batch_size, lowest=1)
+        batch_size = check_integer("batch_size", batch_size, lowest=1)
         names = [os.fspath(path) for path in paths]
         results: list[Classification] = []
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(names), batch_size):
                 batch = names[start : start + batch_size]
-                photos = list(pool.map(self._load, batch))
-                probabilities = self.predict_on_batch(np.stack(photos))
+                images = list(pool.map(self._load, batch))
+                probabilities = self.predict_on_batch(np.stack(images))
                 results += map(self._classification, batch, probabilities)
         return results
 
     def _load(self, path: str) -> np.ndarray:
-        return load_photo(path, self.image_size)
+        return load_image(path, self.image_size)
 
     def _classification(self, path: str, probabilities: Any) -> Classification:
         order = np.argsort(-probabilities, kind="stable")
@@ -360,7 +360,7 @@ class ImageClassifier(keras.Model):
 def augments(
     augmentation: bool | keras.layers.Layer | None, *, is_pretrained: bool
 ) -> bool:
-    """Tells whether the argument `augmentation` means that photos are changed."""
+    """Tells whether the argument `augmentation` means that images are changed."""
     return not is_pretrained if augmentation is None else augmentation is not False
 
 
@@ -377,7 +377,7 @@ def _dropout_rate(dropout: float | None, backbone: Backbone | None) -> float:
 def _size_for(
     backbone: Backbone | None, image_size: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Returns the size of the photos that a network sees."""
+    """Returns the size of the images that a network sees."""
     if backbone is None:
         return image_size or (256, 256)
     if image_size not in (None, backbone.image_size):
@@ -434,7 +434,7 @@ def _checked_class_names(class_names: Any) -> tuple[str, ...]:
 def _checked_hidden_units(hidden_units: Any) -> tuple[int, ...]:
     try:
         return tuple(
-            checked_integer("hidden_units", width, lowest=1) for width in hidden_units
+            check_integer("hidden_units", width, lowest=1) for width in hidden_units
         )
     except (TypeError, ValueError) as error:
         raise InputError(

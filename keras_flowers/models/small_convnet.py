@@ -1,23 +1,23 @@
-"""A small convolutional network that learns from a folder of photos alone."""
+"""A small convolutional network that learns from a folder of images alone."""
 
 from typing import Any
 
 import keras
 
-from keras_flowers.argument_checks import checked_image_size
+from keras_flowers.argument_checks import check_image_size
 
 # Filters of the convolutions, in order.
 FILTERS = (32, 64, 128, 256, 256)
 
 
 def small_convnet(image_size: tuple[int, int]) -> keras.Model:
-    """Returns an untrained network that turns photos into features.
+    """Returns an untrained network that turns images into features.
 
     Five 3x3 convolutions, each with batch normalization and ReLU, with maximum
     pooling between them and the mean over all positions at the end. The plain stack
     is that of VGG (Simonyan and Zisserman, 2014), the normalization is from Ioffe and
     Szegedy (2015), the mean from Lin, Chen and Yan (2013). There are 980,000
-    parameters and no pretrained weights; a photo of 128x128 pixels takes 70 million
+    parameters and no pretrained weights; an image of 128x128 pixels takes 70 million
     multiplications.
 
     Args:
@@ -33,11 +33,11 @@ def small_convnet(image_size: tuple[int, int]) -> keras.Model:
     Raises:
         InputError: If `image_size` is no pair of positive integers.
     """
-    inputs = keras.Input((*checked_image_size(image_size), 3), name="photos")
+    inputs = keras.Input((*check_image_size(image_size), 3), name="photos")
     outputs = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for index, filters in enumerate(FILTERS):
         if index > 0:
-            # "same", or the sides of a very small photo would reach zero.
+            # "same", or the sides of a very small image would reach zero.
             outputs = keras.layers.MaxPooling2D(padding="same", name=f"pool_{index}")(
                 outputs
             )

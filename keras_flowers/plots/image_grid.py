@@ -1,4 +1,4 @@
-"""Draws photos with their captions on one sheet."""
+"""Draws images with their captions on one sheet."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _COLUMNS = 6
 _THUMBNAIL_SIDE = 240
 _TILE_WIDTH = 2.0  # inches
-_PHOTO_HEIGHT = 1.65
+_IMAGE_HEIGHT = 1.65
 _LINE_HEIGHT = 0.13
 _FONT_SIZE = 6.5
 _FAMILY = "monospace"  # so that the width of a caption is known before it is drawn
@@ -27,11 +27,11 @@ _TITLE_HEIGHT = 0.45
 
 @dataclass(frozen=True)
 class Tile:
-    """One photo of a sheet.
+    """One image of a sheet.
 
     Attributes:
         path: The file.
-        caption: Lines below the photo; each is shortened to the width of the photo.
+        caption: Lines below the image; each is shortened to the width of the image.
     """
 
     path: Path
@@ -39,13 +39,13 @@ class Tile:
 
 
 def draw_contact_sheet(tiles: Sequence[Tile], title: str) -> "Figure":
-    """Draws photos six in a row, in order, with their captions.
+    """Draws images six in a row, in order, with their captions.
 
     The files are decoded one after the other and kept as thumbnails of 240 pixels.
     A file that cannot be read any more leaves its place empty, with a note.
 
     Args:
-        tiles: The photos.
+        tiles: The images.
         title: Line above them.
 
     Returns:
@@ -56,7 +56,7 @@ def draw_contact_sheet(tiles: Sequence[Tile], title: str) -> "Figure":
     columns = max(2, min(_COLUMNS, len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     lines = max((len(tile.caption) for tile in tiles), default=0)
-    tile_height = _PHOTO_HEIGHT + (lines + 1) * _LINE_HEIGHT
+    tile_height = _IMAGE_HEIGHT + (lines + 1) * _LINE_HEIGHT
     width, height = columns * _TILE_WIDTH, rows * tile_height + _TITLE_HEIGHT
     figure = Figure(figsize=(width, height))
     # One set of axes in inches for all: hundreds would take minutes.
@@ -75,7 +75,7 @@ def draw_contact_sheet(tiles: Sequence[Tile], title: str) -> "Figure":
 
 
 def _draw_tile(axes: Any, tile: Tile, left: float, top: float) -> None:
-    room_width, room_height = _TILE_WIDTH - 2 * _MARGIN, _PHOTO_HEIGHT - _MARGIN
+    room_width, room_height = _TILE_WIDTH - 2 * _MARGIN, _IMAGE_HEIGHT - _MARGIN
     center = left + _TILE_WIDTH / 2
     bottom = top + room_height
     try:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import (
     STORAGE_ARGUMENTS,
     ImageDatasetLoader,
@@ -44,14 +44,14 @@ _SEED_OF_A_LAYER = re.compile(r"model\..*layers\[\d+\]\.config\.seed")
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning:
-    """A second phase, which trains the backbone as well.
+    """A second stage, which trains the backbone as well.
 
     It follows the one in which a pretrained backbone is frozen. Batch normalization
     keeps the statistics that it was pretrained with. The optimizer begins anew; its
     learning rate rises for a twentieth of the steps and then falls along a cosine.
 
     Attributes:
-        epochs: Positive integer, how often the training photos are seen.
+        epochs: Positive integer, how often the training images are seen.
         learning_rate: Above 0, the highest rate.
         unfreeze_from: Name of the first layer of the backbone that is trained, with
             all behind it; `None` for the whole backbone.
@@ -66,7 +66,7 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
-        _store(self, "epochs", checked_integer("epochs", self.epochs, lowest=1))
+        _store(self, "epochs", check_integer("epochs", self.epochs, lowest=1))
         rate: Any = self.learning_rate
         if not isinstance(rate, numbers.Real) or not 0 < float(rate) < math.inf:
             raise InputError(
@@ -81,13 +81,13 @@ class TrainingConfig:
     """Everything that decides the outcome of a run.
 
     Attributes:
-        loader: Where the photos come from.
+        loader: Where the images come from.
         build_model: Called with the loaded data sets; returns the model to train.
             An `ImageClassifier` that is not compiled is compiled with its defaults.
             To repeat a run its model is built anew from its configuration, so its
             initial weights must follow from that, as those of an `ImageClassifier`
             with a seed do; the weights of a backbone are loaded again.
-        epochs: Positive integer, how often the training photos are seen.
+        epochs: Positive integer, how often the training images are seen.
         early_stopping: Epochs without a lower validation loss after which training
             stops and the best weights come back; `None` to run all epochs.
         class_weights: `"balanced"` weighs each class by the inverse of its share;
@@ -151,7 +151,7 @@ class TrainingConfig:
             return self
         given = self.loader.split_manifest
         if given is not None and (
-            read_manifest(Path(given).expanduser()).photos != read_manifest(path).photos
+            read_manifest(Path(given).expanduser()).images != read_manifest(path).images
         ):
             raise InputError(
                 f"The run has another split than {printable_path(given)}: see "
@@ -296,7 +296,7 @@ def _store(config: Any, name: str, value: Any) -> None:
 
 
 def _store_integer(config: TrainingConfig, name: str) -> None:
-    _store(config, name, checked_integer(name, getattr(config, name), lowest=1))
+    _store(config, name, check_integer(name, getattr(config, name), lowest=1))
 
 
 def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The features of a backbone in place of photos, computed once for all epochs."""
+"""The features of a backbone in place of images, computed once for all epochs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
-from keras_flowers.data.feature_cache import FeatureStore
+from keras_flowers.data.feature_cache import FeatureCache
 from keras_flowers.data.sources import Progress
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
@@ -23,17 +23,17 @@ _MOST_CONSTANT_BYTES = 1 << 30
 def with_features(
     datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
 ) -> ImageDatasets:
-    """Returns the data with the features of a frozen backbone in place of the photos.
+    """Returns the data with the features of a frozen backbone in place of the images.
 
     The pipelines give batches `(features, labels)`: float32
-    `(batch, feature_size)` and int32 `(batch,)`, in the order of the photos that they
+    `(batch, feature_size)` and int32 `(batch,)`, in the order of the images that they
     stand for. Features that are not stored yet are computed and kept beside the
-    decoded photos.
+    decoded images.
 
     Args:
-        datasets: The photos.
+        datasets: The images.
         model: A classifier that `has_fixed_features`.
-        progress: Called with `"features"`, photos done and photos in all.
+        progress: Called with `"features"`, images done and images in all.
 
     Raises:
         InputError: If the features cannot be stored.
@@ -56,7 +56,7 @@ def _pipelines(
 ) -> Callable[[Callable[[], np.ndarray] | None], Any]:
     """Returns what makes a pipeline of a split; all that it makes share the features.
 
-    It takes the order, as `ordered_batches` does, or `None` for that of the photos.
+    It takes the order, as `ordered_batches` does, or `None` for that of the images.
     """
     import tensorflow as tf
 
@@ -79,7 +79,7 @@ def _pipelines(
 def _arrays(
     datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None
 ) -> dict[str, np.ndarray]:
-    """Returns the features of each split, float32 `(photos, feature_size)`."""
+    """Returns the features of each split, float32 `(images, feature_size)`."""
     checksums = {
         split: [record.sha256 for record in datasets.records(split)]
         for split in SPLIT_NAMES
@@ -88,8 +88,8 @@ def _arrays(
     backbone = model.backbone
     if backbone is None:
         raise InputError("`model` must have a backbone.")
-    store = FeatureStore(
-        datasets.store_directory, backbone.key(), backbone.feature_size
+    store = FeatureCache(
+        datasets.image_cache_directory, backbone.key(), backbone.feature_size
     )
     if store.missing(everything):
         with store.held():
@@ -102,7 +102,7 @@ def _arrays(
 def _compute(
     datasets: ImageDatasets,
     checksums: dict[str, list[str]],
-    store: FeatureStore,
+    store: FeatureCache,
     missing: set[str],
     model: ImageClassifier,
     progress: Progress | None,
@@ -125,11 +125,11 @@ def _compute(
         for split, of_split in checksums.items():
             if missing.isdisjoint(of_split):
                 continue
-            for start, photos in _photos(datasets, split):
-                batch = of_split[start : start + len(photos)]
+            for start, images in _images(datasets, split):
+                batch = of_split[start : start + len(images)]
                 if missing.isdisjoint(batch):
                     continue
-                features = extract(_filled(photos, datasets.batch_size))
+                features = extract(_filled(images, datasets.batch_size))
                 waiting |= {
                     checksum: row
                     for checksum, row in zip(batch, features, strict=False)
@@ -143,34 +143,34 @@ def _compute(
         write()  # after Ctrl-C as well
 
 
-def _photos(datasets: ImageDatasets, split: str) -> Any:
-    """Yields the position of the first photo of each batch, and its photos."""
+def _images(datasets: ImageDatasets, split: str) -> Any:
+    """Yields the position of the first image of each batch, and its images."""
     start = 0
     batches: Any = datasets.in_order(split)
     try:
-        for photos, _ in batches.as_numpy_iterator():
-            yield start, photos
-            start += len(photos)
+        for images, _ in batches.as_numpy_iterator():
+            yield start, images
+            start += len(images)
     except Exception as error:
         raise next(iter(datasets.read_errors), error) from error
 
 
-def _filled(photos: np.ndarray, count: int) -> np.ndarray:
+def _filled(images: np.ndarray, count: int) -> np.ndarray:
     """Returns a batch of a fixed size: another one would be compiled anew."""
-    short = count - len(photos)
+    short = count - len(images)
     if not short:
-        return photos
-    return np.concatenate([photos, np.repeat(photos[-1:], short, axis=0)])
+        return images
+    return np.concatenate([images, np.repeat(images[-1:], short, axis=0)])
 
 
 def _extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what maps a batch of photos to float32 features."""
+    """Returns what maps a batch of images to float32 features."""
     network = model.feature_extractor()
     if (
         keras.backend.backend() != "tensorflow"
         or _bytes(network) > _MOST_CONSTANT_BYTES
     ):
-        return lambda photos: np.asarray(network.predict_on_batch(photos), np.float32)
+        return lambda images: np.asarray(network.predict_on_batch(images), np.float32)
     import tensorflow as tf
 
     # As constants the weights can be folded: convolutions take up what batch
@@ -180,13 +180,13 @@ def _extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
         for variables in (network.trainable_variables, network.non_trainable_variables)
     )
 
-    def extract(photos: Any) -> Any:
+    def extract(images: Any) -> Any:
         constants = ([tf.constant(a) for a in arrays] for arrays in (trained, others))
-        features, _ = network.stateless_call(*constants, photos, training=False)
+        features, _ = network.stateless_call(*constants, images, training=False)
         return tf.cast(features, tf.float32)
 
     compiled = tf.function(extract)
-    return lambda photos: compiled(tf.constant(photos)).numpy()
+    return lambda images: compiled(tf.constant(images)).numpy()
 
 
 def _bytes(network: keras.Model) -> int:

@@ -74,7 +74,7 @@ class RunDirectory:
 
     @property
     def manifest(self) -> Path:
-        """The file that says which photos train, validate and test."""
+        """The file that says which images train, validate and test."""
         return self.path / "split.json"
 
     @property
@@ -84,7 +84,7 @@ class RunDirectory:
 
     @property
     def fine_tuning_checkpoint(self) -> Path:
-        """The same for the second phase of a run."""
+        """The same for the second stage of a run."""
         return self.checkpoint / "fine-tuning"
 
     @property
@@ -167,7 +167,7 @@ class RunDirectory:
                 be written.
         """
         text = json.dumps(config, indent=1)
-        audit = json.dumps(datasets.catalog.to_json(), indent=1)
+        audit = json.dumps(datasets.audit.to_json(), indent=1)
         try:
             if self.is_started:
                 raise self._is_taken()

@@ -1,4 +1,4 @@
-"""What is fitted in each phase of a training, and on what."""
+"""What is fitted in each stage of a training, and on what."""
 
 import dataclasses
 import math
@@ -16,15 +16,15 @@ from keras_flowers.training.schedules import warm_up_and_cosine
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
+class Stage:
     """A part of a training with a model and data of its own.
 
     Attributes:
         model: What is fitted: the model, or its head where features are fixed.
-        datasets: What it is fitted on: photos, or their features.
+        datasets: What it is fitted on: images, or their features.
         begin: Epochs before it.
         end: Epochs when it is over.
-        is_on_features: Whether the model gets features in place of photos.
+        is_on_features: Whether the model gets features in place of images.
     """
 
     model: keras.Model
@@ -35,7 +35,7 @@ class Phase:
 
 
 def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
-    """Refuses a second phase that the model cannot have.
+    """Refuses a second stage that the model cannot have.
 
     Raises:
         InputError: If the model has no pretrained backbone, or that has no such layer.
@@ -44,13 +44,13 @@ def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
         _pretrained(model).layers_from(tuning.unfreeze_from)
 
 
-def training_phase(
+def training_stage(
     config: TrainingConfig,
     model: keras.Model,
     datasets: ImageDatasets,
     progress: Progress | None,
-) -> Phase:
-    """Returns the first phase.
+) -> Stage:
+    """Returns the first stage.
 
     Where a frozen backbone gives the same features in every epoch they are computed
     once, and the head of the model is fitted on them.
@@ -58,23 +58,23 @@ def training_phase(
     Args:
         config: How it is trained.
         model: The compiled model.
-        datasets: The photos.
+        datasets: The images.
         progress: As for `with_features`.
     """
     is_on_features = has_fixed_features(model)
     if is_on_features:
         datasets = with_features(datasets, model, progress)
         model = head_to_train(model, steps_per_epoch(datasets), config.epochs)
-    return Phase(model, datasets, 0, config.epochs, is_on_features)
+    return Stage(model, datasets, 0, config.epochs, is_on_features)
 
 
-def fine_tuning_phase(
+def fine_tuning_stage(
     config: TrainingConfig,
     tuning: FineTuning,
     model: keras.Model,
     datasets: ImageDatasets,
-) -> Phase:
-    """Unfreezes the backbone, compiles the model anew and returns the second phase."""
+) -> Stage:
+    """Unfreezes the backbone, compiles the model anew and returns the second stage."""
     _pretrained(model).unfreeze(tuning.unfreeze_from)
     steps = tuning.epochs * steps_per_epoch(datasets)
     # Mixed precision puts the optimizer into another.
@@ -85,11 +85,11 @@ def fine_tuning_phase(
     )
     model.compile(**{**model.compile_arguments(), "optimizer": anew})
     end = config.epochs + tuning.epochs
-    return Phase(model, datasets, config.epochs, end)
+    return Stage(model, datasets, config.epochs, end)
 
 
 def has_fixed_features(model: keras.Model) -> bool:
-    """Tells whether a model can be trained on features in place of photos."""
+    """Tells whether a model can be trained on features in place of images."""
     return isinstance(model, ImageClassifier) and model.has_fixed_features
 
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.data.dataset_loader import ImageDatasets
-from keras_flowers.data.image_files import load_photo
+from keras_flowers.data.image_files import load_image
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.stages import steps_per_epoch
 
-# Larger photos are fewer: they are augmented after every epoch.
+# Larger images are fewer: they are augmented after every epoch.
 _PIXELS = 9 * 1024**2
 
 
@@ -33,24 +33,24 @@ def tensorboard_of_run(
         configuration: What repeats the run, `TrainingConfig.to_json`.
         model: The compiled model.
         datasets: What it is trained on.
-        features: The same with features in place of photos, where the head of the
+        features: The same with features in place of images, where the head of the
             model is trained on those.
-        epochs_before: Epochs of earlier phases, which had another optimizer.
+        epochs_before: Epochs of earlier stages, which had another optimizer.
     """
     paths = datasets.paths("validation")
 
-    def photo_of(position: int) -> np.ndarray:
-        return load_photo(paths[position], datasets.image_size)
+    def image_of(position: int) -> np.ndarray:
+        return load_image(paths[position], datasets.image_size)
 
     return TensorBoard(
         directory,
         class_names=datasets.class_names,
-        training_photos=None if features else _photos_of_all_classes(datasets),
+        training_images=None if features else _images_of_all_classes(datasets),
         validation_data=(features or datasets).validation,
-        photo_of=photo_of if features else None,
+        image_of=image_of if features else None,
         hparams=hyperparameters(configuration, model, datasets),
         configuration=configuration,
-        photos_per_epoch=len(datasets.split.train),
+        images_per_epoch=len(datasets.split.train),
         steps_before=epochs_before * steps_per_epoch(datasets),
     )
 
@@ -104,8 +104,8 @@ def _highest_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
-def _photos_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
-    """Returns training photos, uint8 `(count, height, width, 3)`.
+def _images_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
+    """Returns training images, uint8 `(count, height, width, 3)`.
 
     The paths stand in the order of the classes, so a few of them at even distances
     are of all of them.
@@ -113,6 +113,6 @@ def _photos_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
     height, width = datasets.image_size
     most = max(1, _PIXELS // (height * width))
     paths = datasets.paths("train")
-    count = min(most, TensorBoardOptions.augmented_photos, len(paths))
+    count = min(most, TensorBoardOptions.augmented_images, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]
-    return np.stack([load_photo(path, datasets.image_size) for path in chosen])
+    return np.stack([load_image(path, datasets.image_size) for path in chosen])

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_flowers.argument_checks import checked_integer
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.callbacks import HistoryLogger, TrainingCheckpoint, read_history
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.sources import Progress
@@ -21,10 +21,10 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.config import ModelBuilder, TrainingConfig
 from keras_flowers.training.run_directory import RunDirectory
 from keras_flowers.training.stages import (
-    Phase,
+    Stage,
     check_fine_tuning,
-    fine_tuning_phase,
-    training_phase,
+    fine_tuning_stage,
+    training_stage,
 )
 from keras_flowers.training.tensorboard_setup import tensorboard_of_run
 
@@ -62,18 +62,18 @@ def train(
     tensorboard: bool = True,
     **options: Any,
 ) -> TrainingRun:
-    """Trains an image classifier on a folder of photos.
+    """Trains an image classifier on a folder of images.
 
     The run directory, where one is asked for, gets `model.keras`, `history.json`,
     `history.csv`, `history.png`, `split.json` (who trained and who validated),
     `audit.json` (what was found in the data), `config.json` (what repeats the
     run: `train(TrainingConfig.read("config.json"))`) and `report.html` (all of it on
-    one page, with an evaluation on the validation photos). Ctrl-C ends the training;
+    one page, with an evaluation on the validation images). Ctrl-C ends the training;
     what there is then is saved and returned.
 
     Where the model has a pretrained backbone and no augmentation, the features of the
-    photos are computed once and its head is trained on them; `callbacks` then see the
-    head as their model. With `fine_tuning` a second phase trains the backbone too; its
+    images are computed once and its head is trained on them; `callbacks` then see the
+    head as their model. With `fine_tuning` a second stage trains the backbone too; its
     epochs go on in the same history.
 
     Until the run is complete the directory also holds a checkpoint. After a crash, a
@@ -113,9 +113,7 @@ def train(
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
     if checkpoint_every is not None:
-        checkpoint_every = checked_integer(
-            "checkpoint_every", checkpoint_every, lowest=1
-        )
+        checkpoint_every = check_integer("checkpoint_every", checkpoint_every, lowest=1)
     watching = _Watching(tuple(callbacks), verbose, progress, on_loaded, tensorboard)
     if run_directory is None:
         if resume:
@@ -181,7 +179,7 @@ def _resumed(
             task.model, with_checkpoints=checkpoint_every is not None
         )
         return _recorded(task, content, directory, checkpoint_every, watching)
-    for _ in _phases(task, watching, begins_with_fine_tuning=True):
+    for _ in _stages(task, watching, begins_with_fine_tuning=True):
         pass  # the model is then compiled as it was when it was saved
     directory.read_model_into(task.model)
     history = read_history(directory.path)
@@ -223,7 +221,7 @@ def _recorded(
 
 
 class _Recording:
-    """What is kept of a training in its directory, phase by phase."""
+    """What is kept of a training in its directory, stage by stage."""
 
     def __init__(
         self,
@@ -248,39 +246,39 @@ class _Recording:
 
     @property
     def begins_with_fine_tuning(self) -> bool:
-        """Whether there is a checkpoint of the second phase."""
+        """Whether there is a checkpoint of the second stage."""
         return any(self._directory.fine_tuning_checkpoint.glob("*.safetensors"))
 
     def begin(
-        self, phase: Phase, others: Sequence[keras.callbacks.Callback]
+        self, stage: Stage, others: Sequence[keras.callbacks.Callback]
     ) -> tuple[int, list[keras.callbacks.Callback]]:
-        """Goes on from the checkpoint of a phase, if there is one.
+        """Goes on from the checkpoint of a stage, if there is one.
 
         Args:
-            phase: The phase.
+            stage: The stage.
             others: Callbacks whose state is part of the checkpoint.
 
         Returns:
-            The first epoch to train, and what records the phase.
+            The first epoch to train, and what records the stage.
         """
-        is_first = phase.begin == 0
+        is_first = stage.begin == 0
         directory = self._directory
         checkpoint = TrainingCheckpoint(
             directory.checkpoint if is_first else directory.fine_tuning_checkpoint,
             others,
-            self._every or phase.end + 1,
+            self._every or stage.end + 1,
         )
         self._checkpoint = checkpoint
-        begin = max(phase.begin, checkpoint.restore(phase.model, phase.end))
+        begin = max(stage.begin, checkpoint.restore(stage.model, stage.end))
         # The checkpoint last: it keeps what the others have changed.
-        return begin, [*self._tensorboard(phase), checkpoint]
+        return begin, [*self._tensorboard(stage), checkpoint]
 
     def wait(self) -> None:
         """Waits until the last checkpoint is on the disk."""
         if self._checkpoint is not None:
             self._checkpoint.wait()
 
-    def _tensorboard(self, phase: Phase) -> list[keras.callbacks.Callback]:
+    def _tensorboard(self, stage: Stage) -> list[keras.callbacks.Callback]:
         if not self._watching.tensorboard:
             return []
         return [
@@ -289,8 +287,8 @@ class _Recording:
                 self._content,
                 self._task.model,
                 self._task.datasets,
-                phase.datasets if phase.is_on_features else None,
-                epochs_before=phase.begin,
+                stage.datasets if stage.is_on_features else None,
+                epochs_before=stage.begin,
             )
         ]
 
@@ -304,15 +302,15 @@ def _trained(
     watching: _Watching,
     logger: HistoryLogger,
     recording: _Recording | None = None,
-) -> tuple[TrainingRun, Phase]:
-    """Trains all phases; returns the run, and what was trained last on what."""
+) -> tuple[TrainingRun, Stage]:
+    """Trains all stages; returns the run, and what was trained last on what."""
     interrupted = False
-    last: Phase | None = None
+    last: Stage | None = None
     begins_later = recording is not None and recording.begins_with_fine_tuning
     try:
-        for phase in _phases(task, watching, begins_with_fine_tuning=begins_later):
-            last = phase
-            _fit(task, phase, watching, logger, recording)
+        for stage in _stages(task, watching, begins_with_fine_tuning=begins_later):
+            last = stage
+            _fit(task, stage, watching, logger, recording)
     except KeyboardInterrupt:
         if last is None:
             raise  # while features were computed: there is nothing to save
@@ -326,35 +324,35 @@ def _trained(
     return run, last
 
 
-def _phases(
+def _stages(
     task: _Task, watching: _Watching, *, begins_with_fine_tuning: bool
-) -> Iterator[Phase]:
+) -> Iterator[Stage]:
     config, model, datasets = task.config, task.model, task.datasets
     if not begins_with_fine_tuning:
-        yield training_phase(config, model, datasets, watching.progress)
+        yield training_stage(config, model, datasets, watching.progress)
     if config.fine_tuning is not None:
-        yield fine_tuning_phase(config, config.fine_tuning, model, datasets)
+        yield fine_tuning_stage(config, config.fine_tuning, model, datasets)
 
 
 def _fit(
     task: _Task,
-    phase: Phase,
+    stage: Stage,
     watching: _Watching,
     logger: HistoryLogger,
     recording: _Recording | None,
 ) -> None:
     stateful = [*_early_stopping(task.config), logger, *watching.callbacks]
-    begin, recorders = phase.begin, list[keras.callbacks.Callback]()
+    begin, recorders = stage.begin, list[keras.callbacks.Callback]()
     if recording is not None:
-        begin, recorders = recording.begin(phase, stateful)
-    phase.model.fit(
-        phase.datasets.train,
-        validation_data=phase.datasets.validation,
-        epochs=phase.end,
+        begin, recorders = recording.begin(stage, stateful)
+    stage.model.fit(
+        stage.datasets.train,
+        validation_data=stage.datasets.validation,
+        epochs=stage.end,
         initial_epoch=begin,
         class_weight=task.class_weights,
         shuffle=False,  # the pipeline shuffles
-        callbacks=[FollowEpochs(phase.datasets), *stateful, *recorders],
+        callbacks=[FollowEpochs(stage.datasets), *stateful, *recorders],
         verbose=watching.verbose,
     )
     if recording is not None:
@@ -362,7 +360,7 @@ def _fit(
 
 
 def _evaluated(model: keras.Model, datasets: ImageDatasets) -> Evaluation | str:
-    """Returns what the model says of the validation photos, or why that is unknown."""
+    """Returns what the model says of the validation images, or why that is unknown."""
     if datasets.validation is None:
         return "There is no validation split."
     try:
@@ -373,7 +371,7 @@ def _evaluated(model: keras.Model, datasets: ImageDatasets) -> Evaluation | str:
 
 
 class FollowEpochs(keras.callbacks.Callback):
-    """Makes the order of the photos that of Keras's epoch, whatever was read before."""
+    """Makes the order of the images that of Keras's epoch, whatever was read before."""
 
     def __init__(self, datasets: ImageDatasets) -> None:
         super().__init__()

@@ -17,12 +17,12 @@ from keras_flowers.callbacks import (
 from keras_flowers import InputError
 
 
-def fit(folder, *, epochs=3, initial_epoch=0, photos_per_epoch=None):
+def fit(folder, *, epochs=3, initial_epoch=0, images_per_epoch=None):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.25), "mse", metrics=["mae"])
     data = np.ones((8, 2)), np.ones(8)
-    logger = HistoryLogger(folder, photos_per_epoch)
+    logger = HistoryLogger(folder, images_per_epoch)
     history = model.fit(
         *data,
         validation_data=data,
@@ -35,7 +35,7 @@ def fit(folder, *, epochs=3, initial_epoch=0, photos_per_epoch=None):
 
 
 def test_history_is_on_disk_after_every_epoch(tmp_path):
-    logger, keras_history = fit(tmp_path, photos_per_epoch=8)
+    logger, keras_history = fit(tmp_path, images_per_epoch=8)
     history = read_history(tmp_path)
     assert history == logger.history
     assert history["epoch"] == [1, 2, 3]
@@ -96,7 +96,7 @@ def test_an_object_serves_several_runs_and_goes_on_with_its_last(tmp_path):
 
 def test_copies_of_one_object_do_not_write_over_each_other(tmp_path):
     """As KerasTuner does with the callbacks of its trials."""
-    logger = HistoryLogger(tmp_path, photos_per_epoch=8)
+    logger = HistoryLogger(tmp_path, images_per_epoch=8)
     copies = [copy.deepcopy(logger) for _ in range(3)]
     for epochs, trial in enumerate(copies, start=1):
         train_with(trial, epochs)

@@ -14,17 +14,17 @@ from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 NAMES = ("daisy", "ro$es\n", "tulips")
 GENERATOR = np.random.default_rng(0)
-PHOTOS = GENERATOR.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8)
+IMAGES = GENERATOR.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8)
 LABELS = (np.arange(24) % 3).astype(np.int32)
-DATA = PHOTOS, LABELS
+DATA = IMAGES, LABELS
 PARTS = {
     "class_names": NAMES,
-    "training_photos": PHOTOS[:4],
+    "training_photos": IMAGES[:4],
     "validation_data": DATA,
     "hparams": {"units": 4, "optimizer": "adam"},
     "configuration": {"epochs": 2, "nothing": math.nan},
-    "photos_per_epoch": 24,
-    "options": TensorBoardOptions(photos_every=2),
+    "images_per_epoch": 24,
+    "options": TensorBoardOptions(images_every=2),
 }
 
 
@@ -69,10 +69,10 @@ def test_everything_of_a_run_is_written(tmp_path):
     assert rates == pytest.approx([0.01, 0.01])
     assert all(v > 0 for _, v in runs["train"]["epoch_photos_per_second"])
     first, second = (image for _, image in runs["train"]["augmented_photos"])
-    assert first.shape[1] > 2 * TensorBoardOptions.photo_side
+    assert first.shape[1] > 2 * TensorBoardOptions.image_side
     assert not np.array_equal(first, second)
 
-    said = model.predict(PHOTOS, verbose=0).argmax(axis=1)
+    said = model.predict(IMAGES, verbose=0).argmax(axis=1)
     validation = runs["validation"]
     for index, name in enumerate(("daisy", r"ro$es\n", "tulips")):
         right = np.sum((said == index) & (index == LABELS))
@@ -131,10 +131,10 @@ def test_the_graphs_show_the_layers(tmp_path):
 
 def test_what_is_turned_off_is_not_written(tmp_path):
     nothing = TensorBoardOptions(
-        augmented_photos=0, confusion_matrix=False, class_scores=False, mistakes=0
+        augmented_images=0, confusion_matrix=False, class_scores=False, mistakes=0
     )
     callback = TensorBoard(
-        tmp_path, write_graph=False, options=nothing, training_photos=PHOTOS
+        tmp_path, write_graph=False, options=nothing, training_images=IMAGES
     )
     fit(small_model(), callback)
     runs = read_runs(tmp_path)
@@ -290,24 +290,24 @@ def other_model(**metrics):
 def test_it_serves_any_model(tmp_path, metrics):
     keras.utils.set_random_seed(0)
     model = other_model(metrics=metrics)
-    options = TensorBoardOptions(photos_every=1)
-    parts = {"validation_data": DATA, "training_photos": PHOTOS, "options": options}
+    options = TensorBoardOptions(images_every=1)
+    parts = {"validation_data": DATA, "training_photos": IMAGES, "options": options}
     fit(model, TensorBoard(tmp_path, **parts))
     runs = read_runs(tmp_path)
-    said = model.predict(PHOTOS, verbose=0).argmax(axis=1)
+    said = model.predict(IMAGES, verbose=0).argmax(axis=1)
     for label in range(3):
         right = np.sum((said == label) & (label == LABELS))
         assert runs["validation"][f"recall/{label}"][-1] == (1, right / 8)
     assert steps(runs, "train", "augmented_photos") == [0, 1]
 
 
-def test_photos_that_nothing_changes_are_drawn_once(tmp_path):
+def test_images_that_nothing_changes_are_drawn_once(tmp_path):
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
-    options = TensorBoardOptions(photos_every=1)
-    callback = TensorBoard(tmp_path, training_photos=PHOTOS, options=options)
+    options = TensorBoardOptions(images_every=1)
+    callback = TensorBoard(tmp_path, training_images=IMAGES, options=options)
     fit(model, callback, epochs=3)
     assert steps(read_runs(tmp_path), "train", "augmented_photos") == [0]
 
@@ -317,17 +317,17 @@ class Subclass(keras.Model):
         super().__init__()
         self.dense = keras.layers.Dense(1, activation="sigmoid")
 
-    def call(self, photos):
-        return self.dense(keras.ops.reshape(photos, (-1, 8 * 8 * 3)))
+    def call(self, images):
+        return self.dense(keras.ops.reshape(images, (-1, 8 * 8 * 3)))
 
 
 def test_a_model_that_does_not_know_its_inputs_has_no_graph(tmp_path):
     model = Subclass()
     model.compile("adam", "binary_crossentropy")
-    options = TensorBoardOptions(embedded_photos=9)
-    data = PHOTOS.astype(np.float32), LABELS % 2
+    options = TensorBoardOptions(embedded_images=9)
+    data = IMAGES.astype(np.float32), LABELS % 2
     callback = TensorBoard(
-        tmp_path, validation_data=data, training_photos=PHOTOS, options=options
+        tmp_path, validation_data=data, training_images=IMAGES, options=options
     )
     with pytest.warns(UserWarning, match="model graph was not written"):
         model.fit(*data, epochs=1, callbacks=[callback], verbose=0)
@@ -336,21 +336,21 @@ def test_a_model_that_does_not_know_its_inputs_has_no_graph(tmp_path):
     assert (tmp_path / "validation" / "embeddings.tsv").exists()
 
 
-def test_the_projector_gets_photos_and_classes(tmp_path):
+def test_the_projector_gets_images_and_classes(tmp_path):
     from PIL import Image
 
     model = small_model()
-    options = TensorBoardOptions(embedded_photos=10, mistakes=0)
+    options = TensorBoardOptions(embedded_images=10, mistakes=0)
     fit(model, TensorBoard(tmp_path, **PARTS | {"options": options}))
     folder = tmp_path / "validation"
     vectors = np.loadtxt(folder / "embeddings.tsv", delimiter="\t")
     assert vectors.shape == (6, 4)  # every fourth of 24
     hidden = keras.Model(model.inputs[0], model.layers[-1].input)
-    expected = hidden.predict(PHOTOS[::4], verbose=0)
+    expected = hidden.predict(IMAGES[::4], verbose=0)
     np.testing.assert_allclose(vectors, expected, rtol=1e-4)
     header, *rows = (folder / "metadata.tsv").read_text().splitlines()
     assert header == "true\tpredicted\tis"
-    said = model.predict(PHOTOS[::4], verbose=0).argmax(axis=1)
+    said = model.predict(IMAGES[::4], verbose=0).argmax(axis=1)
     shown = ("daisy", r"ro$es\n", "tulips")
     for row, label, answer in zip(rows, LABELS[::4], said, strict=True):
         verdict = "right" if label == answer else "wrong"
@@ -381,7 +381,7 @@ def test_keras_arguments_are_those_of_keras(tmp_path):
         ({"update_freq": "sometimes"}, "update_freq"),
         ({"class_names": "daisy"}, "class_names"),
         ({"class_names": [1]}, "class_names"),
-        ({"training_photos": PHOTOS[0]}, "training_photos"),
+        ({"training_photos": IMAGES[0]}, "training_photos"),
         ({"hparams": ["units"]}, "hparams"),
         ({"hparams": {"units": (1, 2)}}, "hparams"),
     ],
@@ -391,7 +391,7 @@ def test_wrong_arguments_are_named(arguments, named):
         TensorBoard(**arguments)
 
 
-@pytest.mark.parametrize("options", [{"mistakes": -1}, {"photos_every": 0}])
+@pytest.mark.parametrize("options", [{"mistakes": -1}, {"images_every": 0}])
 def test_wrong_options_are_named(options):
     (name,) = options
     with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):

@@ -38,7 +38,7 @@ def shown(tmp_path_factory):
     run = keras_flowers.train(
         small_loader(folder), epochs=2, run_directory=runs / "first", verbose=0
     )
-    options = TensorBoardOptions(embedded_photos=9)
+    options = TensorBoardOptions(embedded_images=9)
     data = run.datasets.validation
     callback = TensorBoard(runs / "own", validation_data=data, options=options)
     model = run.model
@@ -83,7 +83,7 @@ def test_scalars_show_the_tags(shown):
     )
 
 
-def test_images_show_photos_and_confusion_matrix(shown):
+def test_images_show_images_and_confusion_matrix(shown):
     shown.open("images")
     wait_for_text(
         shown.driver,
@@ -143,7 +143,7 @@ def test_text_shows_the_configuration(shown):
     wait_for_text(shown.driver, "configuration", '"early_stopping": null', '"seed": 42')
 
 
-def test_the_projector_shows_the_validation_photos(shown):
+def test_the_projector_shows_the_validation_images(shown):
     shown.open("projector")
     count = len(shown.run.datasets.paths("validation"))
     wait_for_text(

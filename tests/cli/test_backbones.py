@@ -3,7 +3,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from helpers import RESULTS, assert_same_weights, draw_photos, tiny_network
+from helpers import RESULTS, assert_same_weights, draw_images, tiny_network
 from keras_flowers_cli.main import run
 
 from keras_flowers import ImageClassifier
@@ -22,7 +22,7 @@ TUNED = [
 def place(tmp_path_factory):
     """A folder with photos, networks in files, and a run in two phases."""
     folder = tmp_path_factory.mktemp("place")
-    draw_photos(folder / "photos", COUNTS)
+    draw_images(folder / "photos", COUNTS)
     network = tiny_network()
     network.save(folder / "tiny.keras")
     network.save(folder / "tiny.h5")
@@ -50,7 +50,7 @@ def read(path):
 # --- train
 
 
-def test_a_run_in_two_phases(capsys):
+def test_a_run_in_two_stages(capsys):
     history = read("whole/history.json")
     assert history["epoch"] == [1, 2, 3, 4]
     # Each phase has a schedule of its own, which ends at zero.
@@ -218,7 +218,7 @@ def cut_off_in(epoch):
 
 
 @pytest.mark.parametrize(("epoch", "with_options"), [(1, True), (3, False)])
-def test_a_run_is_resumed_in_both_phases(capsys, tmp_path, epoch, with_options):
+def test_a_run_is_resumed_in_both_stages(capsys, tmp_path, epoch, with_options):
     directory = tmp_path / "cut"
     line = ["train", "photos", "--backbone", "tiny.keras", *TUNED]
     with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import draw_photos
+from helpers import draw_images
 from keras_flowers_cli import devices
 from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
@@ -52,10 +52,10 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 def trained(tmp_path_factory):
     """A run directory, trained once, and its photos."""
     folder = tmp_path_factory.mktemp("trained")
-    photos = draw_photos(folder / "photos", COUNTS)
+    images = draw_images(folder / "photos", COUNTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
-        code = run(["train", str(photos), *SMALL, "--run-dir", str(folder / "run")])
+        code = run(["train", str(images), *SMALL, "--run-dir", str(folder / "run")])
     assert code == 0
     return folder
 
@@ -64,7 +64,7 @@ def trained(tmp_path_factory):
 def diverged(tmp_path_factory):
     """A folder like `trained`, whose run lost its weights to NaN."""
     folder = tmp_path_factory.mktemp("diverged")
-    photos = draw_photos(folder / "photos", COUNTS)
+    images = draw_images(folder / "photos", COUNTS)
     options = (
         "--image-size 8 --hidden-units 64,64,64,64 --epochs 1 --batch-size 2 "
         "--optimizer sgd --learning-rate 100 --json"
@@ -76,19 +76,19 @@ def diverged(tmp_path_factory):
     ):
         patch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
         patch.setattr(sys, "stdout", stdout)
-        code = run(["train", str(photos), *arguments])
+        code = run(["train", str(images), *arguments])
     assert code == 0
     return folder
 
 
 @pytest.fixture
-def odd_photos(tmp_path):
+def odd_images(tmp_path):
     """Photos and broken files under odd names."""
-    photos = draw_photos(tmp_path / "photos", COUNTS)
+    images = draw_images(tmp_path / "photos", COUNTS)
     for index, name in enumerate((*ODD_NAMES, NO_TEXT)):
-        shutil.move(photos / "daisy" / f"{index:03}.png", photos / "daisy" / name)
-        (photos / "roses" / f"bad {name}").write_bytes(b"\xff\xd8\xff")
-    return photos
+        shutil.move(images / "daisy" / f"{index:03}.png", images / "daisy" / name)
+        (images / "roses" / f"bad {name}").write_bytes(b"\xff\xd8\xff")
+    return images
 
 
 def printed(name):
@@ -126,9 +126,9 @@ def assert_bad_input(capsys, arguments, *named):
 
 
 def test_train_says_what_it_found_and_writes_the_run(tmp_path, capsys):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
-    (photos / "daisy" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    assert run(["train", str(photos), *SMALL]) == 0
+    images = draw_images(tmp_path / "photos", COUNTS)
+    (images / "daisy" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    assert run(["train", str(images), *SMALL]) == 0
     shown = capsys.readouterr().out
     for text in (
         "daisy/broken.jpg",
@@ -145,8 +145,8 @@ def test_train_says_what_it_found_and_writes_the_run(tmp_path, capsys):
 
 
 def test_train_json_is_json_alone_on_stdout(tmp_path, capsys):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
-    assert run(["train", str(photos), *SMALL, "--run-dir", "run", "--json"]) == 0
+    images = draw_images(tmp_path / "photos", COUNTS)
+    assert run(["train", str(images), *SMALL, "--run-dir", "run", "--json"]) == 0
     shown = capsys.readouterr()
     result = json.loads(shown.out)
     assert result["run_directory"] == "run"
@@ -156,8 +156,8 @@ def test_train_json_is_json_alone_on_stdout(tmp_path, capsys):
 
 
 def test_train_draws_no_progress_bar_where_nobody_looks(tmp_path, capsys):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
-    assert run(["train", str(photos), *SMALL]) == 0
+    images = draw_images(tmp_path / "photos", COUNTS)
+    assert run(["train", str(images), *SMALL]) == 0
     shown = capsys.readouterr()
     assert not set("\b\r\x1b") & set(shown.out + shown.err)
 
@@ -171,13 +171,13 @@ def test_train_draws_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
 
     monkeypatch.setattr("keras_flowers.training.train.train", train)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    draw_photos(tmp_path / "photos", COUNTS)
+    draw_images(tmp_path / "photos", COUNTS)
     assert run(["train", "photos"]) == 130
     assert asked == {"verbose": 1}
 
 
 def test_every_option_of_train_arrives(tmp_path):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
+    images = draw_images(tmp_path / "photos", COUNTS)
     options = (
         "--epochs 1 --batch-size 4 --image-size 8x10 --hidden-units 6,5 --dropout 0.1 "
         "--optimizer sgd --learning-rate 0.5 --validation-split 0.3 --test-split 0.2 "
@@ -186,13 +186,13 @@ def test_every_option_of_train_arrives(tmp_path):
         "--mixed-precision --run-dir run --cache-dir other --disk-budget 1MB "
         "--max-extracted-size 2GB --max-extracted-files 50"
     )
-    assert run(["train", str(photos), *options.split()]) == 0
+    assert run(["train", str(images), *options.split()]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     loader = config["loader"]["config"]
     assert (
         loader
         | {
-            "data": str(photos.absolute()),
+            "data": str(images.absolute()),
             "image_size": [8, 10],
             "batch_size": 4,
             "validation_split": 0.3,
@@ -253,27 +253,27 @@ def test_where_things_are_kept_may_change_beside_config(trained, tmp_path):
     assert (tmp_path / "other").is_dir()
 
 
-def test_train_says_how_many_photos_a_manifest_does_not_name(trained, capsys):
-    photos = Path("photos")
-    shutil.copytree(trained / "photos", photos)
-    draw_photos(photos, {"daisy": 10}, seed=1)
-    shutil.copytree(trained / "photos", photos, dirs_exist_ok=True)
+def test_train_says_how_many_images_a_manifest_does_not_name(trained, capsys):
+    images = Path("photos")
+    shutil.copytree(trained / "photos", images)
+    draw_images(images, {"daisy": 10}, seed=1)
+    shutil.copytree(trained / "photos", images, dirs_exist_ok=True)
     manifest = ["--split-manifest", str(trained / "run" / "split.json")]
     arguments = [*SMALL, *manifest, "--early-stopping", "1"]
-    assert run(["train", str(photos), *arguments]) == 0
+    assert run(["train", str(images), *arguments]) == 0
     line = "2 photos of the folder are not in the split manifest"
     assert line in capsys.readouterr().out.splitlines()
 
 
 def test_train_beyond_the_disk_budget_says_so_in_one_line(tmp_path, capsys):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
-    assert run(["train", str(photos), *SMALL, "--disk-budget", "0"]) == 0
+    images = draw_images(tmp_path / "photos", COUNTS)
+    assert run(["train", str(images), *SMALL, "--disk-budget", "0"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert len([line for line in shown if "decoded on the fly" in line]) == 1
 
 
 def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
+    images = draw_images(tmp_path / "photos", COUNTS)
     fit = keras.Model.fit
 
     def interrupted(self, *arguments, **options):
@@ -281,7 +281,7 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "fit", interrupted)
-    assert run(["train", str(photos), *SMALL, "--run-dir", "run"]) == 130
+    assert run(["train", str(images), *SMALL, "--run-dir", "run"]) == 130
     assert "Interrupted" in capsys.readouterr().out
     assert files(tmp_path / "run") == RESULTS | {"checkpoint"}
 
@@ -380,11 +380,11 @@ def test_a_tilde_is_the_home_folder(trained, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("keras_flowers.training.train.train", train)
-    photos, model = str(trained / "photos"), str(trained / "run" / "model.keras")
-    assert run(["train", photos, "--run-dir=~/run", "--cache-dir=~/cache"]) == 130
+    images, model = str(trained / "photos"), str(trained / "run" / "model.keras")
+    assert run(["train", images, "--run-dir=~/run", "--cache-dir=~/cache"]) == 130
     assert asked == {"run": home / "run", "cache": home / "cache"}
-    assert run(["predict", model, photos, "--csv=~/tables/out.csv"]) == 0
-    assert run(["evaluate", model, photos, "--output-dir=~/report"]) == 0
+    assert run(["predict", model, images, "--csv=~/tables/out.csv"]) == 0
+    assert run(["evaluate", model, images, "--output-dir=~/report"]) == 0
     assert files(home) == {"tables", "report"}
     assert not (tmp_path / "~").exists()
 
@@ -394,21 +394,21 @@ def empty_folder(folder):
 
 
 def one_class(folder):
-    draw_photos(folder, {"daisy": 3})
+    draw_images(folder, {"daisy": 3})
 
 
-def photos_without_class_folders(folder):
-    draw_photos(folder, {"daisy": 3})
-    for photo in (folder / "daisy").iterdir():
-        photo.rename(folder / photo.name)
+def images_without_class_folders(folder):
+    draw_images(folder, {"daisy": 3})
+    for image in (folder / "daisy").iterdir():
+        image.rename(folder / image.name)
     (folder / "daisy").rmdir()
 
 
 def a_class_too_small_to_split(folder):
-    draw_photos(folder, {"daisy": 5, "roses": 1})
+    draw_images(folder, {"daisy": 5, "roses": 1})
 
 
-def no_readable_photo(folder):
+def no_readable_image(folder):
     for name in ("daisy", "roses"):
         (folder / name).mkdir(parents=True)
         (folder / name / "1.jpg").write_bytes(b"\xff\xd8\xff")
@@ -430,9 +430,9 @@ def an_archive_that_escapes(folder):
         (lambda folder: None, "bad"),
         (empty_folder, "bad"),
         (one_class, "daisy"),
-        (photos_without_class_folders, "class"),
+        (images_without_class_folders, "class"),
         (a_class_too_small_to_split, "roses"),
-        (no_readable_photo, "bad"),
+        (no_readable_image, "bad"),
         (a_text_file, "bad"),
         (an_archive_that_escapes, "evil.jpg"),
     ],
@@ -454,10 +454,10 @@ def test_a_url_that_does_not_answer(capsys):
 
 
 def test_a_run_directory_that_holds_a_run(capsys, trained):
-    photos, directory = trained / "photos", trained / "run"
+    images, directory = trained / "photos", trained / "run"
     before = contents(directory)
     assert_bad_input(
-        capsys, ["train", photos, *SMALL, "--run-dir", directory], str(directory)
+        capsys, ["train", images, *SMALL, "--run-dir", directory], str(directory)
     )
     assert contents(directory) == before
 
@@ -491,7 +491,7 @@ def test_a_defect_is_told_apart_from_bad_input(capsys, monkeypatch):
         raise RuntimeError("a defect\nwith details")
 
     monkeypatch.setattr("keras_flowers.data.audit.scan", broken)
-    draw_photos(Path("photos"), COUNTS)
+    draw_images(Path("photos"), COUNTS)
     assert run(["audit", "photos"]) == 1
     shown = capsys.readouterr().err
     assert shown == "unexpected RuntimeError: a defect (--debug shows where)\n"
@@ -510,7 +510,7 @@ def test_out_of_memory_is_explained(capsys, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("keras_flowers.data.audit.scan", exhausted)
-    draw_photos(Path("photos"), COUNTS)
+    draw_images(Path("photos"), COUNTS)
     assert_bad_input(capsys, ["audit", "photos"], "out of memory", "--batch-size")
 
 
@@ -519,7 +519,7 @@ def test_the_end_of_a_file_is_no_ctrl_c(capsys, monkeypatch):
         raise EOFError("the file ended early")
 
     monkeypatch.setattr("keras_flowers.data.audit.scan", ended)
-    draw_photos(Path("photos"), COUNTS)
+    draw_images(Path("photos"), COUNTS)
     assert run(["audit", "photos"]) == 1
     shown = capsys.readouterr().err
     assert "unexpected EOFError: the file ended early" in shown
@@ -592,16 +592,16 @@ def test_tensorboard_names_a_port_that_is_taken(trained):
 # --- predict
 
 
-def test_predict_photos_and_folders(trained, capsys, tmp_path):
+def test_predict_images_and_folders(trained, capsys, tmp_path):
     model = trained / "run" / "model.keras"
-    photo = trained / "photos" / "roses" / "000.png"
+    image = trained / "photos" / "roses" / "000.png"
     folder = trained / "photos" / "tulips"
-    arguments = ["predict", model, photo, folder, "--csv", "out.csv", "--json"]
+    arguments = ["predict", model, image, folder, "--csv", "out.csv", "--json"]
     assert run(list(map(str, arguments))) == 0
     shown = capsys.readouterr()
     results = json.loads(shown.out)
     assert [result["path"] for result in results] == [
-        str(photo),
+        str(image),
         *(str(folder / f"{i:03}.png") for i in range(6)),
     ]
     for result in results:
@@ -622,7 +622,7 @@ def test_predict_top(trained, capsys):
     assert "000.png" in capsys.readouterr().out
 
 
-def test_predict_goes_on_after_a_bad_photo(trained, capsys, tmp_path):
+def test_predict_goes_on_after_a_bad_image(trained, capsys, tmp_path):
     (tmp_path / "note.jpg").write_text("not a photo")
     good = trained / "photos" / "roses" / "000.png"
     arguments = ["predict", trained / "run" / "model.keras", "note.jpg", good, "--json"]
@@ -634,15 +634,15 @@ def test_predict_goes_on_after_a_bad_photo(trained, capsys, tmp_path):
     assert "note.jpg" in errors[0]
 
 
-def test_predict_in_a_folder_a_bad_photo_is_reported_only(trained, capsys, tmp_path):
-    folder = draw_photos(tmp_path / "new", {"daisy": 2}) / "daisy"
+def test_predict_in_a_folder_a_bad_image_is_reported_only(trained, capsys, tmp_path):
+    folder = draw_images(tmp_path / "new", {"daisy": 2}) / "daisy"
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     assert run(["predict", str(trained / "run" / "model.keras"), str(folder)]) == 0
     assert "broken.jpg" in capsys.readouterr().err
 
 
 def test_predict_leaves_out_the_clutter_of_a_folder(trained, capsys, tmp_path):
-    folder = draw_photos(tmp_path / "new", {"daisy": 2}) / "daisy"
+    folder = draw_images(tmp_path / "new", {"daisy": 2}) / "daisy"
     for clutter in ("__MACOSX", "@eaDir", ".thumbnails"):
         (folder / clutter).mkdir()
         shutil.copy(folder / "000.png", folder / clutter / "000.png")
@@ -656,9 +656,9 @@ def test_predict_leaves_out_the_clutter_of_a_folder(trained, capsys, tmp_path):
     assert "error" not in shown.err
 
 
-def test_predict_shows_odd_names_as_they_are(trained, capsys, odd_photos):
+def test_predict_shows_odd_names_as_they_are(trained, capsys, odd_images):
     names = (*ODD_NAMES, NO_TEXT)
-    arguments = ["predict", str(trained / "run" / "model.keras"), str(odd_photos)]
+    arguments = ["predict", str(trained / "run" / "model.keras"), str(odd_images)]
     assert run([*arguments, "--csv", "out.csv"]) == 0
     shown = capsys.readouterr()
     for name in names:
@@ -666,7 +666,7 @@ def test_predict_shows_odd_names_as_they_are(trained, capsys, odd_photos):
         assert f"roses/bad {printed(name)}`" in shown.err, name
     text = Path("out.csv").read_bytes().decode("utf-8", "surrogateescape")
     written = {row["path"] for row in csv.DictReader(text.splitlines(keepends=True))}
-    assert written >= {str(odd_photos / "daisy" / name) for name in names}
+    assert written >= {str(odd_images / "daisy" / name) for name in names}
     assert run([*arguments, "--json"]) == 0
     told = {result["path"] for result in json.loads(capsys.readouterr().out)}
     assert told == written
@@ -678,7 +678,7 @@ def test_predict_says_at_once_that_the_csv_cannot_be_written(capsys, trained):
     assert_bad_input(capsys, [*arguments, "--csv", "file/out.csv"], "--csv", "file")
 
 
-def test_predict_without_a_photo(trained, capsys, tmp_path):
+def test_predict_without_a_image(trained, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     arguments = ["predict", trained / "run" / "model.keras", "empty"]
     assert_bad_input(capsys, arguments, "no photo")
@@ -751,31 +751,31 @@ def another_model(path):
 )
 def test_model_files_that_are_none(capsys, trained, tmp_path, command, make):
     path = make(tmp_path / "model.keras")
-    photos = trained / "photos"
-    assert_bad_input(capsys, [command, path, photos], path.name)
+    images = trained / "photos"
+    assert_bad_input(capsys, [command, path, images], path.name)
     assert not (tmp_path / "evaluation").exists()
 
 
 # --- evaluate
 
 
-def test_evaluate_all_photos(trained, capsys, tmp_path):
-    model, photos = trained / "run" / "model.keras", trained / "photos"
-    arguments = ["evaluate", model, photos, "--output-dir", "report", "--json"]
+def test_evaluate_all_images(trained, capsys, tmp_path):
+    model, images = trained / "run" / "model.keras", trained / "photos"
+    arguments = ["evaluate", model, images, "--output-dir", "report", "--json"]
     assert run(list(map(str, arguments))) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["photos"] == 21
     assert sum(map(sum, result["confusion_matrix"])) == 21
     assert files(tmp_path / "report") == EVALUATION
     assert result == json.loads((tmp_path / "report/evaluation.json").read_text())
-    assert (result["model"], result["data"]) == (str(model), str(photos))
+    assert (result["model"], result["data"]) == (str(model), str(images))
     assert (result["split"], result["split_manifest"]) == (None, None)
 
 
 def test_evaluate_the_split_of_a_run(trained, capsys):
-    model, photos = trained / "run" / "model.keras", trained / "photos"
+    model, images = trained / "run" / "model.keras", trained / "photos"
     manifest = trained / "run" / "split.json"
-    arguments = ["evaluate", model, photos, "--split-manifest", manifest]
+    arguments = ["evaluate", model, images, "--split-manifest", manifest]
     assert run(list(map(str, arguments))) == 0
     shown = capsys.readouterr().out
     assert "4 photos" in shown
@@ -790,11 +790,11 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
 
 
 def test_evaluate_shows_and_writes_the_mistakes(trained, capsys, tmp_path):
-    photos = trained / "photos"
+    images = trained / "photos"
     # Each name stands on the photos of another class: all that is learned is wrong.
     swapped = tmp_path / "swapped"
     for old, new in zip(COUNTS, [*list(COUNTS)[1:], *COUNTS][:3], strict=True):
-        shutil.copytree(photos / old, swapped / new)
+        shutil.copytree(images / old, swapped / new)
     model = trained / "run" / "model.keras"
     arguments = ["evaluate", model, swapped, "--output-dir", "out", "--json"]
     arguments += ["--top", "2", "--mistakes", "3"]
@@ -860,22 +860,22 @@ def test_evaluate_says_at_once_that_the_report_cannot_be_written(capsys, monkeyp
     assert_bad_input(capsys, arguments, "--output-dir", "file/report")
 
 
-def test_evaluate_shows_odd_names_as_they_are(trained, capsys, odd_photos):
-    (odd_photos / "daisy").rename(odd_photos / "[red]:rose:")
-    arguments = ["evaluate", str(trained / "run" / "model.keras"), str(odd_photos)]
+def test_evaluate_shows_odd_names_as_they_are(trained, capsys, odd_images):
+    (odd_images / "daisy").rename(odd_images / "[red]:rose:")
+    arguments = ["evaluate", str(trained / "run" / "model.keras"), str(odd_images)]
     assert_bad_input(capsys, arguments, "[red]:rose:")
-    (odd_photos / "[red]:rose:").rename(odd_photos / "daisy")
-    moved = odd_photos.with_name(f"[red]:rose:{NO_TEXT}")
-    odd_photos.rename(moved)
+    (odd_images / "[red]:rose:").rename(odd_images / "daisy")
+    moved = odd_images.with_name(f"[red]:rose:{NO_TEXT}")
+    odd_images.rename(moved)
     arguments = ["evaluate", arguments[1], str(moved), "--output-dir", f"{moved}/.out"]
     assert run(arguments) == 0
     assert f"written to {printed(str(moved))}/.out" in capsys.readouterr().out
 
 
 def test_evaluate_unknown_classes(trained, capsys, tmp_path):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
-    (photos / "tulips").rename(photos / "lilies")
-    arguments = ["evaluate", trained / "run" / "model.keras", photos]
+    images = draw_images(tmp_path / "photos", COUNTS)
+    (images / "tulips").rename(images / "lilies")
+    arguments = ["evaluate", trained / "run" / "model.keras", images]
     assert_bad_input(capsys, arguments, "lilies")
 
 
@@ -901,8 +901,8 @@ def test_train_json_is_strict_after_a_diverged_run(diverged):
 
 
 def test_evaluate_and_predict_json_are_strict_after_a_diverged_run(diverged, capsys):
-    model, photos = str(diverged / "run" / "model.keras"), str(diverged / "photos")
-    assert run(["evaluate", model, photos, "--json"]) == 0
+    model, images = str(diverged / "run" / "model.keras"), str(diverged / "photos")
+    assert run(["evaluate", model, images, "--json"]) == 0
     shown = capsys.readouterr()
     assert strict_json(shown.out)["loss"] == "NaN"
     assert "For 21 photos the model gave no probabilities (NaN)" in shown.err
@@ -910,7 +910,7 @@ def test_evaluate_and_predict_json_are_strict_after_a_diverged_run(diverged, cap
     assert strict_json(report.read_text())["loss"] == "NaN"
     assert strict_json(report.read_text())["unanswered"] == 21
     assert files(report.parent) == EVALUATION
-    assert run(["predict", model, photos, "--json"]) == 0
+    assert run(["predict", model, images, "--json"]) == 0
     assert strict_json(capsys.readouterr().out)[0]["probability"] == "NaN"
 
 
@@ -926,24 +926,24 @@ def test_infinities_are_told_apart():
 
 
 def test_audit_reports_findings(tmp_path, capsys):
-    photos = draw_photos(tmp_path / "photos", COUNTS)
-    (photos / "daisy" / "empty.jpg").touch()
-    (photos / "roses" / "copy.png").write_bytes(
-        (photos / "daisy" / "000.png").read_bytes()
+    images = draw_images(tmp_path / "photos", COUNTS)
+    (images / "daisy" / "empty.jpg").touch()
+    (images / "roses" / "copy.png").write_bytes(
+        (images / "daisy" / "000.png").read_bytes()
     )
-    assert run(["audit", str(photos)]) == 0
+    assert run(["audit", str(images)]) == 0
     shown = capsys.readouterr().out
     assert "daisy/empty.jpg" in shown
     assert "label conflict" in shown
-    assert run(["audit", str(photos), "--json"]) == 0
+    assert run(["audit", str(images), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["counts"] == COUNTS | {"roses": 8}
     assert {f["kind"] for f in result["findings"]} >= {"empty_file", "label_conflict"}
 
 
-def test_audit_and_train_show_odd_names_as_they_are(capsys, odd_photos):
-    (odd_photos / "tulips").rename(odd_photos / "[red]:rose:")
-    for arguments in (["audit", str(odd_photos)], ["train", str(odd_photos), *SMALL]):
+def test_audit_and_train_show_odd_names_as_they_are(capsys, odd_images):
+    (odd_images / "tulips").rename(odd_images / "[red]:rose:")
+    for arguments in (["audit", str(odd_images)], ["train", str(odd_images), *SMALL]):
         assert run(arguments) == 0
         shown = capsys.readouterr().out
         assert "[red]:rose: " in shown

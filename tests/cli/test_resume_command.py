@@ -4,7 +4,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from helpers import RESULTS, draw_photos
+from helpers import RESULTS, draw_images
 from keras_flowers_cli.main import run
 
 from keras_flowers.files import write_text_atomically
@@ -21,10 +21,10 @@ def runs(tmp_path_factory):
     Both as the command line leaves them.
     """
     folder = tmp_path_factory.mktemp("runs")
-    photos = str(draw_photos(folder / "photos", COUNTS))
+    images = str(draw_images(folder / "photos", COUNTS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
-        arguments = ["train", photos, *OPTIONS, "--run-dir"]
+        arguments = ["train", images, *OPTIONS, "--run-dir"]
         assert run([*arguments, str(folder / "whole")]) == 0
         patch.setattr(training, "FollowEpochs", CutOff)
         assert run([*arguments, str(folder / "cut")]) == 130
@@ -61,11 +61,11 @@ def assert_complete(runs, folder):
 
 
 def test_an_interrupted_run_says_how_it_goes_on(runs, capsys):
-    photos = str(runs / "photos")
+    images = str(runs / "photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_FLOWERS_CACHE", str(runs / "cache"))
         patch.setattr(training, "FollowEpochs", CutOff)
-        assert run(["train", photos, *OPTIONS, "--run-dir", str(runs / "x")]) == 130
+        assert run(["train", images, *OPTIONS, "--run-dir", str(runs / "x")]) == 130
     shown = capsys.readouterr().out
     assert f"keras-flowers train --resume {runs / 'x'} goes on" in shown
 

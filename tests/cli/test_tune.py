@@ -4,7 +4,7 @@ import shlex
 
 import keras
 import pytest
-from helpers import draw_photos
+from helpers import draw_images
 from keras_flowers.tuning import TrialRecord
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
@@ -27,7 +27,7 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     # Compiling takes longer than training here.
     monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
-    draw_photos(tmp_path / "photos", COUNTS)
+    draw_images(tmp_path / "photos", COUNTS)
 
 
 def assert_bad_input(capsys, arguments, *named):

@@ -388,9 +388,9 @@ def test_members_in_one_place_are_refused(tmp_path, names):
 
 def test_permissions_of_the_archive_are_ignored(tmp_path):
     folder = member("flowers", tarfile.DIRTYPE, mode=0o000)
-    photo = member("flowers/1.jpg", mode=0o6777)
+    image = member("flowers/1.jpg", mode=0o6777)
 
-    extracted(tmp_path, tar_of(folder, photo))
+    extracted(tmp_path, tar_of(folder, image))
 
     mode = (tmp_path / "target/flowers/1.jpg").stat().st_mode
     assert mode & 0o7111 == 0

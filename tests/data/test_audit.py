@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photo_drawing import blobs, draw_data_set, draw_photo, encoded
+from image_drawing import blobs, draw_data_set, draw_image, encoded
 
 from keras_flowers.data.audit import (
-    Catalog,
+    Audit,
     FileEntry,
     Finding,
-    build_catalog,
+    build_audit,
     inspect_files,
-    list_photos,
+    list_images,
     scan,
 )
-from keras_flowers.data.image_files import PhotoRecord, inspect_photo
+from keras_flowers.data.image_files import ImageRecord, inspect_image
 from keras_flowers.errors import InputError
 
 
@@ -27,12 +27,12 @@ def root(tmp_path: Path) -> Path:
     return draw_data_set(tmp_path / "data", {"daisy": 3, "roses": 2})
 
 
-def kinds(catalog: Catalog) -> dict[str, int]:
-    return dict(Counter(found.kind for found in catalog.findings))
+def kinds(audit: Audit) -> dict[str, int]:
+    return dict(Counter(found.kind for found in audit.findings))
 
 
-def only(catalog: Catalog, kind: str) -> Finding:
-    (finding,) = [found for found in catalog.findings if found.kind == kind]
+def only(audit: Audit, kind: str) -> Finding:
+    (finding,) = [found for found in audit.findings if found.kind == kind]
     return finding
 
 
@@ -41,7 +41,7 @@ def only(catalog: Catalog, kind: str) -> Finding:
 
 def test_folders_are_classes_and_files_are_sorted(root: Path) -> None:
     (root / "LICENSE.txt").write_text("free")
-    listing = list_photos(root)
+    listing = list_images(root)
     assert listing.root == root
     assert listing.class_names == ("daisy", "roses")
     assert [file.path for file in listing.files] == [
@@ -60,26 +60,26 @@ def test_folders_are_classes_and_files_are_sorted(root: Path) -> None:
 def test_names_are_sorted_as_keras_sorts_them(tmp_path: Path) -> None:
     names = ["b", "B", "a b", "a", "10", "2", "é"]
     draw_data_set(tmp_path, dict.fromkeys(names, 1))
-    assert list_photos(tmp_path).class_names == tuple(sorted(names))
+    assert list_images(tmp_path).class_names == tuple(sorted(names))
 
 
-def test_photos_may_stand_deeper_and_need_no_suffix(root: Path) -> None:
-    draw_photo(root / "daisy" / "garden" / "2024" / "photo", 100)
-    catalog = scan(root)
-    assert catalog.counts == {"daisy": 4, "roses": 2}
-    assert "daisy/garden/2024/photo" in [record.path for record in catalog.photos]
+def test_images_may_stand_deeper_and_need_no_suffix(root: Path) -> None:
+    draw_image(root / "daisy" / "garden" / "2024" / "photo", 100)
+    audit = scan(root)
+    assert audit.counts == {"daisy": 4, "roses": 2}
+    assert "daisy/garden/2024/photo" in [record.path for record in audit.images]
 
 
-def test_clutter_is_no_photo_and_no_class(root: Path) -> None:
-    draw_photo(root / "__MACOSX" / "daisy" / "._000.jpg", 0)
-    draw_photo(root / ".ipynb_checkpoints" / "a.jpg", 0)
-    draw_photo(root / "daisy" / ".ipynb_checkpoints" / "a.jpg", 0)
-    draw_photo(root / "daisy" / "._000.jpg", 0)
+def test_clutter_is_no_image_and_no_class(root: Path) -> None:
+    draw_image(root / "__MACOSX" / "daisy" / "._000.jpg", 0)
+    draw_image(root / ".ipynb_checkpoints" / "a.jpg", 0)
+    draw_image(root / "daisy" / ".ipynb_checkpoints" / "a.jpg", 0)
+    draw_image(root / "daisy" / "._000.jpg", 0)
     for name in (".DS_Store", "daisy/Thumbs.db", "roses/desktop.ini"):
         (root / name).write_bytes(b"x")
-    catalog = scan(root)
-    assert catalog.counts == {"daisy": 3, "roses": 2}
-    assert only(catalog, "clutter").paths == (
+    audit = scan(root)
+    assert audit.counts == {"daisy": 3, "roses": 2}
+    assert only(audit, "clutter").paths == (
         ".DS_Store",
         ".ipynb_checkpoints",
         "__MACOSX",
@@ -88,32 +88,32 @@ def test_clutter_is_no_photo_and_no_class(root: Path) -> None:
         "daisy/Thumbs.db",
         "roses/desktop.ini",
     )
-    assert kinds(catalog) == {"clutter": 1}
+    assert kinds(audit) == {"clutter": 1}
 
 
 def test_an_empty_folder_is_no_class(root: Path) -> None:
     (root / "tulips" / "deeper").mkdir(parents=True)
-    listing = list_photos(root)
+    listing = list_images(root)
     assert listing.class_names == ("daisy", "roses")
     assert listing.empty_classes == ("tulips",)
     assert only(scan(root), "empty_class").paths == ("tulips",)
 
 
-def test_photos_outside_of_the_classes_are_reported(root: Path) -> None:
-    draw_photo(root / "stray.JPG", 0)
+def test_images_outside_of_the_classes_are_reported(root: Path) -> None:
+    draw_image(root / "stray.JPG", 0)
     (root / "notes.txt").write_text("")
     assert only(scan(root), "ignored").paths == ("stray.JPG",)
 
 
 def test_links_to_files_are_followed(root: Path, tmp_path: Path) -> None:
-    (root / "roses" / "linked.jpg").symlink_to(draw_photo(tmp_path / "other.jpg", 50))
-    catalog = scan(root)
-    assert catalog.counts["roses"] == 3
-    assert catalog.photos[-1].size == (tmp_path / "other.jpg").stat().st_size
+    (root / "roses" / "linked.jpg").symlink_to(draw_image(tmp_path / "other.jpg", 50))
+    audit = scan(root)
+    assert audit.counts["roses"] == 3
+    assert audit.images[-1].size == (tmp_path / "other.jpg").stat().st_size
 
 
 def test_a_class_may_be_a_link(root: Path, tmp_path: Path) -> None:
-    draw_photo(tmp_path / "elsewhere" / "a.jpg", 50)
+    draw_image(tmp_path / "elsewhere" / "a.jpg", 50)
     (root / "tulips").symlink_to(tmp_path / "elsewhere")
     assert scan(root).counts == {"daisy": 3, "roses": 2, "tulips": 1}
 
@@ -123,23 +123,23 @@ def test_circles_of_links_end(root: Path) -> None:
     (root / "back").symlink_to(root)
     (root / "up").symlink_to(root.parent)
     (root / "nowhere").symlink_to(root / "nowhere")
-    catalog = scan(root)
-    assert catalog.counts == {"daisy": 3, "roses": 2}
-    assert only(catalog, "ignored").paths == ("back", "daisy/self", "up")
+    audit = scan(root)
+    assert audit.counts == {"daisy": 3, "roses": 2}
+    assert only(audit, "ignored").paths == ("back", "daisy/self", "up")
 
 
 def test_a_broken_link_and_a_pipe(root: Path) -> None:
     (root / "daisy" / "broken.jpg").symlink_to(root / "none.jpg")
     os.mkfifo(root / "daisy" / "pipe.jpg")
-    catalog = scan(root)
-    assert only(catalog, "unreadable").paths == ("daisy/broken.jpg",)
-    assert only(catalog, "ignored").paths == ("daisy/pipe.jpg",)
+    audit = scan(root)
+    assert only(audit, "unreadable").paths == ("daisy/broken.jpg",)
+    assert only(audit, "ignored").paths == ("daisy/pipe.jpg",)
 
 
 def test_a_folder_that_may_not_be_listed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw_photo(root / "daisy" / "locked" / "a.jpg", 60)
+    draw_image(root / "daisy" / "locked" / "a.jpg", 60)
     scandir = os.scandir
 
     def refusing(path: Path):
@@ -167,16 +167,16 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 def test_fewer_than_two_class_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least two class folders.*none"):
         scan(tmp_path)
-    draw_photo(tmp_path / "stray.jpg", 0)
+    draw_image(tmp_path / "stray.jpg", 0)
     with pytest.raises(InputError, match="at least two class folders.*none"):
         scan(tmp_path)
-    draw_photo(tmp_path / "daisy" / "a.jpg", 0)
+    draw_image(tmp_path / "daisy" / "a.jpg", 0)
     (tmp_path / "roses").mkdir()
     with pytest.raises(InputError, match="at least two class folders.*one: daisy"):
         scan(tmp_path)
 
 
-def test_fewer_than_two_classes_with_readable_photos(root: Path) -> None:
+def test_fewer_than_two_classes_with_readable_images(root: Path) -> None:
     for path in (root / "roses").iterdir():
         path.write_text("no photo")
     with pytest.raises(InputError, match="with readable photos in them.*one: daisy"):
@@ -187,12 +187,12 @@ def test_fewer_than_two_classes_with_readable_photos(root: Path) -> None:
         scan(root)
 
 
-def test_a_class_without_readable_photos_is_dropped(root: Path) -> None:
+def test_a_class_without_readable_images_is_dropped(root: Path) -> None:
     (root / "lilies").mkdir()
     (root / "lilies" / "a.jpg").write_text("no photo")
-    catalog = scan(root)
-    assert catalog.class_names == ("daisy", "roses")
-    found = only(catalog, "empty_class")
+    audit = scan(root)
+    assert audit.class_names == ("daisy", "roses")
+    found = only(audit, "empty_class")
     assert found.paths == ("lilies",)
     assert "without a readable photo" in found.message
 
@@ -201,12 +201,12 @@ def test_a_class_without_readable_photos_is_dropped(root: Path) -> None:
 
 
 def test_a_clean_folder_has_no_findings(root: Path) -> None:
-    catalog = scan(root)
-    assert catalog.findings == ()
-    assert catalog.left_out == ()
-    assert catalog.class_names == ("daisy", "roses")
-    assert catalog.counts == {"daisy": 3, "roses": 2}
-    assert [catalog.label_of(r) for r in catalog.photos] == [0, 0, 0, 1, 1]
+    audit = scan(root)
+    assert audit.findings == ()
+    assert audit.left_out == ()
+    assert audit.class_names == ("daisy", "roses")
+    assert audit.counts == {"daisy": 3, "roses": 2}
+    assert [audit.label_of(r) for r in audit.images] == [0, 0, 0, 1, 1]
 
 
 def test_every_bad_file_is_reported_and_left_out(root: Path) -> None:
@@ -219,12 +219,12 @@ def test_every_bad_file_is_reported_and_left_out(root: Path) -> None:
     for name, (data, _) in bad.items():
         (root / "daisy" / name).write_bytes(data)
     before = {path: path.read_bytes() for path in root.rglob("*.*")}
-    catalog = scan(root)
-    found = {f.paths[0]: f.kind for f in catalog.left_out}
+    audit = scan(root)
+    found = {f.paths[0]: f.kind for f in audit.left_out}
     assert found == {f"daisy/{name}": kind for name, (_, kind) in bad.items()}
-    assert catalog.findings == catalog.left_out
-    assert catalog.counts["daisy"] == 3
-    messages = {f.paths[0]: f.message for f in catalog.left_out}
+    assert audit.findings == audit.left_out
+    assert audit.counts["daisy"] == 3
+    messages = {f.paths[0]: f.message for f in audit.left_out}
     assert messages["daisy/notes.txt"] == "daisy/notes.txt: not an image"
     assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
 
@@ -234,31 +234,31 @@ def test_copies_within_a_class_and_across_classes(root: Path) -> None:
     (root / "daisy" / "copy.jpg").write_bytes(data)
     other = (root / "daisy" / "001.jpg").read_bytes()
     (root / "roses" / "copy.jpg").write_bytes(other)
-    catalog = scan(root)
-    assert only(catalog, "duplicate").paths == ("daisy/000.jpg", "daisy/copy.jpg")
-    conflict = only(catalog, "label_conflict")
+    audit = scan(root)
+    assert only(audit, "duplicate").paths == ("daisy/000.jpg", "daisy/copy.jpg")
+    conflict = only(audit, "label_conflict")
     assert conflict.paths == ("daisy/001.jpg", "roses/copy.jpg")
     assert "daisy/001.jpg, roses/copy.jpg" in conflict.message
-    assert kinds(catalog) == {"duplicate": 1, "label_conflict": 1}
-    assert catalog.duplicate_groups == (
+    assert kinds(audit) == {"duplicate": 1, "label_conflict": 1}
+    assert audit.duplicate_groups == (
         ("daisy/000.jpg", "daisy/copy.jpg"),
         ("daisy/001.jpg", "roses/copy.jpg"),
     )
-    assert catalog.near_duplicate_groups == catalog.duplicate_groups
-    assert len(catalog.photos) == 7
-    assert catalog.left_out == ()
+    assert audit.near_duplicate_groups == audit.duplicate_groups
+    assert len(audit.images) == 7
+    assert audit.left_out == ()
 
 
 def test_near_duplicates_are_joined_with_copies(root: Path) -> None:
-    photo = blobs(70, (200, 150))
+    image = blobs(70, (200, 150))
     for name, quality in (("daisy/x.jpg", 95), ("daisy/y.jpg", 60), ("roses/z", 60)):
-        (root / name).write_bytes(encoded(photo, quality=quality))
-    catalog = scan(root)
+        (root / name).write_bytes(encoded(image, quality=quality))
+    audit = scan(root)
     group = ("daisy/x.jpg", "daisy/y.jpg", "roses/z")
-    assert only(catalog, "near_duplicate").paths == group
-    assert catalog.near_duplicate_groups == (group,)
-    assert catalog.duplicate_groups == (group[1:],)
-    assert kinds(catalog) == {"near_duplicate": 1, "label_conflict": 1}
+    assert only(audit, "near_duplicate").paths == group
+    assert audit.near_duplicate_groups == (group,)
+    assert audit.duplicate_groups == (group[1:],)
+    assert kinds(audit) == {"near_duplicate": 1, "label_conflict": 1}
 
 
 @pytest.mark.parametrize(("count", "reported"), [(6, False), (7, True)])
@@ -278,13 +278,13 @@ def test_messages_are_one_line_whatever_the_names(root: Path) -> None:
     for name in odd:
         (root / "daisy" / name).write_text("no photo")
         (root / "roses" / name).write_bytes(encoded(blobs(80)))
-    catalog = scan(root)
-    assert kinds(catalog) == {"not_an_image": 3, "duplicate": 1}
-    assert all(f.message.isprintable() for f in catalog.findings)
-    assert {f"daisy/{name}" for name in odd} == {f.paths[0] for f in catalog.left_out}
+    audit = scan(root)
+    assert kinds(audit) == {"not_an_image": 3, "duplicate": 1}
+    assert all(f.message.isprintable() for f in audit.findings)
+    assert {f"daisy/{name}" for name in odd} == {f.paths[0] for f in audit.left_out}
 
 
-def test_the_catalog_as_json(root: Path) -> None:
+def test_the_audit_as_json(root: Path) -> None:
     (root / "daisy" / os.fsdecode(b"\xff")).write_text("no photo")
     content = json.loads(json.dumps(scan(root).to_json()))
     assert content["class_names"] == ["daisy", "roses"]
@@ -299,21 +299,21 @@ def test_the_catalog_as_json(root: Path) -> None:
 
 def test_the_order_of_the_records_does_not_matter(root: Path) -> None:
     (root / "daisy" / "copy.jpg").write_bytes((root / "roses/000.jpg").read_bytes())
-    listing = list_photos(root)
+    listing = list_images(root)
     records = inspect_files(root, listing.files)
-    assert build_catalog(listing, records) == build_catalog(listing, records[::-1])
+    assert build_audit(listing, records) == build_audit(listing, records[::-1])
 
 
 # Inspecting many files
 
 
 def test_records_come_in_the_order_of_the_files(root: Path) -> None:
-    files = list_photos(root).files[::-1]
-    seen: dict[int, tuple[PhotoRecord, tuple[int, ...]]] = {}
+    files = list_images(root).files[::-1]
+    seen: dict[int, tuple[ImageRecord, tuple[int, ...]]] = {}
     reported: list[tuple[int, int]] = []
     callers = set()
 
-    def visit(index: int, record: PhotoRecord, pixels) -> None:
+    def visit(index: int, record: ImageRecord, pixels) -> None:
         seen[index] = (record, pixels.shape)
 
     def progress(done: int, total: int) -> None:
@@ -324,7 +324,7 @@ def test_records_come_in_the_order_of_the_files(root: Path) -> None:
         root, files, image_size=(6, 8), workers=3, progress=progress, visit=visit
     )
     assert [record.path for record in records] == [file.path for file in files]
-    assert records == [inspect_photo(root, file.path)[0] for file in files]
+    assert records == [inspect_image(root, file.path)[0] for file in files]
     assert seen == {index: (r, (6, 8, 3)) for index, r in enumerate(records)}
     assert reported == [(done, 5) for done in range(1, 6)]
     assert callers == {threading.current_thread()}
@@ -339,7 +339,7 @@ def test_bad_files_are_visited_without_pixels(root: Path) -> None:
     seen = {}
     inspect_files(
         root,
-        list_photos(root).files,
+        list_images(root).files,
         image_size=(4, 4),
         visit=lambda index, _, pixels: seen.update({index: pixels is None}),
     )
@@ -350,7 +350,7 @@ def test_bad_files_are_visited_without_pixels(root: Path) -> None:
 def test_what_a_visit_raises_ends_the_inspection(
     tmp_path: Path, error: BaseException
 ) -> None:
-    files = list_photos(draw_data_set(tmp_path, {"a": 60, "b": 1})).files
+    files = list_images(draw_data_set(tmp_path, {"a": 60, "b": 1})).files
     visited = []
 
     def visit(index: int, *_: object) -> None:
@@ -366,7 +366,7 @@ def test_what_a_visit_raises_ends_the_inspection(
 
 
 def test_an_interrupt_of_the_caller_ends_the_inspection(tmp_path: Path) -> None:
-    files = list_photos(draw_data_set(tmp_path, {"a": 60, "b": 1})).files
+    files = list_images(draw_data_set(tmp_path, {"a": 60, "b": 1})).files
     visited = []
     go_on = threading.Event()
 
@@ -396,10 +396,10 @@ def test_workers_must_be_positive(root: Path, workers: int) -> None:
 FILE_NAMES = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1
 ).filter(lambda name: name not in (".", "..") and len(os.fsencode(name)) < 200)
-PHOTO = encoded(blobs(0))
+IMAGE = encoded(blobs(0))
 CONTENTS = st.one_of(
     st.binary(max_size=60),
-    st.sampled_from([PHOTO, PHOTO[:-30], PHOTO[:100], encoded(blobs(1), "PNG"), b""]),
+    st.sampled_from([IMAGE, IMAGE[:-30], IMAGE[:100], encoded(blobs(1), "PNG"), b""]),
 )
 
 
@@ -415,22 +415,22 @@ def test_every_file_is_used_or_reported(
     tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, str], bytes]
 ) -> None:
     root = tmp_path_factory.mktemp("hostile")
-    draw_photo(root / "a" / "good", 5)
-    draw_photo(root / "z" / "good", 6)
+    draw_image(root / "a" / "good", 5)
+    draw_image(root / "z" / "good", 6)
     for (folder, name), content in files.items():
         (root / folder).mkdir(exist_ok=True, parents=True)
         if not (root / folder / name).is_dir():
             (root / folder / name).write_bytes(content)
-    catalog = scan(root)
+    audit = scan(root)
     present = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
-    used = [record.path for record in catalog.photos]
-    left_out = [path for found in catalog.left_out for path in found.paths]
-    clutter = [p for f in catalog.findings if f.kind == "clutter" for p in f.paths]
+    used = [record.path for record in audit.images]
+    left_out = [path for found in audit.left_out for path in found.paths]
+    clutter = [p for f in audit.findings if f.kind == "clutter" for p in f.paths]
     assert sorted(used + left_out + clutter) == sorted(present)
     assert used == sorted(used)
-    assert sum(catalog.counts.values()) == len(used)
-    assert set(catalog.counts) == {record.class_name for record in catalog.photos}
-    assert all(found.message.isprintable() for found in catalog.findings)
+    assert sum(audit.counts.values()) == len(used)
+    assert set(audit.counts) == {record.class_name for record in audit.images}
+    assert all(found.message.isprintable() for found in audit.findings)
 
 
 @pytest.mark.real_photos
@@ -438,25 +438,25 @@ def test_every_file_is_used_or_reported(
     "KERAS_FLOWERS_TEST_DATA" not in os.environ,
     reason="KERAS_FLOWERS_TEST_DATA names no folder of photos",
 )
-def test_the_real_photos() -> None:
-    catalog = scan(os.environ["KERAS_FLOWERS_TEST_DATA"])
-    assert catalog.counts == {
+def test_the_real_images() -> None:
+    audit = scan(os.environ["KERAS_FLOWERS_TEST_DATA"])
+    assert audit.counts == {
         "daisy": 348,
         "dandelion": 494,
         "roses": 354,
         "sunflowers": 385,
         "tulips": 439,
     }
-    assert catalog.left_out == ()
-    assert only(catalog, "label_conflict").paths == (
+    assert audit.left_out == ()
+    assert only(audit, "label_conflict").paths == (
         "roses/15922772266_1167a06620.jpg",
         "tulips/15922772266_1167a06620.jpg",
     )
-    copies = [f.paths for f in catalog.findings if f.kind == "duplicate"]
+    copies = [f.paths for f in audit.findings if f.kind == "duplicate"]
     assert [len(paths) for paths in copies] == [2, 2]
     assert all(path.startswith("sunflowers/") for pair in copies for path in pair)
     # Each of these pairs was looked at: they show the same picture.
-    near = [f.paths for f in catalog.findings if f.kind == "near_duplicate"]
+    near = [f.paths for f in audit.findings if f.kind == "near_duplicate"]
     assert sorted(paths[0].split("_")[0] for paths in near) == [
         "dandelion/284497199",
         "dandelion/506659320",

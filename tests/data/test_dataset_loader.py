@@ -5,26 +5,26 @@ import component_checks
 import keras
 import numpy as np
 import pytest
-from helpers import draw_photos, small_loader
+from helpers import draw_images, small_loader
 from PIL import Image
 
 from keras_flowers import ImageDatasetLoader, InputError
-from keras_flowers.data.image_files import load_photo
+from keras_flowers.data.image_files import load_image
 from keras_flowers.data.splits import write_manifest
 
 
-def photos_and_labels(dataset):
+def images_and_labels(dataset):
     batches = [(p.numpy(), label.numpy()) for p, label in dataset]
     return tuple(np.concatenate(column) for column in zip(*batches, strict=True))
 
 
-def test_batches_are_photos_with_their_labels(tmp_path):
+def test_batches_are_images_with_their_labels(tmp_path):
     datasets = small_loader(tmp_path).load()
     batches = list(datasets.train)
     assert [len(labels) for _, labels in batches] == [4, 4, 4, 4, 3]
     assert len(datasets.train) == 5
-    photos, labels = batches[0]
-    assert (photos.shape, photos.dtype.name) == ((4, 8, 8, 3), "uint8")
+    images, labels = batches[0]
+    assert (images.shape, images.dtype.name) == ((4, 8, 8, 3), "uint8")
     assert (labels.shape, labels.dtype.name) == ((4,), "int32")
     assert datasets.train.element_spec[0].shape.as_list() == [None, 8, 8, 3]
     assert datasets.class_names == ("daisy", "roses", "tulips")
@@ -34,10 +34,10 @@ def test_validation_is_never_shuffled_and_row_i_is_path_i(tmp_path):
     datasets = small_loader(tmp_path, test_split=0.2).load()
     for split in ("validation", "test", "train"):
         paths = datasets.paths(split)
-        expected = np.stack([load_photo(path, (8, 8)) for path in paths])
+        expected = np.stack([load_image(path, (8, 8)) for path in paths])
         for _ in range(2):
-            photos, labels = photos_and_labels(datasets.in_order(split))
-            np.testing.assert_array_equal(photos, expected)
+            images, labels = images_and_labels(datasets.in_order(split))
+            np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels, datasets.labels(split))
         names = [datasets.class_names[label] for label in labels]
         assert names == [path.parent.name for path in paths]
@@ -53,28 +53,28 @@ def test_splits_are_disjoint_and_complete(tmp_path):
 
 def test_every_epoch_has_another_order_that_depends_on_the_seed_alone(tmp_path):
     first, second = (small_loader(tmp_path).load() for _ in range(2))
-    epochs = [photos_and_labels(first.train)[0] for _ in range(3)]
-    again = [photos_and_labels(second.train)[0] for _ in range(3)]
+    epochs = [images_and_labels(first.train)[0] for _ in range(3)]
+    again = [images_and_labels(second.train)[0] for _ in range(3)]
     np.testing.assert_array_equal(epochs, again)
     assert not np.array_equal(epochs[0], epochs[1])
-    sets = [sorted(photo.tobytes() for photo in epoch) for epoch in epochs]
+    sets = [sorted(image.tobytes() for image in epoch) for epoch in epochs]
     assert sets[0] == sets[1] == sets[2]
     second.epoch_order.epoch = 1
-    np.testing.assert_array_equal(photos_and_labels(second.train)[0], epochs[1])
+    np.testing.assert_array_equal(images_and_labels(second.train)[0], epochs[1])
     other = small_loader(tmp_path, seed=7).load()
-    assert not np.array_equal(photos_and_labels(other.train)[0], epochs[0])
+    assert not np.array_equal(images_and_labels(other.train)[0], epochs[0])
 
 
-def test_labels_follow_their_photos_when_shuffled(tmp_path):
+def test_labels_follow_their_images_when_shuffled(tmp_path):
     datasets = small_loader(tmp_path).load()
     label_of = {
-        load_photo(path, (8, 8)).tobytes(): label
+        load_image(path, (8, 8)).tobytes(): label
         for path, label in zip(
             datasets.paths("train"), datasets.labels("train"), strict=True
         )
     }
-    photos, labels = photos_and_labels(datasets.train)
-    assert [label_of[photo.tobytes()] for photo in photos] == labels.tolist()
+    images, labels = images_and_labels(datasets.train)
+    assert [label_of[image.tobytes()] for image in images] == labels.tolist()
 
 
 def test_without_validation_there_is_none(tmp_path):
@@ -85,11 +85,11 @@ def test_without_validation_there_is_none(tmp_path):
     assert datasets.paths("validation") == ()
 
 
-def test_on_the_fly_gives_the_same_photos(tmp_path):
+def test_on_the_fly_gives_the_same_images(tmp_path):
     stored = small_loader(tmp_path).load()
     decoded = small_loader(tmp_path, disk_budget=0).load()
-    assert stored.reason_not_stored is None
-    assert decoded.reason_not_stored
+    assert stored.reason_not_cached is None
+    assert decoded.reason_not_cached
     for a, b in zip(stored.train, decoded.train, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
         np.testing.assert_array_equal(a[1], b[1])
@@ -103,7 +103,7 @@ def test_bad_files_are_left_out_and_nothing_of_the_user_changes(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     datasets = loader.load()
     assert len(datasets.paths("train")) + len(datasets.paths("validation")) == 24
-    assert {path for f in datasets.catalog.left_out for path in f.paths} == {
+    assert {path for f in datasets.audit.left_out for path in f.paths} == {
         "daisy/broken.jpg",
         "daisy/empty.png",
     }
@@ -114,7 +114,7 @@ def test_a_manifest_reproduces_the_split_elsewhere(tmp_path):
     datasets = small_loader(tmp_path, validation_split=0.3).load()
     write_manifest(datasets.split, tmp_path / "split.json")
     (tmp_path / "elsewhere").mkdir()
-    copy = draw_photos(tmp_path / "elsewhere", {"daisy": 10, "roses": 8, "tulips": 6})
+    copy = draw_images(tmp_path / "elsewhere", {"daisy": 10, "roses": 8, "tulips": 6})
     loader = small_loader(tmp_path, split_manifest=tmp_path / "split.json", seed=5)
     loader.data = str(copy)
     other = loader.load()
@@ -132,14 +132,14 @@ def test_a_path_is_never_the_name_of_a_data_set(tmp_path, monkeypatch):
         ).load()
 
 
-def test_photos_that_are_all_alike_can_be_split_if_asked(tmp_path):
+def test_images_that_are_all_alike_can_be_split_if_asked(tmp_path):
     loader = small_loader(tmp_path)
     for name in ("daisy", "roses"):
-        photos = sorted((Path(loader.data) / name).iterdir())
+        images = sorted((Path(loader.data) / name).iterdir())
         ramp = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (64, 1))
-        for index, photo in enumerate(photos):
+        for index, image in enumerate(images):
             pixels = np.stack([ramp, ramp, np.roll(ramp, index)], axis=-1)
-            Image.fromarray(pixels).save(photo)
+            Image.fromarray(pixels).save(image)
     with pytest.raises(InputError, match="keep_near_duplicates_together"):
         loader.load()
     apart = small_loader(tmp_path, keep_near_duplicates_together=False).load()

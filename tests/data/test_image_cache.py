@@ -6,13 +6,13 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import draw_photos
+from helpers import draw_images
 
 from keras_flowers import InputError
-from keras_flowers.data import image_cache as image_store
-from keras_flowers.data.audit import list_photos
-from keras_flowers.data.image_cache import ImageStore, StoreSettings
-from keras_flowers.data.image_files import load_photo
+from keras_flowers.data import image_cache as image_cache
+from keras_flowers.data.audit import list_images
+from keras_flowers.data.image_cache import CacheSettings, ImageCache
+from keras_flowers.data.image_files import load_image
 
 SIZE = (8, 8)
 COUNTS = {"daisy": 3, "roses": 4}
@@ -20,12 +20,12 @@ COUNTS = {"daisy": 3, "roses": 4}
 
 @pytest.fixture
 def folder(tmp_path):
-    return draw_photos(tmp_path / "photos", COUNTS)
+    return draw_images(tmp_path / "photos", COUNTS)
 
 
 @pytest.fixture
 def settings(tmp_path):
-    return StoreSettings(tmp_path / "cache")
+    return CacheSettings(tmp_path / "cache")
 
 
 def opened(folder, settings, decoded=None):
@@ -34,13 +34,13 @@ def opened(folder, settings, decoded=None):
         if decoded is not None:
             decoded.append((done, total))
 
-    return ImageStore(list_photos(folder), SIZE, settings, progress)
+    return ImageCache(list_images(folder), SIZE, settings, progress)
 
 
 def read(reader, positions):
-    photos = np.empty((len(positions), *reader.photo_shape), np.uint8)
-    reader.read_into(photos, np.asarray(positions, dtype=np.int64))
-    return photos
+    images = np.empty((len(positions), *reader.image_shape), np.uint8)
+    reader.read_into(images, np.asarray(positions, dtype=np.int64))
+    return images
 
 
 def pixels(store):
@@ -50,10 +50,10 @@ def pixels(store):
 
 def expected(folder):
     paths = sorted(folder.rglob("*.png"), key=lambda path: path.as_posix())
-    return np.stack([load_photo(path, SIZE) for path in paths])
+    return np.stack([load_image(path, SIZE) for path in paths])
 
 
-def test_rows_are_the_decoded_photos_in_order(folder, settings):
+def test_rows_are_the_decoded_images_in_order(folder, settings):
     store = opened(folder, settings)
     assert store.is_stored
     assert [r.path for r in store.records] == [
@@ -77,7 +77,7 @@ def test_a_second_opening_decodes_nothing(folder, settings):
     np.testing.assert_array_equal(pixels(store), expected(folder))
 
 
-def test_only_changed_and_added_photos_are_decoded_again(folder, settings):
+def test_only_changed_and_added_images_are_decoded_again(folder, settings):
     opened(folder, settings)
     (folder / "roses" / "000.png").unlink()
     shutil.copy(folder / "roses" / "001.png", folder / "daisy" / "new.png")
@@ -90,7 +90,7 @@ def test_only_changed_and_added_photos_are_decoded_again(folder, settings):
     np.testing.assert_array_equal(pixels(store), expected(folder))
 
 
-def test_rows_of_removed_photos_are_given_back(folder, settings):
+def test_rows_of_removed_images_are_given_back(folder, settings):
     store = opened(folder, settings)
     old_reader, old = store.reader(store.records), expected(folder)
     for name in ("daisy/000", "daisy/002", "roses/000", "roses/001", "roses/003"):
@@ -116,17 +116,17 @@ def test_unreadable_files_have_a_record_and_no_row(folder, settings):
 
 def test_image_sizes_have_stores_of_their_own(folder, settings):
     opened(folder, settings)
-    other = ImageStore(list_photos(folder), (4, 6), settings)
+    other = ImageCache(list_images(folder), (4, 6), settings)
     assert read(other.reader(other.records), [0]).shape == (1, 4, 6, 3)
     np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
 
 
-def test_beyond_the_budget_photos_are_decoded_on_the_fly(folder, settings):
-    budget = StoreSettings(settings.cache_directory, disk_budget=100)
+def test_beyond_the_budget_images_are_decoded_on_the_fly(folder, settings):
+    budget = CacheSettings(settings.cache_directory, disk_budget=100)
     store = opened(folder, budget)
     assert not store.is_stored
-    assert "decoded on the fly" in store.reason_not_stored
-    assert "\n" not in store.reason_not_stored
+    assert "decoded on the fly" in store.reason_not_cached
+    assert "\n" not in store.reason_not_cached
     np.testing.assert_array_equal(pixels(store), expected(folder))
     assert not list(store.directory.glob("*.u8"))
     decoded = []
@@ -137,9 +137,9 @@ def test_beyond_the_budget_photos_are_decoded_on_the_fly(folder, settings):
 
 def test_a_disk_that_is_too_small_is_noticed_before(folder, settings, monkeypatch):
     usage = shutil.disk_usage(folder)._replace(free=1000)
-    monkeypatch.setattr(image_store.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: usage)
     store = opened(folder, settings)
-    assert "do not fit on the disk" in store.reason_not_stored
+    assert "do not fit on the disk" in store.reason_not_cached
     np.testing.assert_array_equal(pixels(store), expected(folder))
 
 
@@ -155,7 +155,7 @@ def test_a_disk_that_fills_up_leaves_the_old_store(folder, settings, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_store.os, "pwrite", full)
+        patch.setattr(image_cache.os, "pwrite", full)
         with pytest.raises(InputError, match="full.*cache_directory.*disk_budget"):
             opened(folder, settings)
     assert path.stat().st_size == size
@@ -188,7 +188,7 @@ def test_rows_left_by_a_killed_writer_are_not_trusted(folder, settings):
     assert list(directory.glob("photos-*.u8")) == [rows]
 
 
-def test_when_every_photo_changed_the_old_rows_go(folder, settings):
+def test_when_every_image_changed_the_old_rows_go(folder, settings):
     reader = (store := opened(folder, settings)).reader(store.records)
     old = expected(folder)
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
@@ -200,7 +200,7 @@ def test_when_every_photo_changed_the_old_rows_go(folder, settings):
 
 
 def test_dead_rows_count_against_the_budget(folder, settings):
-    budget = StoreSettings(settings.cache_directory, disk_budget=7 * 8 * 8 * 3)
+    budget = CacheSettings(settings.cache_directory, disk_budget=7 * 8 * 8 * 3)
     opened(folder, budget)
     os.utime(folder / "daisy" / "000.png", ns=(1, 1))
     store = opened(folder, budget)
@@ -259,7 +259,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(folder, settings
 def test_a_cache_that_is_a_file_is_named(folder, tmp_path):
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(InputError, match="cache"):
-        opened(folder, StoreSettings(tmp_path / "cache"))
+        opened(folder, CacheSettings(tmp_path / "cache"))
 
 
 def test_an_interrupt_leaves_the_old_store(folder, settings):
@@ -267,5 +267,5 @@ def test_an_interrupt_leaves_the_old_store(folder, settings):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ImageStore(list_photos(folder), SIZE, settings, interrupt)
+        ImageCache(list_images(folder), SIZE, settings, interrupt)
     np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photo_drawing import blobs, draw_photo, encoded
+from image_drawing import blobs, draw_image, encoded
 from PIL import Image, ImageFile
 
 from keras_flowers.data.image_files import (
-    PHOTO_SUFFIXES,
-    PhotoRecord,
-    inspect_photo,
-    load_photo,
+    IMAGE_SUFFIXES,
+    ImageRecord,
+    inspect_image,
+    load_image,
 )
 from keras_flowers.errors import InputError
 
@@ -55,7 +55,7 @@ def written(path: Path, data: bytes) -> Path:
 
 
 def inspected(path: Path, size: tuple[int, int] | None = None):
-    return inspect_photo(path.parent, path.name, size)
+    return inspect_image(path.parent, path.name, size)
 
 
 def problem_of(path: Path) -> tuple[str | None, str | None]:
@@ -85,7 +85,7 @@ def test_every_format_keeps_its_colours(tmp_path: Path, name: str) -> None:
     options, tolerance = FORMATS[name]
     format_name = name.split()[-1]
     path = written(tmp_path / "photo", encoded(stripes(), format_name, **options))
-    pixels = load_photo(path)
+    pixels = load_image(path)
     assert pixels.shape == (32, 48, 3)
     assert pixels.dtype == np.uint8
     for column, colour in zip((8, 24, 40), COLOURS.values(), strict=True):
@@ -95,8 +95,8 @@ def test_every_format_keeps_its_colours(tmp_path: Path, name: str) -> None:
 
 
 def test_a_record_says_what_is_known_of_a_file(tmp_path: Path) -> None:
-    path = draw_photo(tmp_path / "daisy" / "a.jpg", 1, size=(40, 30))
-    record, pixels = inspect_photo(tmp_path, "daisy/a.jpg")
+    path = draw_image(tmp_path / "daisy" / "a.jpg", 1, size=(40, 30))
+    record, pixels = inspect_image(tmp_path, "daisy/a.jpg")
     status = path.stat()
     assert pixels is None
     assert record.path == "daisy/a.jpg"
@@ -109,10 +109,10 @@ def test_a_record_says_what_is_known_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_record_survives_json() -> None:
-    record = PhotoRecord("a\udcff\n/b", 1, 2, "ab", 3, 4, "PNG", "cd", None, None)
-    assert PhotoRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    record = ImageRecord("a\udcff\n/b", 1, 2, "ab", 3, 4, "PNG", "cd", None, None)
+    assert ImageRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
     with pytest.raises(TypeError):
-        PhotoRecord.from_json({"path": "a"})
+        ImageRecord.from_json({"path": "a"})
 
 
 def test_pixels_are_resized_with_antialiasing_and_without_the_aspect(
@@ -132,26 +132,26 @@ def test_pixels_are_resized_with_antialiasing_and_without_the_aspect(
 def test_loading_gives_what_inspecting_gives(
     tmp_path: Path, image_size: tuple[int, int], format_name: str
 ) -> None:
-    path = draw_photo(tmp_path / "a", 3, size=(2400, 1200), format_name=format_name)
+    path = draw_image(tmp_path / "a", 3, size=(2400, 1200), format_name=format_name)
     _, pixels = inspected(path, image_size)
-    np.testing.assert_array_equal(load_photo(path, image_size), pixels)
+    np.testing.assert_array_equal(load_image(path, image_size), pixels)
 
 
 # A JPEG of more than twice the wanted size is reduced while it is decoded
 
 
-def test_a_large_photo_looks_the_same_however_it_was_decoded(tmp_path: Path) -> None:
-    path = draw_photo(tmp_path / "a.jpg", 4, size=(3200, 2400))
+def test_a_large_image_looks_the_same_however_it_was_decoded(tmp_path: Path) -> None:
+    path = draw_image(tmp_path / "a.jpg", 4, size=(3200, 2400))
     expected = Image.open(path).resize((256, 200), Image.Resampling.BILINEAR)
-    difference = np.abs(load_photo(path, (200, 256)) - np.asarray(expected, np.int16))
+    difference = np.abs(load_image(path, (200, 256)) - np.asarray(expected, np.int16))
     assert 0 < difference.mean() < 0.5
-    assert load_photo(path).shape == (2400, 3200, 3)
+    assert load_image(path).shape == (2400, 3200, 3)
 
 
-def test_a_large_photo_keeps_its_size_in_the_record(tmp_path: Path) -> None:
+def test_a_large_image_keeps_its_size_in_the_record(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = draw_photo(tmp_path / "a.jpg", 4, size=(3200, 2400), exif=exif)
+    path = draw_image(tmp_path / "a.jpg", 4, size=(3200, 2400), exif=exif)
     record, _ = inspected(path, (64, 64))
     assert (record.width, record.height) == (2400, 3200)
 
@@ -159,12 +159,12 @@ def test_a_large_photo_keeps_its_size_in_the_record(tmp_path: Path) -> None:
 def test_the_perceptual_hash_does_not_depend_on_the_wanted_size(
     tmp_path: Path,
 ) -> None:
-    path = draw_photo(tmp_path / "a.jpg", 5, size=(3200, 2400))
+    path = draw_image(tmp_path / "a.jpg", 5, size=(3200, 2400))
     sizes = [None, (16, 16), (256, 256), (400, 400), (1300, 1300)]
     assert len({inspected(path, size)[0].perceptual_hash for size in sizes}) == 1
 
 
-def test_a_large_photo_that_was_cut_is_found(tmp_path: Path) -> None:
+def test_a_large_image_that_was_cut_is_found(tmp_path: Path) -> None:
     data = encoded(blobs(6, (3200, 2400)))
     for keep in (0.1, 0.5, 0.95):
         path = written(tmp_path / "a.jpg", data[: int(keep * len(data))])
@@ -182,7 +182,7 @@ def test_gray_becomes_gray(tmp_path: Path, mode: str, format_name: str) -> None:
     image = Image.new("L", (20, 10), 255)
     image.paste(0, (0, 0, 10, 10))
     path = written(tmp_path / "a", encoded(image.convert(mode), format_name))
-    pixels = load_photo(path)
+    pixels = load_image(path)
     assert pixels[5, 2].tolist() == [0, 0, 0]
     assert pixels[5, 17].tolist() == [255, 255, 255]
 
@@ -192,7 +192,7 @@ def test_a_palette_becomes_its_colours(tmp_path: Path, format_name: str) -> None
     image = stripes().quantize(3)
     assert image.mode == "P"
     path = written(tmp_path / "a", encoded(image, format_name))
-    np.testing.assert_array_equal(load_photo(path), np.asarray(stripes()))
+    np.testing.assert_array_equal(load_image(path), np.asarray(stripes()))
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "WEBP", "TIFF"])
@@ -203,7 +203,7 @@ def test_transparent_parts_show_a_white_ground(
     image.paste((100, 0, 0, 0), (0, 0, 10, 10))
     image.paste((100, 0, 0, 102), (10, 0, 20, 10))
     path = written(tmp_path / "a", encoded(image, format_name, lossless=True))
-    pixels = load_photo(path).astype(int)
+    pixels = load_image(path).astype(int)
     assert pixels[5, 5].tolist() == [255, 255, 255]
     assert np.abs(pixels[5, 15] - [193, 153, 153]).max() <= 1
     assert pixels[5, 25].tolist() == [100, 0, 0]
@@ -217,7 +217,7 @@ def test_a_transparent_palette_colour_shows_a_white_ground(
     image.putpalette([200, 10, 10, 10, 200, 10])
     image.paste(1, (10, 0, 20, 10))
     path = written(tmp_path / "a", encoded(image, format_name, transparency=0))
-    pixels = load_photo(path)
+    pixels = load_image(path)
     assert pixels[5, 5].tolist() == [255, 255, 255]
     assert pixels[5, 15].tolist() == [10, 200, 10]
 
@@ -229,21 +229,21 @@ def test_a_transparent_key_colour_shows_a_white_ground(
     image = Image.new("RGB", (20, 10), (80, 80, 80))
     image.paste((10, 10, 10), (10, 0, 20, 10))
     data = encoded(image.convert(mode), "PNG", transparency=key)
-    pixels = load_photo(written(tmp_path / "a", data))
+    pixels = load_image(written(tmp_path / "a", data))
     assert pixels[5, 5].tolist() == [255, 255, 255]
     assert pixels[5, 15].tolist() == [10, 10, 10]
 
 
 def test_gray_with_alpha_shows_a_white_ground(tmp_path: Path) -> None:
     path = written(tmp_path / "a", encoded(Image.new("LA", (4, 4), (0, 51)), "PNG"))
-    assert load_photo(path)[0, 0].tolist() == [204, 204, 204]
+    assert load_image(path)[0, 0].tolist() == [204, 204, 204]
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "TIFF"])
 def test_ink_becomes_colour(tmp_path: Path, format_name: str) -> None:
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     path = written(tmp_path / "a", encoded(image, format_name))
-    assert np.abs(load_photo(path)[8, 8].astype(int) - [255, 0, 0]).max() <= 2
+    assert np.abs(load_image(path)[8, 8].astype(int) - [255, 0, 0]).max() <= 2
 
 
 def test_ink_that_is_not_adobes_is_not_inverted(tmp_path: Path) -> None:
@@ -253,14 +253,14 @@ def test_ink_that_is_not_adobes_is_not_inverted(tmp_path: Path) -> None:
     (length,) = struct.unpack(">H", data[start + 2 : start + 4])
     plain = data[:start] + data[start + 2 + length :]
     # The stored samples are 255, 0, 0, 255: now they are the amount of ink.
-    assert load_photo(written(tmp_path / "a", plain))[8, 8].max() <= 2
+    assert load_image(written(tmp_path / "a", plain))[8, 8].max() <= 2
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
 def test_16_bits_are_scaled(tmp_path: Path, format_name: str) -> None:
     samples = np.array([[0, 257, 32896, 65535, 255, 385]], np.uint16)
     path = written(tmp_path / "a", encoded(Image.fromarray(samples), format_name))
-    pixels = load_photo(path)
+    pixels = load_image(path)
     assert pixels[0, :, 0].tolist() == [0, 1, 128, 255, 1, 1]
     assert (pixels[..., 0] == pixels[..., 2]).all()
 
@@ -283,7 +283,7 @@ def test_12_bits_are_scaled(tmp_path: Path) -> None:
     samples = bytes([0xFF, 0xF8, 0x00])  # 4095 and 2048
     data = b"II*\0" + struct.pack("<I", 12) + samples + b"\0"
     data += struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
-    assert load_photo(written(tmp_path / "a.tif", data))[0, :, 0].tolist() == [255, 128]
+    assert load_image(written(tmp_path / "a.tif", data))[0, :, 0].tolist() == [255, 128]
 
 
 @pytest.mark.parametrize(
@@ -304,12 +304,12 @@ def test_32_bits_are_scaled_by_the_nearest_white(
     tmp_path: Path, samples: np.ndarray, expected: list[int]
 ) -> None:
     path = written(tmp_path / "a", encoded(Image.fromarray(samples), "TIFF"))
-    assert load_photo(path)[0, :, 1].tolist() == expected
+    assert load_image(path)[0, :, 1].tolist() == expected
 
 
 def test_16_bit_colour_is_scaled(tmp_path: Path) -> None:
     row = b"\0" + struct.pack(">6H", 0, 32896, 65535, 257, 514, 0)
-    pixels = load_photo(written(tmp_path / "a.png", png(2, 1, 16, row)))
+    pixels = load_image(written(tmp_path / "a.png", png(2, 1, 16, row)))
     assert pixels.tolist() == [[[0, 128, 255], [1, 2, 0]]]
 
 
@@ -319,7 +319,7 @@ def test_the_first_of_several_frames_is_taken(tmp_path: Path, format_name: str) 
     data = encoded(
         frames[0], format_name, save_all=True, append_images=frames[1:], lossless=True
     )
-    assert load_photo(written(tmp_path / "a", data))[8, 8].tolist() == [255, 0, 0]
+    assert load_image(written(tmp_path / "a", data))[8, 8].tolist() == [255, 0, 0]
 
 
 # EXIF
@@ -358,7 +358,7 @@ def test_the_orientation_is_applied(
     path = written(tmp_path / "a", data)
     record, _ = inspected(path)
     assert (record.width, record.height) == (48, 32)
-    assert np.abs(load_photo(path).astype(int) - upright).mean() < 3
+    assert np.abs(load_image(path).astype(int) - upright).mean() < 3
 
 
 @pytest.mark.parametrize(
@@ -366,9 +366,9 @@ def test_the_orientation_is_applied(
     [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(40)],
     ids=["empty", "header only", "far offset", "zeros"],
 )
-def test_broken_exif_data_does_not_cost_the_photo(tmp_path: Path, exif: bytes) -> None:
+def test_broken_exif_data_does_not_cost_the_image(tmp_path: Path, exif: bytes) -> None:
     path = written(tmp_path / "a.jpg", encoded(stripes(), exif=exif))
-    assert load_photo(path).shape == (32, 48, 3)
+    assert load_image(path).shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -376,7 +376,7 @@ def test_an_unknown_orientation_is_upright(tmp_path: Path, orientation: int) -> 
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = written(tmp_path / "a.png", encoded(stripes(), "PNG", exif=exif))
-    np.testing.assert_array_equal(load_photo(path), np.asarray(stripes()))
+    np.testing.assert_array_equal(load_image(path), np.asarray(stripes()))
 
 
 # What a bad file gives
@@ -434,7 +434,7 @@ def test_a_postscript_file_never_reaches_a_decoder(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jpg", header + b"(x) (w) file\nshowpage\n")
     assert problem_of(path)[0] == "unsupported_format"
     with pytest.raises(InputError, match="PostScript"):
-        load_photo(path)
+        load_image(path)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -470,7 +470,7 @@ def test_a_decompression_bomb_is_refused_from_its_header(
     bomb = png(width, height, 8, bytes(1000))
     assert problem_of(written(tmp_path / "a.png", bomb))[0] == "decompression_bomb"
     with pytest.raises(InputError, match="pixels"):
-        load_photo(tmp_path / "a.png")
+        load_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -505,7 +505,7 @@ def test_a_lack_of_memory_is_not_the_fault_of_the_file(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    path = draw_photo(tmp_path / "a.jpg", 0)
+    path = draw_image(tmp_path / "a.jpg", 0)
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     assert problem_of(path) == ("unreadable", "cannot be read: not enough memory")
 
@@ -540,7 +540,7 @@ def test_no_bytes_whatever_raise(
         assert record.problem.isprintable()
         assert len(record.problem) < 300
         with pytest.raises(InputError):
-            load_photo(path)
+            load_image(path)
 
 
 @settings(max_examples=150, deadline=None)
@@ -567,24 +567,24 @@ def test_no_damage_raises(
 )
 def test_odd_names(tmp_path: Path, name: str | bytes) -> None:
     relative = os.fsdecode(name)
-    draw_photo(tmp_path / relative, 0)
-    record, _ = inspect_photo(tmp_path, relative)
+    draw_image(tmp_path / relative, 0)
+    record, _ = inspect_image(tmp_path, relative)
     assert record.problem is None
     assert record.path == relative
     written(tmp_path / relative, b"no photo")
     with pytest.raises(InputError) as caught:
-        load_photo(tmp_path / relative)
+        load_image(tmp_path / relative)
     assert str(caught.value).isprintable()
 
 
 def test_loading_names_the_path_and_the_reason(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jpg", encoded(stripes())[:200])
     with pytest.raises(InputError) as caught:
-        load_photo(path)
+        load_image(path)
     assert str(path) in str(caught.value)
     assert "truncated or corrupt" in str(caught.value)
     with pytest.raises(InputError, match="No such file"):
-        load_photo(str(tmp_path / "none.jpg"))
+        load_image(str(tmp_path / "none.jpg"))
 
 
 # What the process keeps
@@ -609,18 +609,18 @@ def test_many_threads_leave_the_settings_of_the_process_as_they_were(
 ) -> None:
     names = []
     for seed in range(40):
-        path = draw_photo(tmp_path / f"{seed}.jpg", seed)
+        path = draw_image(tmp_path / f"{seed}.jpg", seed)
         if seed % 4 == 0:
             written(path, path.read_bytes()[:300])
         names.append(path.name)
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        records = list(pool.map(lambda n: inspect_photo(tmp_path, n)[0], names * 5))
+        records = list(pool.map(lambda n: inspect_image(tmp_path, n)[0], names * 5))
     assert [r.problem_kind for r in records] == (["corrupt"] + [None] * 3) * 50
     assert warnings.filters == before
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_the_suffixes_are_lower_case() -> None:
-    assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tiff"} <= PHOTO_SUFFIXES
-    assert all(s.startswith(".") and s == s.lower() for s in PHOTO_SUFFIXES)
+    assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tiff"} <= IMAGE_SUFFIXES
+    assert all(s.startswith(".") and s == s.lower() for s in IMAGE_SUFFIXES)

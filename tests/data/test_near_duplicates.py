@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photo_drawing import blobs, encoded
+from image_drawing import blobs, encoded
 from PIL import Image, ImageEnhance
 
 from keras_flowers.data.near_duplicates import near_duplicate_pairs, perceptual_hash
@@ -25,7 +25,7 @@ def _flipped(bits: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     return flipped
 
 
-def test_each_bit_says_where_the_photo_gets_brighter_to_the_right() -> None:
+def test_each_bit_says_where_the_image_gets_brighter_to_the_right() -> None:
     ramp = np.tile(np.arange(0, 255, 3, dtype=np.uint8), (64, 1))
     assert perceptual_hash(Image.fromarray(ramp)) == "f" * 64
     assert perceptual_hash(Image.fromarray(ramp[:, ::-1])) == "0" * 64
@@ -37,24 +37,24 @@ def test_each_bit_says_where_the_photo_gets_brighter_to_the_right() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda photo: Image.open(BytesIO(encoded(photo, quality=30))),
-        lambda photo: photo.resize((160, 120), Image.Resampling.LANCZOS),
-        lambda photo: photo.convert("L"),
-        lambda photo: ImageEnhance.Brightness(photo).enhance(0.8),
-        lambda photo: photo.crop((3, 2, 317, 238)),
+        lambda image: Image.open(BytesIO(encoded(image, quality=30))),
+        lambda image: image.resize((160, 120), Image.Resampling.LANCZOS),
+        lambda image: image.convert("L"),
+        lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+        lambda image: image.crop((3, 2, 317, 238)),
     ],
     ids=["jpeg", "half", "gray", "darker", "cropped"],
 )
-def test_a_changed_photo_is_a_near_duplicate(
+def test_a_changed_image_is_a_near_duplicate(
     change: Callable[[Image.Image], Image.Image],
 ) -> None:
-    photos = [blobs(seed, (320, 240)) for seed in range(6)]
-    hashes = [perceptual_hash(photo) for photo in photos]
-    hashes.append(perceptual_hash(change(photos[2])))
+    images = [blobs(seed, (320, 240)) for seed in range(6)]
+    hashes = [perceptual_hash(image) for image in images]
+    hashes.append(perceptual_hash(change(images[2])))
     assert near_duplicate_pairs(hashes) == [(2, 6)]
 
 
-def test_no_photos_have_no_pairs() -> None:
+def test_no_images_have_no_pairs() -> None:
     assert near_duplicate_pairs([]) == []
     assert near_duplicate_pairs([_hex(_random_bits(0))]) == []
 
@@ -66,7 +66,7 @@ def test_the_limit_is_23_bits(differing: int, found: bool) -> None:
     assert pairs == ([(0, 1)] if found else [])
 
 
-def test_photos_without_structure_are_no_near_duplicates() -> None:
+def test_images_without_structure_are_no_near_duplicates() -> None:
     flat = np.zeros(256, np.uint8)
     nearly_flat = _flipped(flat, 15)
     assert near_duplicate_pairs([_hex(flat)] * 3) == []
@@ -98,9 +98,9 @@ def test_equal_hashes_are_joined_through_the_first() -> None:
     )
 )
 def test_the_same_pairs_as_when_all_are_compared(
-    photos: list[tuple[int, int, int]],
+    images: list[tuple[int, int, int]],
 ) -> None:
-    all_bits = [_flipped(_random_bits(kind), n, seed) for kind, n, seed in photos]
+    all_bits = [_flipped(_random_bits(kind), n, seed) for kind, n, seed in images]
     first_of: dict[str, int] = {}
     expected = set()
     for j, bits in enumerate(all_bits):

@@ -26,25 +26,25 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
     }
 
 
-def write_small(directory: Path, photos_per_class: int = 2, seed: int = 42) -> Path:
+def write_small(directory: Path, images_per_class: int = 2, seed: int = 42) -> Path:
     return write_sample(
-        directory, photos_per_class=photos_per_class, image_size=SMALL, seed=seed
+        directory, images_per_class=images_per_class, image_size=SMALL, seed=seed
     )
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("photos") / "sample"
-    yield write_sample(directory, photos_per_class=TRAIN + TEST, image_size=(90, 120))
+    yield write_sample(directory, images_per_class=TRAIN + TEST, image_size=(90, 120))
 
 
 @pytest.fixture(scope="module")
-def thumbnails(photos: Path) -> Floats:
+def thumbnails(images: Path) -> Floats:
     """All photos [class, photo, 16, 16, 3], values 0 to 1."""
     rows = [
         [
             np.asarray(Image.open(path).resize((16, 16), Image.Resampling.BOX))
-            for path in sorted((photos / name).iterdir())
+            for path in sorted((images / name).iterdir())
         ]
         for name in SAMPLE_CLASS_NAMES
     ]
@@ -75,7 +75,7 @@ def linear_accuracy(features: Floats, ridge: float = 10.0) -> float:
     return float((scores.argmax(axis=1) == truth).mean())
 
 
-def test_class_names_are_those_of_flower_photos():
+def test_class_names_are_those_of_flower_images():
     assert SAMPLE_CLASS_NAMES == (
         "daisy",
         "dandelion",
@@ -85,9 +85,9 @@ def test_class_names_are_those_of_flower_photos():
     )
 
 
-def test_writes_numbered_photos_in_class_folders(tmp_path):
+def test_writes_numbered_images_in_class_folders(tmp_path):
     directory = tmp_path / "new" / "parents" / "sample"
-    assert write_small(directory, photos_per_class=3) == directory
+    assert write_small(directory, images_per_class=3) == directory
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
     assert [path.name for path in directory.parent.iterdir()] == ["sample"]
     written = {path.relative_to(directory).as_posix() for path in directory.rglob("*")}
@@ -98,13 +98,13 @@ def test_writes_numbered_photos_in_class_folders(tmp_path):
     }
 
 
-def test_photos_are_rgb_jpegs_of_varied_sizes_and_orientations(photos):
+def test_images_are_rgb_jpegs_of_varied_sizes_and_orientations(images):
     sizes = []
-    for path in photos.rglob("*.jpg"):
-        with Image.open(path) as photo:
-            photo.load()
-            assert (photo.format, photo.mode) == ("JPEG", "RGB")
-            sizes.append(photo.size)
+    for path in images.rglob("*.jpg"):
+        with Image.open(path) as image:
+            image.load()
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            sizes.append(image.size)
     landscape = [size for size in sizes if size[0] > size[1]]
     assert 0.6 < len(landscape) / len(sizes) < 0.9
     widths = [width for width, _ in landscape]
@@ -120,21 +120,21 @@ def test_same_arguments_give_the_same_bytes(tmp_path):
     assert all_bytes(first) == all_bytes(second)
 
 
-def test_more_photos_change_none_of_the_first(tmp_path):
-    few = all_bytes(write_small(tmp_path / "few", photos_per_class=2))
-    many = all_bytes(write_small(tmp_path / "many", photos_per_class=4))
+def test_more_images_change_none_of_the_first(tmp_path):
+    few = all_bytes(write_small(tmp_path / "few", images_per_class=2))
+    many = all_bytes(write_small(tmp_path / "many", images_per_class=4))
     assert len(many) == 2 * len(few)
     assert few.items() <= many.items()
 
 
-def test_another_seed_gives_other_photos(tmp_path):
+def test_another_seed_gives_other_images(tmp_path):
     one = all_bytes(write_small(tmp_path / "one", seed=1))
     two = all_bytes(write_small(tmp_path / "two", seed=2))
     assert not set(one.values()) & set(two.values())
 
 
-def test_photos_are_distinct(photos, thumbnails):
-    contents = all_bytes(photos)
+def test_images_are_distinct(images, thumbnails):
+    contents = all_bytes(images)
     assert len(set(contents.values())) == len(contents)
     flat = thumbnails.reshape(-1, 16 * 16 * 3)
     squared = (flat**2).sum(axis=1)
@@ -168,13 +168,13 @@ def test_any_size_and_seed_can_be_drawn(image_size, seed):
     with tempfile.TemporaryDirectory() as folder:
         directory = write_sample(
             Path(folder) / "sample",
-            photos_per_class=1,
+            images_per_class=1,
             image_size=image_size,
             seed=seed,
         )
         for path in directory.rglob("*.jpg"):
-            with Image.open(path) as photo:
-                turned = [photo.size, photo.size[::-1]]
+            with Image.open(path) as image:
+                turned = [image.size, image.size[::-1]]
                 assert any(
                     max(32, side * 0.84 - 1) <= drawn <= side * 1.16 + 1
                     for size in turned
@@ -182,11 +182,11 @@ def test_any_size_and_seed_can_be_drawn(image_size, seed):
                 )
 
 
-def test_progress_counts_every_photo(tmp_path):
+def test_progress_counts_every_image(tmp_path):
     calls: list[tuple[int, int]] = []
     write_sample(
         tmp_path / "sample",
-        photos_per_class=2,
+        images_per_class=2,
         image_size=SMALL,
         progress=lambda done, total: calls.append((done, total)),
     )
@@ -196,7 +196,7 @@ def test_progress_counts_every_photo(tmp_path):
 def test_an_empty_folder_is_filled(tmp_path):
     directory = tmp_path / "empty"
     directory.mkdir()
-    write_small(directory, photos_per_class=1)
+    write_small(directory, images_per_class=1)
     assert len(all_bytes(directory)) == 5
     assert list(tmp_path.iterdir()) == [directory]
 
@@ -243,7 +243,7 @@ def test_nothing_is_left_when_it_stops_half_way(tmp_path, error, existing):
             raise error
 
     with pytest.raises(type(error)):
-        write_sample(directory, photos_per_class=4, image_size=SMALL, progress=stop)
+        write_sample(directory, images_per_class=4, image_size=SMALL, progress=stop)
     left = [tmp_path / "new", directory] if existing else []
     assert sorted(tmp_path.rglob("*")) == left
 
@@ -265,10 +265,10 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"photos_per_class": 0}, "`photos_per_class` must be an integer from 1"),
-        ({"photos_per_class": 100_001}, "Received: photos_per_class=100001"),
-        ({"photos_per_class": 2.5}, "Received: photos_per_class=2.5"),
-        ({"photos_per_class": True}, "Received: photos_per_class=True"),
+        ({"images_per_class": 0}, "`images_per_class` must be an integer from 1"),
+        ({"images_per_class": 100_001}, "Received: images_per_class=100001"),
+        ({"images_per_class": 2.5}, "Received: images_per_class=2.5"),
+        ({"images_per_class": True}, "Received: images_per_class=True"),
         ({"seed": -1}, "`seed` must be an integer from 0 up. Received: seed=-1"),
         ({"seed": "42"}, "Received: seed='42'"),
         ({"image_size": 256}, r"`image_size` must be a pair .*\(height, width\)"),
@@ -286,10 +286,10 @@ def test_impossible_arguments_are_refused(tmp_path, arguments, message):
 
 
 def test_numpy_integers_and_lists_are_taken(tmp_path):
-    plain = write_small(tmp_path / "plain", photos_per_class=1)
+    plain = write_small(tmp_path / "plain", images_per_class=1)
     other = write_sample(
         str(tmp_path / "other"),
-        photos_per_class=np.int64(1),
+        images_per_class=np.int64(1),
         image_size=list(SMALL),
         seed=np.uint8(42),
     )

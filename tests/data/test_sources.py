@@ -147,13 +147,13 @@ def test_one_class_is_a_root_of_its_own(tmp_path):
     assert find_class_root(tmp_path / "flower_photos") == tmp_path / "flower_photos"
 
 
-def test_a_photo_beside_the_class_folders_does_not_make_a_class_of_them(tmp_path):
+def test_a_image_beside_the_class_folders_does_not_make_a_class_of_them(tmp_path):
     write(tmp_path, *FLOWERS, "flower_photos/preview.png")
 
     assert find_class_root(tmp_path) == tmp_path / "flower_photos"
 
 
-def test_photos_below_a_class_folder_belong_to_it(tmp_path):
+def test_images_below_a_class_folder_belong_to_it(tmp_path):
     write(tmp_path, "daisy/1.jpg", "daisy/more/2.jpg", "roses/3.jpg")
 
     assert find_class_root(tmp_path) == tmp_path
@@ -168,7 +168,7 @@ def test_linked_class_folders_count_and_circles_end(tmp_path):
     assert find_class_root(tmp_path / "data") == tmp_path / "data"
 
 
-def test_photos_without_class_folders_are_refused(tmp_path):
+def test_images_without_class_folders_are_refused(tmp_path):
     write(tmp_path, "1.jpg", "2.jpg")
 
     with pytest.raises(InputError, match="one folder per class") as caught:
@@ -177,7 +177,7 @@ def test_photos_without_class_folders_are_refused(tmp_path):
     assert "photos directly in it" in str(caught.value)
 
 
-def test_a_folder_without_photos_is_refused(tmp_path):
+def test_a_folder_without_images_is_refused(tmp_path):
     write(tmp_path, "daisy/1.txt", "photo.jpg/readme.md", ".hidden/1.jpg")
 
     with pytest.raises(InputError, match=r"no photo \(.*\.jpg.*\) in any"):
@@ -234,7 +234,7 @@ def test_a_missing_folder_is_named_with_what_may_be_meant(tmp_path):
         with pytest.raises(InputError, match="does not exist") as caught:
             find_class_root(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
-        assert f"Did you mean {tmp_path / 'flower_photos'}?" in str(caught.value)
+        assert f"Did you mean {tmp_path / 'flower_images'}?" in str(caught.value)
     with pytest.raises(InputError) as caught:
         find_class_root(tmp_path / "zebra")
     assert "Did you mean" not in str(caught.value)
@@ -630,7 +630,7 @@ def test_a_download_from_before_the_checksum_changed_is_replaced(
     assert (root / "daisy/7.jpg").exists()
 
 
-def test_flower_photos_is_the_official_archive():
+def test_flower_images_is_the_official_archive():
     known = sources.KNOWN_DATASETS["flower_photos"]
 
     assert known.url.startswith("https://storage.googleapis.com/download.tensorflow")
@@ -646,7 +646,7 @@ def drawings(monkeypatch):
     """Draws few and small photos; lists the folders drawn into."""
     drawn = []
     write_sample = functools.partial(
-        keras_flowers.data.sample.write_sample, photos_per_class=1, image_size=(32, 32)
+        keras_flowers.data.sample.write_sample, images_per_class=1, image_size=(32, 32)
     )
 
     def write_and_note(directory, **options):

@@ -10,46 +10,46 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from photo_drawing import draw_data_set, draw_photo
+from image_drawing import draw_data_set, draw_image
 
-from keras_flowers.data.audit import Catalog, scan
-from keras_flowers.data.image_files import PhotoRecord
+from keras_flowers.data.audit import Audit, scan
+from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.data.splits import (
     SPLIT_NAMES,
     Split,
     apply_manifest,
     read_manifest,
-    split_catalog,
+    split_audit,
     write_manifest,
 )
 from keras_flowers.errors import InputError
 
 
-def record(path: str, content: str | None = None) -> PhotoRecord:
+def record(path: str, content: str | None = None) -> ImageRecord:
     digest = sha256((content or path).encode()).hexdigest()
-    return PhotoRecord(path, 10, 20, digest, 4, 3, "PNG", "0" * 64, None, None)
+    return ImageRecord(path, 10, 20, digest, 4, 3, "PNG", "0" * 64, None, None)
 
 
-def catalog_of(
-    photos: Sequence[PhotoRecord],
+def audit_of(
+    images: Sequence[ImageRecord],
     duplicates: Sequence[Sequence[str]] = (),
     near_duplicates: Sequence[Sequence[str]] | None = None,
-) -> Catalog:
+) -> Audit:
     """Returns a catalog without any file behind it."""
     near = duplicates if near_duplicates is None else near_duplicates
-    return Catalog(
+    return Audit(
         root=Path("data"),
-        class_names=tuple(sorted({photo.class_name for photo in photos})),
-        photos=tuple(sorted(photos, key=lambda photo: photo.path)),
+        class_names=tuple(sorted({image.class_name for image in images})),
+        images=tuple(sorted(images, key=lambda image: image.path)),
         findings=(),
         duplicate_groups=tuple(tuple(group) for group in duplicates),
         near_duplicate_groups=tuple(tuple(group) for group in near),
     )
 
 
-def singles(counts: Mapping[str, int]) -> Catalog:
+def singles(counts: Mapping[str, int]) -> Audit:
     """Returns a catalog of so many different photos of each class."""
-    return catalog_of(
+    return audit_of(
         [record(f"{name}/{i:04}") for name, n in counts.items() for i in range(n)]
     )
 
@@ -62,14 +62,14 @@ def part_of(split: Split) -> dict[str, str]:
     return {path: part for part, paths in paths_of(split).items() for path in paths}
 
 
-def counts_of(photos: Sequence[PhotoRecord]) -> Counter[str]:
-    return Counter(photo.class_name for photo in photos)
+def counts_of(images: Sequence[ImageRecord]) -> Counter[str]:
+    return Counter(image.class_name for image in images)
 
 
 @st.composite
-def catalogs(draw: st.DrawFn, *, across: bool = True) -> Catalog:
+def audits(draw: st.DrawFn, *, across: bool = True) -> Audit:
     """Draws a catalog of 2 to 4 classes, some photos of which are copies."""
-    photos: list[PhotoRecord] = []
+    images: list[ImageRecord] = []
     groups: list[list[str]] = []
     names = ["a", "b", "c", "d"][: draw(st.integers(2, 4))]
     for name in names:
@@ -78,10 +78,10 @@ def catalogs(draw: st.DrawFn, *, across: bool = True) -> Catalog:
             paths = [f"{name}/{content}-{copy}" for copy in range(copies)]
             if across and copies > 1 and draw(st.booleans()):
                 paths[-1] = f"{draw(st.sampled_from(names))}/{name}-{content}"
-            photos.extend(record(path, f"{name}{content}") for path in paths)
+            images.extend(record(path, f"{name}{content}") for path in paths)
             if copies > 1:
                 groups.append(sorted(paths))
-    return catalog_of(photos, groups)
+    return audit_of(images, groups)
 
 
 fractions = st.tuples(
@@ -89,10 +89,10 @@ fractions = st.tuples(
 )
 
 
-def split_or_none(catalog: Catalog, pair: tuple[float, float], seed: int = 42):
+def split_or_none(audit: Audit, pair: tuple[float, float], seed: int = 42):
     try:
-        return split_catalog(
-            catalog, validation_split=pair[0], test_split=pair[1], seed=seed
+        return split_audit(
+            audit, validation_split=pair[0], test_split=pair[1], seed=seed
         )
     except InputError as error:
         assert "too small to split" in str(error)
@@ -100,59 +100,59 @@ def split_or_none(catalog: Catalog, pair: tuple[float, float], seed: int = 42):
 
 
 @settings(max_examples=80, deadline=None)
-@given(catalogs(), fractions, st.integers(-5, 5))
-def test_each_photo_is_in_one_part_and_copies_in_the_same(
-    catalog: Catalog, pair: tuple[float, float], seed: int
+@given(audits(), fractions, st.integers(-5, 5))
+def test_each_image_is_in_one_part_and_copies_in_the_same(
+    audit: Audit, pair: tuple[float, float], seed: int
 ) -> None:
-    split = split_or_none(catalog, pair, seed)
+    split = split_or_none(audit, pair, seed)
     assume(split is not None)
     parts = paths_of(split)
     everything = [path for paths in parts.values() for path in paths]
-    assert sorted(everything) == [photo.path for photo in catalog.photos]
+    assert sorted(everything) == [image.path for image in audit.images]
     assert all(paths == sorted(paths) for paths in parts.values())
     where = part_of(split)
-    for group in catalog.duplicate_groups:
+    for group in audit.duplicate_groups:
         assert len({where[path] for path in group}) == 1
     for part, fraction in zip(SPLIT_NAMES, (1.0, *pair), strict=True):
         held = counts_of(getattr(split, part))
-        assert set(held) == (set(catalog.class_names) if fraction else set())
+        assert set(held) == (set(audit.class_names) if fraction else set())
 
 
 @settings(max_examples=80, deadline=None)
-@given(catalogs(across=False), fractions)
+@given(audits(across=False), fractions)
 def test_each_class_gives_the_wanted_fraction(
-    catalog: Catalog, pair: tuple[float, float]
+    audit: Audit, pair: tuple[float, float]
 ) -> None:
-    split = split_or_none(catalog, pair)
+    split = split_or_none(audit, pair)
     assume(split is not None)
     largest = {
-        name: max([len(g) for g in catalog.duplicate_groups if g[0][0] == name] or [1])
-        for name in catalog.class_names
+        name: max([len(g) for g in audit.duplicate_groups if g[0][0] == name] or [1])
+        for name in audit.class_names
     }
     for part, fraction in zip(("validation", "test"), pair, strict=True):
         held = counts_of(getattr(split, part))
-        for name, size in catalog.counts.items():
+        for name, size in audit.counts.items():
             target = max(1, round(fraction * size)) if fraction else 0
             assert abs(held[name] - target) < largest[name]
 
 
 @settings(max_examples=50, deadline=None)
-@given(catalogs(), fractions, st.randoms(use_true_random=False))
+@given(audits(), fractions, st.randoms(use_true_random=False))
 def test_neither_order_nor_names_of_files_decide(
-    catalog: Catalog, pair: tuple[float, float], shuffler: Any
+    audit: Audit, pair: tuple[float, float], shuffler: Any
 ) -> None:
-    split = split_or_none(catalog, pair)
+    split = split_or_none(audit, pair)
     assume(split is not None)
-    photos, groups = list(catalog.photos), list(catalog.duplicate_groups)
-    shuffler.shuffle(photos)
+    images, groups = list(audit.images), list(audit.duplicate_groups)
+    shuffler.shuffle(images)
     shuffler.shuffle(groups)
-    shuffled = catalog_of(photos, [group[::-1] for group in groups])
+    shuffled = audit_of(images, [group[::-1] for group in groups])
     assert split_or_none(shuffled, pair) == split
-    renamed = {photo.path: f"{photo.path[0]}/x{i}" for i, photo in enumerate(photos)}
-    other = catalog_of(
+    renamed = {image.path: f"{image.path[0]}/x{i}" for i, image in enumerate(images)}
+    other = audit_of(
         [
-            PhotoRecord(renamed[p.path], 1, 2, p.sha256, 1, 1, "GIF", "", None, None)
-            for p in photos
+            ImageRecord(renamed[p.path], 1, 2, p.sha256, 1, 1, "GIF", "", None, None)
+            for p in images
         ],
         [[renamed[path] for path in group] for group in groups],
     )
@@ -163,7 +163,7 @@ def test_neither_order_nor_names_of_files_decide(
 
 
 def test_without_copies_the_fractions_are_exact() -> None:
-    split = split_catalog(
+    split = split_audit(
         singles({"a": 100, "b": 53, "c": 4}), validation_split=0.2, test_split=0.1
     )
     assert counts_of(split.validation) == {"a": 20, "b": 11, "c": 1}
@@ -176,7 +176,7 @@ def test_without_copies_the_fractions_are_exact() -> None:
 
 def test_the_split_is_the_same_for_ever() -> None:
     # Manifests and published results rely on it.
-    split = split_catalog(singles({"a": 10, "b": 10}), validation_split=0.2)
+    split = split_audit(singles({"a": 10, "b": 10}), validation_split=0.2)
     assert paths_of(split)["validation"] == [
         "a/0004",
         "a/0007",
@@ -186,8 +186,8 @@ def test_the_split_is_the_same_for_ever() -> None:
 
 
 def test_another_seed_gives_another_split() -> None:
-    catalog = singles({"a": 50, "b": 50})
-    splits = [part_of(split_catalog(catalog, seed=seed)) for seed in (1, 1, 2)]
+    audit = singles({"a": 50, "b": 50})
+    splits = [part_of(split_audit(audit, seed=seed)) for seed in (1, 1, 2)]
     assert splits[0] == splits[1]
     moved = sum(splits[0][path] != splits[2][path] for path in splits[0])
     assert moved > 10
@@ -195,33 +195,33 @@ def test_another_seed_gives_another_split() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(5, 60), st.integers(0, 10**6))
-def test_an_added_photo_moves_few_others(count: int, number: int) -> None:
-    catalog = singles({"a": count, "b": 10})
-    more = catalog_of([*catalog.photos, record(f"a/new{number}")])
+def test_an_added_image_moves_few_others(count: int, number: int) -> None:
+    audit = singles({"a": count, "b": 10})
+    more = audit_of([*audit.images, record(f"a/new{number}")])
     before, after = (
-        part_of(split_catalog(c, validation_split=0.2, test_split=0.1))
-        for c in (catalog, more)
+        part_of(split_audit(c, validation_split=0.2, test_split=0.1))
+        for c in (audit, more)
     )
     assert sum(before[path] != after[path] for path in before) <= 4
 
 
 def test_no_validation_and_no_test() -> None:
-    split = split_catalog(singles({"a": 1, "b": 3}), validation_split=0)
+    split = split_audit(singles({"a": 1, "b": 3}), validation_split=0)
     assert len(split.train) == 4
     assert split.validation == split.test == ()
 
 
 def test_near_duplicates_stand_together_unless_that_is_turned_off() -> None:
-    photos = [record(f"a/{i}") for i in range(12)] + [record(f"b/{i}") for i in "123"]
+    images = [record(f"a/{i}") for i in range(12)] + [record(f"b/{i}") for i in "123"]
     near = [["a/0", "a/1", "a/10", "a/11"], ["a/2", "a/3", "b/1"]]
-    catalog = catalog_of(photos, [], near)
+    audit = audit_of(images, [], near)
     for seed in range(20):
-        where = part_of(split_catalog(catalog, validation_split=0.5, seed=seed))
+        where = part_of(split_audit(audit, validation_split=0.5, seed=seed))
         assert all(len({where[path] for path in group}) == 1 for group in near)
     apart = [
         part_of(
-            split_catalog(
-                catalog,
+            split_audit(
+                audit,
                 validation_split=0.5,
                 seed=seed,
                 keep_near_duplicates_together=False,
@@ -233,10 +233,10 @@ def test_near_duplicates_stand_together_unless_that_is_turned_off() -> None:
 
 
 def test_a_group_too_large_for_its_target_is_moved_where_nothing_else_is_left() -> None:
-    photos = [record(f"a/{i}", f"content {i // 5}") for i in range(10)]
+    images = [record(f"a/{i}", f"content {i // 5}") for i in range(10)]
     groups = [[f"a/{i}" for i in range(5)], [f"a/{i}" for i in range(5, 10)]]
-    photos += [record(f"b/{i}") for i in range(5)]
-    split = split_catalog(catalog_of(photos, groups), validation_split=0.2)
+    images += [record(f"b/{i}") for i in range(5)]
+    split = split_audit(audit_of(images, groups), validation_split=0.2)
     assert counts_of(split.validation) == {"a": 5, "b": 1}
     assert counts_of(split.train) == {"a": 5, "b": 4}
 
@@ -247,16 +247,16 @@ def test_a_group_too_large_for_its_target_is_moved_where_nothing_else_is_left() 
 @pytest.mark.parametrize(("size", "test_split"), [(1, 0.0), (1, 0.1), (2, 0.1)])
 def test_a_class_too_small_is_named(size: int, test_split: float) -> None:
     with pytest.raises(InputError, match=r"class b\\n is too small to split into") as e:
-        split_catalog(singles({"a": 10, "b\n": size}), test_split=test_split)
+        split_audit(singles({"a": 10, "b\n": size}), test_split=test_split)
     assert str(e.value).endswith(f"Received: {size} photos")
 
 
 def test_copies_that_make_a_class_too_small_are_named() -> None:
-    photos = [record(f"a/{i}", "same") for i in range(10)]
-    photos += [record(f"b/{i}") for i in range(5)]
-    catalog = catalog_of(photos, [[f"a/{i}" for i in range(10)]])
+    images = [record(f"a/{i}", "same") for i in range(10)]
+    images += [record(f"b/{i}") for i in range(5)]
+    audit = audit_of(images, [[f"a/{i}" for i in range(10)]])
     with pytest.raises(InputError, match="class a .*10 photos, in 1 groups that must"):
-        split_catalog(catalog)
+        split_audit(audit)
 
 
 @pytest.mark.parametrize("name", ["validation_split", "test_split"])
@@ -265,7 +265,7 @@ def test_copies_that_make_a_class_too_small_are_named() -> None:
 )
 def test_a_fraction_out_of_range_is_named(name: str, value: Any) -> None:
     with pytest.raises(InputError) as caught:
-        split_catalog(singles({"a": 5, "b": 5}), **{name: value})
+        split_audit(singles({"a": 5, "b": 5}), **{name: value})
     assert str(caught.value) == (
         f"`{name}` must be a number from 0 to less than 1. Received: {name}={value!r}"
     )
@@ -273,7 +273,7 @@ def test_a_fraction_out_of_range_is_named(name: str, value: Any) -> None:
 
 def test_fractions_that_leave_nothing_for_training() -> None:
     with pytest.raises(InputError, match="together less than 1") as caught:
-        split_catalog(
+        split_audit(
             singles({"a": 5, "b": 5}), validation_split=0.5, test_split=np.float64(0.5)
         )
     assert "validation_split=0.5" in str(caught.value)
@@ -282,8 +282,8 @@ def test_fractions_that_leave_nothing_for_training() -> None:
 @pytest.mark.parametrize("seed", [1.5, "1", None, True])
 def test_a_seed_is_an_integer(seed: Any) -> None:
     with pytest.raises(InputError, match="`seed` must be an integer"):
-        split_catalog(singles({"a": 5, "b": 5}), seed=seed)
-    assert split_catalog(singles({"a": 5, "b": 5}), seed=np.int64(3)).seed == 3
+        split_audit(singles({"a": 5, "b": 5}), seed=seed)
+    assert split_audit(singles({"a": 5, "b": 5}), seed=np.int64(3)).seed == 3
 
 
 # Manifests
@@ -292,13 +292,13 @@ def test_a_seed_is_an_integer(seed: Any) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = draw_data_set(tmp_path / "data", {"daisy": 6, "roses": 5})
-    return draw_photo(root / "daisy" / "zwölf\n.jpg", 99).parent.parent
+    return draw_image(root / "daisy" / "zwölf\n.jpg", 99).parent.parent
 
 
 @pytest.fixture
 def manifest(root: Path, tmp_path: Path) -> Path:
     path = tmp_path / "split.json"
-    write_manifest(split_catalog(scan(root), test_split=0.2, seed=7), path)
+    write_manifest(split_audit(scan(root), test_split=0.2, seed=7), path)
     return path
 
 
@@ -309,9 +309,9 @@ def changed(manifest: Path, **changes: Any) -> Path:
 
 
 def test_a_manifest_reproduces_the_split(root: Path, manifest: Path) -> None:
-    catalog = scan(root)
-    expected = split_catalog(catalog, test_split=0.2, seed=7)
-    assert apply_manifest(catalog, read_manifest(manifest)) == expected
+    audit = scan(root)
+    expected = split_audit(audit, test_split=0.2, seed=7)
+    assert apply_manifest(audit, read_manifest(manifest)) == expected
     root = root.rename(root.with_name("elsewhere"))
     assert part_of(apply_manifest(scan(root), read_manifest(manifest))) == part_of(
         expected
@@ -320,7 +320,7 @@ def test_a_manifest_reproduces_the_split(root: Path, manifest: Path) -> None:
 
 def test_a_manifest_is_plain_json(root: Path, manifest: Path) -> None:
     content = json.loads(manifest.read_text())
-    photos = content.pop("photos")
+    images = content.pop("photos")
     assert content == {
         "format": "keras_flowers.split",
         "version": 1,
@@ -329,24 +329,24 @@ def test_a_manifest_is_plain_json(root: Path, manifest: Path) -> None:
         "test_split": 0.2,
         "class_names": ["daisy", "roses"],
     }
-    assert [photo["path"] for photo in photos] == [r.path for r in scan(root).photos]
+    assert [image["path"] for image in images] == [r.path for r in scan(root).images]
     digest = sha256((root / "daisy/000.jpg").read_bytes()).hexdigest()
-    assert photos[0]["sha256"] == digest
-    assert {photo["split"] for photo in photos} == set(SPLIT_NAMES)
+    assert images[0]["sha256"] == digest
+    assert {image["split"] for image in images} == set(SPLIT_NAMES)
 
 
 @settings(max_examples=25, deadline=None)
-@given(catalogs(), fractions)
+@given(audits(), fractions)
 def test_any_split_survives_its_manifest(
     tmp_path_factory: pytest.TempPathFactory,
-    catalog: Catalog,
+    audit: Audit,
     pair: tuple[float, float],
 ) -> None:
-    split = split_or_none(catalog, pair)
+    split = split_or_none(audit, pair)
     assume(split is not None)
     path = tmp_path_factory.getbasetemp() / "split.json"
     write_manifest(split, path)
-    assert apply_manifest(catalog, read_manifest(path)) == split
+    assert apply_manifest(audit, read_manifest(path)) == split
 
 
 def test_the_labels_are_those_of_the_manifest(root: Path, manifest: Path) -> None:
@@ -355,19 +355,19 @@ def test_the_labels_are_those_of_the_manifest(root: Path, manifest: Path) -> Non
     assert split.class_names == ("roses", "daisy")
 
 
-def test_photos_that_are_not_in_the_manifest_are_left_out(
+def test_images_that_are_not_in_the_manifest_are_left_out(
     root: Path, manifest: Path
 ) -> None:
-    draw_photo(root / "roses" / "new.jpg", 200)
-    draw_photo(root / "tulips" / "new.jpg", 201)
+    draw_image(root / "roses" / "new.jpg", 200)
+    draw_image(root / "tulips" / "new.jpg", 201)
     split = apply_manifest(scan(root), read_manifest(manifest))
-    left_out = [photo.path for photo in split.not_in_manifest]
+    left_out = [image.path for image in split.not_in_manifest]
     assert left_out == ["roses/new.jpg", "tulips/new.jpg"]
     assert len(part_of(split)) == 12
     assert split.class_names == ("daisy", "roses")
 
 
-def test_missing_photos_are_named(root: Path, manifest: Path) -> None:
+def test_missing_images_are_named(root: Path, manifest: Path) -> None:
     for number in range(5):
         (root / "daisy" / f"00{number}.jpg").unlink()
     with pytest.raises(InputError) as caught:
@@ -378,14 +378,14 @@ def test_missing_photos_are_named(root: Path, manifest: Path) -> None:
     )
 
 
-def test_photos_of_another_content_are_named(root: Path, manifest: Path) -> None:
-    draw_photo(root / "daisy" / "zwölf\n.jpg", 300)
+def test_images_of_another_content_are_named(root: Path, manifest: Path) -> None:
+    draw_image(root / "daisy" / "zwölf\n.jpg", 300)
     with pytest.raises(InputError, match=r"1 of another content: daisy/zwölf\\n.jpg$"):
         apply_manifest(scan(root), read_manifest(manifest))
 
 
 def test_a_manifest_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
-    split = split_catalog(scan(root))
+    split = split_audit(scan(root))
     with pytest.raises(InputError, match=r"missing/split\.json` cannot be written"):
         write_manifest(split, tmp_path / "missing" / "split.json")
 
@@ -464,18 +464,18 @@ def test_a_manifest_with_a_wrong_field(
         ({"sha256": 5}, "a photo without"),
     ],
 )
-def test_a_manifest_with_a_wrong_photo(
+def test_a_manifest_with_a_wrong_image(
     manifest: Path, changes: dict[str, Any], reason: str
 ) -> None:
-    photos = json.loads(manifest.read_text())["photos"]
-    photos[0] |= changes
+    images = json.loads(manifest.read_text())["photos"]
+    images[0] |= changes
     with pytest.raises(InputError, match="must be a split manifest") as caught:
-        read_manifest(changed(manifest, photos=photos))
+        read_manifest(changed(manifest, images=images))
     assert reason in str(caught.value)
 
 
-def test_a_manifest_without_training_photos(manifest: Path) -> None:
-    photos = json.loads(manifest.read_text())["photos"]
-    photos = [photo | {"split": "test"} for photo in photos]
+def test_a_manifest_without_training_images(manifest: Path) -> None:
+    images = json.loads(manifest.read_text())["photos"]
+    images = [image | {"split": "test"} for image in images]
     with pytest.raises(InputError, match="no photo for training"):
-        read_manifest(changed(manifest, photos=photos))
+        read_manifest(changed(manifest, images=images))

@@ -55,19 +55,19 @@ def plain_error(confidences, is_right, bins):
         members[index].append((confidence, right))
     total = len(confidences)
     error = 0.0
-    for photos in members:
-        if photos:
-            confidence = sum(c for c, _ in photos) / len(photos)
-            accuracy = sum(r for _, r in photos) / len(photos)
-            error += len(photos) / total * abs(accuracy - confidence)
+    for images in members:
+        if images:
+            confidence = sum(c for c, _ in images) / len(images)
+            accuracy = sum(r for _, r in images) / len(images)
+            error += len(images) / total * abs(accuracy - confidence)
     return error
 
 
 # Multiples of 1/1000, off the edges of the bins.
-photos = st.tuples(st.integers(0, 999).map(lambda n: (n + 0.5) / 1000), st.booleans())
+images = st.tuples(st.integers(0, 999).map(lambda n: (n + 0.5) / 1000), st.booleans())
 
 
-@given(st.lists(photos, min_size=1, max_size=60), st.integers(1, 40))
+@given(st.lists(images, min_size=1, max_size=60), st.integers(1, 40))
 def test_the_error_is_that_of_the_definition(rows, bins):
     confidences, is_right = zip(*rows, strict=True)
     result = measured(confidences, is_right, bins, dtype=np.float64)
@@ -79,7 +79,7 @@ def test_the_error_is_that_of_the_definition(rows, bins):
     assert whole.error <= result.error + 1e-9
 
 
-def test_a_photo_without_probabilities_is_not_hidden():
+def test_a_image_without_probabilities_is_not_hidden():
     result = measured([0.9, math.nan], [1, 0])
     assert math.isnan(result.error)
     assert result.unanswered == 1

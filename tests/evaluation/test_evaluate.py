@@ -65,7 +65,7 @@ def test_evaluate_agrees_with_keras(tmp_path):
     assert (result.root, result.split) == (tmp_path / "photos", "validation")
     classified = run.model.classify(result.paths)
     predicted = [result.class_names[i] for i in result.probabilities.argmax(axis=1)]
-    assert [photo.label for photo in classified] == predicted
+    assert [image.label for image in classified] == predicted
     training = keras_flowers.evaluate(run.model, run.datasets, "train")
     assert training.paths == run.datasets.paths("train")
     assert training.to_json()["photos"] == len(training.paths)
@@ -140,7 +140,7 @@ def test_top_k_by_hand():
             evaluation().top_k(k)
 
 
-def test_top_k_of_many_photos_is_a_plain_sort():
+def test_top_k_of_many_images_is_a_plain_sort():
     generator = np.random.default_rng(0)
     rows = generator.dirichlet(np.ones(7), 10_000).astype(np.float32)
     rows[:, 3] = rows[:, 5]  # of equal ones the lower label comes first
@@ -208,7 +208,7 @@ def diverged():
     return result
 
 
-def test_photos_without_probabilities_are_mistakes_and_counted():
+def test_images_without_probabilities_are_mistakes_and_counted():
     result = diverged()
     assert result.unanswered == 2
     assert result.predictions.tolist() == [-1, 0, -1, 1, 0]
@@ -224,7 +224,7 @@ def test_photos_without_probabilities_are_mistakes_and_counted():
     assert result.calibration().unanswered == 2
 
 
-def test_photos_without_probabilities_come_first():
+def test_images_without_probabilities_come_first():
     mistakes = diverged().worst_mistakes()
     assert [one.path.name for one in mistakes] == ["0.jpg", "2.jpg", "3.jpg", "1.jpg"]
     assert [one.predicted_class for one in mistakes] == [None, None, "b", "a"]

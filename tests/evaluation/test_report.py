@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import draw_photos, small_loader
+from helpers import draw_images, small_loader
 from html_reading import read_html, table_of
 
 import keras_flowers
@@ -63,7 +63,7 @@ def evaluated(datasets, predictions):
     rows[np.arange(len(labels)), predictions] = 0.75
     paths = datasets.paths("validation")
     return Evaluation(
-        datasets.class_names, paths, labels, rows, datasets.catalog.root, "validation"
+        datasets.class_names, paths, labels, rows, datasets.audit.root, "validation"
     )
 
 
@@ -193,14 +193,14 @@ def test_the_tables_hold_the_numbers_of_the_run(tmp_path, datasets):
     assert versions[1:] == [["python", "3.11.9"], ["keras", "3.15.1"]]
 
 
-def test_the_worst_mistakes_are_shown_with_their_photos(tmp_path, datasets):
+def test_the_worst_mistakes_are_shown_with_their_images(tmp_path, datasets):
     labels = datasets.labels("validation")
     result = evaluated(datasets, (labels + 1) % 3)
     root = report(tmp_path, datasets, result)
     items = [*root.one("section", id="mistakes").all("li")]
     assert len(items) == len(labels)
     for item, mistake in zip(items, result.worst_mistakes(), strict=True):
-        path = mistake.path.relative_to(datasets.catalog.root).as_posix()
+        path = mistake.path.relative_to(datasets.audit.root).as_posix()
         caption = item.one("figcaption")
         assert caption.one("span").text == path
         called = f"{mistake.true_class} called {mistake.predicted_class} with 0.750"
@@ -218,7 +218,7 @@ def test_no_mistake_is_said(tmp_path, datasets):
     assert "No class is taken for another." in root.text
 
 
-def test_a_photo_that_is_gone_is_said(tmp_path, datasets):
+def test_a_image_that_is_gone_is_said(tmp_path, datasets):
     labels = datasets.labels("validation")
     result = evaluated(datasets, (labels + 1) % 3)
     paths = tuple(tmp_path / f"{i}.png" for i in range(len(labels)))
@@ -280,7 +280,7 @@ def test_a_sound_run_has_no_warning(tmp_path, datasets):
 
 def test_names_are_text(tmp_path):
     names = ("<b>bold", "\"q\" & 'p'", os.fsdecode(b"two\nlines \xff"))
-    draw_photos(tmp_path / "photos", {"daisy": 5, "roses": 5, "tulips": 5})
+    draw_images(tmp_path / "photos", {"daisy": 5, "roses": 5, "tulips": 5})
     for old, new in zip(("daisy", "roses", "tulips"), names, strict=True):
         (tmp_path / "photos" / old).rename(tmp_path / "photos" / new)
     (tmp_path / "photos" / names[0] / "<script>alert(1)<").write_bytes(b"\xff\xd8\xff")
@@ -292,7 +292,7 @@ def test_names_are_text(tmp_path):
     config = CONFIG | {"<script>": "</pre><script>", "data": names[2]}
     (tmp_path / "<script>").mkdir()
     result = evaluated(datasets, (labels + 1) % 3)
-    paths = tuple(datasets.catalog.root / n / "<x> & \udcff.png" for n in names)
+    paths = tuple(datasets.audit.root / n / "<x> & \udcff.png" for n in names)
     result = dataclasses.replace(result, paths=paths)
     root = report(tmp_path / "<script>", datasets, result, config=config)
     shown = [n.replace("\n", "\\n").replace("\udcff", "\\udcff") for n in names]
@@ -312,8 +312,8 @@ def test_long_lists_are_cut_and_say_so(tmp_path, datasets):
     labels = np.arange(size, dtype=np.int32)
     result = Evaluation(names, paths, labels, rows)
     found = tuple(Finding("duplicate", ("a",), f"copy {i}") for i in range(35))
-    catalog = dataclasses.replace(datasets.catalog, findings=found)
-    many = dataclasses.replace(datasets, catalog=catalog)
+    audit = dataclasses.replace(datasets.audit, findings=found)
+    many = dataclasses.replace(datasets, audit=audit)
     epochs = [float(i + 1) for i in range(1000)]
     history = {"epoch": epochs, **{f"metric_{i}": epochs for i in range(30)}}
     config = {f"setting {i}": "x" * 1000 for i in range(300)}

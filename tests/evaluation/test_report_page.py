@@ -4,8 +4,8 @@ import os
 
 import pytest
 from browser import console_errors, find_all, open_page, page_text, require_browser
+from image_drawing import draw_data_set
 from loopback_server import serving
-from photo_drawing import draw_data_set
 
 import keras_flowers
 from keras_flowers import ImageClassifier, ImageDatasetLoader
@@ -21,9 +21,9 @@ EPOCHS = 3
 def run(tmp_path_factory):
     require_browser()
     folder = tmp_path_factory.mktemp("report")
-    photos = draw_data_set(folder / "photos", dict.fromkeys(NAMES, 10))
+    images = draw_data_set(folder / "photos", dict.fromkeys(NAMES, 10))
     loader = ImageDatasetLoader(
-        photos, image_size=(8, 8), batch_size=4, cache_directory=folder / "cache"
+        images, image_size=(8, 8), batch_size=4, cache_directory=folder / "cache"
     )
 
     def build(datasets):

@@ -12,16 +12,16 @@ from keras_flowers import ImageAugmentation, InputError
 from keras_flowers.layers.augmentation import FILL_MODES, affine_transforms, warp
 
 
-def photos(count=2, height=12, width=16, seed=0):
+def images(count=2, height=12, width=16, seed=0):
     generator = np.random.default_rng(seed)
     return generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def numpy_warp(photo, transform, fill_mode, fill_value):
+def numpy_warp(image, transform, fill_mode, fill_value):
     """The plain reference: one loop per output pixel."""
-    height, width, _ = photo.shape
+    height, width, _ = image.shape
     xx, xy, x0, yx, yy, y0 = transform
-    result = np.empty(photo.shape)
+    result = np.empty(image.shape)
     fold = {
         "reflect": lambda i, n: min(i % (2 * n), 2 * n - 1 - i % (2 * n)),
         "wrap": lambda i, n: i % n,
@@ -32,8 +32,8 @@ def numpy_warp(photo, transform, fill_mode, fill_value):
         if fold is None and not (0 <= row < height and 0 <= column < width):
             return np.full(3, fill_value, dtype=float)
         if fold is None:
-            return photo[row, column].astype(float)
-        return photo[fold(row, height), fold(column, width)].astype(float)
+            return image[row, column].astype(float)
+        return image[fold(row, height), fold(column, width)].astype(float)
 
     for i in range(height):
         for j in range(width):
@@ -54,7 +54,7 @@ def numpy_warp(photo, transform, fill_mode, fill_value):
     fill_mode=st.sampled_from(FILL_MODES),
 )
 def test_warp_equals_the_numpy_reference(angle, zoom, flips, fill_mode):
-    photo = photos(1, 9, 12)
+    image = images(1, 9, 12)
     one = lambda value: ops.convert_to_tensor([value], dtype="float32")  # noqa: E731
     transforms = affine_transforms(
         flip_x=one(flips[0]),
@@ -63,25 +63,25 @@ def test_warp_equals_the_numpy_reference(angle, zoom, flips, fill_mode):
         zoom=one(zoom),
         size=(9, 12),
     )
-    got = ops.convert_to_numpy(warp(photo, transforms, fill_mode, 7.0))[0]
+    got = ops.convert_to_numpy(warp(image, transforms, fill_mode, 7.0))[0]
     plain = [float(ops.convert_to_numpy(t)[0]) for t in transforms]
-    expected = numpy_warp(photo[0], plain, fill_mode, 7.0)
+    expected = numpy_warp(image[0], plain, fill_mode, 7.0)
     # A coordinate that rounds to the other side of a pixel's edge gives the same
     # colour but for the rounding of the weight: float32 against float64.
     np.testing.assert_allclose(got, expected, atol=0.02)
 
 
-def test_transform_of_a_quarter_turn_turns_the_photo():
-    photo = photos(1, 8, 8)
+def test_transform_of_a_quarter_turn_turns_the_image():
+    image = images(1, 8, 8)
     layer = ImageAugmentation(
         flip=None, rotation=(0.25, 0.25), zoom=0, contrast=0, seed=1
     )
-    got = ops.convert_to_numpy(layer(photo, training=True))[0]
-    np.testing.assert_allclose(got, np.rot90(photo[0]), atol=0.01)
+    got = ops.convert_to_numpy(layer(image, training=True))[0]
+    np.testing.assert_allclose(got, np.rot90(image[0]), atol=0.01)
 
 
-def test_flip_is_exact_and_about_half_of_the_photos():
-    batch = photos(200, 4, 5)
+def test_flip_is_exact_and_about_half_of_the_images():
+    batch = images(200, 4, 5)
     layer = ImageAugmentation(rotation=0, zoom=0, contrast=0, seed=3)
     got = ops.convert_to_numpy(layer(batch, training=True))
     flipped = (got == batch[:, :, ::-1]).all(axis=(1, 2, 3))
@@ -91,7 +91,7 @@ def test_flip_is_exact_and_about_half_of_the_photos():
 
 
 def test_vertical_flip_turns_top_and_bottom():
-    batch = photos(50, 4, 5)
+    batch = images(50, 4, 5)
     layer = ImageAugmentation("vertical", 0, 0, 0, seed=3)
     got = ops.convert_to_numpy(layer(batch, training=True))
     flipped = (got == batch[:, ::-1]).all(axis=(1, 2, 3))
@@ -99,19 +99,19 @@ def test_vertical_flip_turns_top_and_bottom():
     assert 0 < flipped.sum() < 50
 
 
-def test_zoom_out_shows_more_of_the_photo():
-    photo = np.zeros((1, 20, 20, 3), np.uint8)
-    photo[:, 5:15, 5:15] = 200
+def test_zoom_out_shows_more_of_the_image():
+    image = np.zeros((1, 20, 20, 3), np.uint8)
+    image[:, 5:15, 5:15] = 200
     bright = {}
     for zoom in (-0.3, 0.3):
         layer = ImageAugmentation(None, 0, (zoom, zoom), 0, "constant")
-        got = ops.convert_to_numpy(layer(photo, training=True))
+        got = ops.convert_to_numpy(layer(image, training=True))
         bright[zoom] = (got > 100).sum()
     assert bright[0.3] < 300 < bright[-0.3]
 
 
 def test_contrast_is_lowered_as_well_as_raised():
-    batch = photos(60, 8, 8) // 4 + 96  # far from clipping
+    batch = images(60, 8, 8) // 4 + 96  # far from clipping
     layer = ImageAugmentation(None, 0, 0, 0.4, seed=5)
     got = ops.convert_to_numpy(layer(batch, training=True))
     ratios = got.std(axis=(1, 2)).mean(-1) / batch.std(axis=(1, 2)).mean(-1)
@@ -122,7 +122,7 @@ def test_contrast_is_lowered_as_well_as_raised():
 
 @pytest.mark.parametrize("value_range", [(0, 255), (0, 1)])
 def test_values_stay_in_the_value_range(value_range):
-    batch = photos(8).astype("float32") / 255 * value_range[1]
+    batch = images(8).astype("float32") / 255 * value_range[1]
     layer = ImageAugmentation(contrast=0.9, value_range=value_range, seed=1)
     got = ops.convert_to_numpy(layer(batch, training=True))
     assert got.min() >= value_range[0]
@@ -132,7 +132,7 @@ def test_values_stay_in_the_value_range(value_range):
 
 
 def test_nothing_changes_outside_training():
-    batch = photos()
+    batch = images()
     layer = ImageAugmentation(seed=1)
     np.testing.assert_array_equal(ops.convert_to_numpy(layer(batch)), batch)
     np.testing.assert_array_equal(
@@ -141,7 +141,7 @@ def test_nothing_changes_outside_training():
 
 
 def test_same_seed_same_sequence_and_each_call_moves_on():
-    batch = photos()
+    batch = images()
     first, second = ImageAugmentation(seed=9), ImageAugmentation(seed=9)
     calls = [
         ops.convert_to_numpy(layer(batch, training=True))
@@ -152,14 +152,14 @@ def test_same_seed_same_sequence_and_each_call_moves_on():
     assert not np.array_equal(calls[0], calls[2])
 
 
-def test_photos_of_a_batch_differ():
-    batch = np.repeat(photos(1), 8, axis=0)
+def test_images_of_a_batch_differ():
+    batch = np.repeat(images(1), 8, axis=0)
     got = ops.convert_to_numpy(ImageAugmentation(seed=2)(batch, training=True))
-    assert len({photo.tobytes() for photo in got}) == 8
+    assert len({image.tobytes() for image in got}) == 8
 
 
 def test_the_place_in_the_sequence_is_saved(tmp_path):
-    batch = photos()
+    batch = images()
     model = keras.Sequential([keras.Input((12, 16, 3)), ImageAugmentation(seed=4)])
     model(batch, training=True)
     model.save(tmp_path / "model.keras")
@@ -178,15 +178,15 @@ def test_component_checks(tmp_path):
     component_checks.config_round_trips(layer)
     component_checks.from_config_leaves_its_argument(layer)
     component_checks.has_registered_name(layer, "keras_flowers>ImageAugmentation")
-    component_checks.saves_and_loads(layer, photos(), tmp_path)
-    component_checks.symbolic_matches_eager(ImageAugmentation, photos())
-    component_checks.takes_one_photo_or_a_batch(layer, photos())
+    component_checks.saves_and_loads(layer, images(), tmp_path)
+    component_checks.symbolic_matches_eager(ImageAugmentation, images())
+    component_checks.takes_one_image_or_a_batch(layer, images())
 
 
-def test_one_photo_is_augmented_like_a_batch_of_one():
-    photo = photos(1)
-    one = ImageAugmentation(seed=6)(photo[0], training=True)
-    batch = ImageAugmentation(seed=6)(photo, training=True)
+def test_one_image_is_augmented_like_a_batch_of_one():
+    image = images(1)
+    one = ImageAugmentation(seed=6)(image[0], training=True)
+    batch = ImageAugmentation(seed=6)(image, training=True)
     np.testing.assert_array_equal(
         ops.convert_to_numpy(one), ops.convert_to_numpy(batch)[0]
     )

@@ -9,7 +9,7 @@ from PIL import Image
 from keras_flowers import InputError, ResizeAndRescale
 
 
-def photos(count=2, height=12, width=16):
+def images(count=2, height=12, width=16):
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
@@ -20,22 +20,22 @@ def photos(count=2, height=12, width=16):
     target=st.tuples(st.integers(1, 40), st.integers(1, 40)),
 )
 def test_resize_equals_that_of_pillow(size, target):
-    photo = photos(1, *size)[0]
+    image = images(1, *size)[0]
     layer = ResizeAndRescale(target, scale=1.0)
-    got = ops.convert_to_numpy(layer(photo))
-    pillow = Image.fromarray(photo).resize(target[::-1], Image.Resampling.BILINEAR)
+    got = ops.convert_to_numpy(layer(image))
+    pillow = Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR)
     # Pillow rounds to whole values after each axis.
     np.testing.assert_allclose(got, np.asarray(pillow), atol=1.51)
 
 
-def test_photos_of_the_right_size_are_only_scaled():
-    batch = photos(2, 8, 8)
+def test_images_of_the_right_size_are_only_scaled():
+    batch = images(2, 8, 8)
     got = ops.convert_to_numpy(ResizeAndRescale((8, 8))(batch))
     np.testing.assert_allclose(got, batch / 255, rtol=1e-6)
 
 
 def test_scale_and_offset():
-    batch = photos(1, 4, 4)
+    batch = images(1, 4, 4)
     got = ResizeAndRescale((4, 4), scale=1 / 127.5, offset=-1.0)(batch)
     np.testing.assert_allclose(
         ops.convert_to_numpy(got), batch / 127.5 - 1, rtol=1e-5, atol=1e-6
@@ -48,9 +48,9 @@ def test_component_checks(tmp_path):
     component_checks.config_round_trips(layer)
     component_checks.from_config_leaves_its_argument(layer)
     component_checks.has_registered_name(layer, "keras_flowers>ResizeAndRescale")
-    component_checks.saves_and_loads(layer, photos(), tmp_path)
-    component_checks.symbolic_matches_eager(ResizeAndRescale, photos())
-    component_checks.takes_one_photo_or_a_batch(layer, photos())
+    component_checks.saves_and_loads(layer, images(), tmp_path)
+    component_checks.symbolic_matches_eager(ResizeAndRescale, images())
+    component_checks.takes_one_image_or_a_batch(layer, images())
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5,), 5, "ab", "12", (2, -1), (2.5, 2), None])

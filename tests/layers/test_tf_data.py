@@ -7,14 +7,14 @@ import pytest
 
 from keras_flowers import ImageAugmentation, ImageClassifier, ResizeAndRescale
 
-PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
     "make", [lambda: ResizeAndRescale((4, 5)), lambda: ImageAugmentation(seed=1)]
 )
 def test_direct_single_and_batched_agree(make):
-    component_checks.runs_in_tf_data(make(), PHOTOS)
+    component_checks.runs_in_tf_data(make(), IMAGES)
 
 
 def test_augmentation_is_repeatable_and_in_range():
@@ -22,13 +22,13 @@ def test_augmentation_is_repeatable_and_in_range():
 
     def augmented():
         layer = ImageAugmentation(seed=3)
-        photos = tf.data.Dataset.from_tensor_slices(PHOTOS).batch(2)
-        batches = photos.map(lambda batch: layer(batch, training=True))
+        images = tf.data.Dataset.from_tensor_slices(IMAGES).batch(2)
+        batches = images.map(lambda batch: layer(batch, training=True))
         return np.concatenate(list(batches.as_numpy_iterator()))
 
     first, second = augmented(), augmented()
     np.testing.assert_array_equal(first, second)
-    assert not np.array_equal(first, PHOTOS)
+    assert not np.array_equal(first, IMAGES)
     assert first.min() >= 0
     assert first.max() <= 255
 
@@ -46,8 +46,8 @@ def test_xla_compiles_both_and_agrees_with_the_eager_result():
         function = tf.function(
             lambda batch, layer=compiled: layer(batch, training=True), jit_compile=True
         )
-        got = function(tf.constant(PHOTOS)).numpy()
-        np.testing.assert_allclose(got, eager(PHOTOS, training=True), atol=0.05)
+        got = function(tf.constant(IMAGES)).numpy()
+        np.testing.assert_allclose(got, eager(IMAGES, training=True), atol=0.05)
 
 
 def test_an_exported_model_does_not_augment(tmp_path):
@@ -58,8 +58,8 @@ def test_an_exported_model_does_not_augment(tmp_path):
     )
     model.export(tmp_path / "saved_model", verbose=False)
     serve = tf.saved_model.load(str(tmp_path / "saved_model")).serve
-    photos = PHOTOS.astype("float32")
-    np.testing.assert_array_equal(serve(photos), photos)
+    images = IMAGES.astype("float32")
+    np.testing.assert_array_equal(serve(images), images)
 
 
 def test_an_exported_classifier_takes_any_size_and_does_not_augment(tmp_path):
@@ -74,6 +74,6 @@ def test_an_exported_classifier_takes_any_size_and_does_not_augment(tmp_path):
     model.compile()
     model.export(tmp_path / "saved_model", verbose=False)
     exported = tf.saved_model.load(str(tmp_path / "saved_model"))
-    for photos in (PHOTOS.astype("float32"), PHOTOS[:1, :5].astype("float32")):
-        expected = model.predict(photos, verbose=0)
-        np.testing.assert_allclose(exported.serve(photos), expected, rtol=1e-5)
+    for images in (IMAGES.astype("float32"), IMAGES[:1, :5].astype("float32")):
+        expected = model.predict(images, verbose=0)
+        np.testing.assert_allclose(exported.serve(images), expected, rtol=1e-5)

@@ -15,13 +15,13 @@ from keras_flowers.models.backbone_presets import backbone_names, named_network
 NAMES = ("daisy", "roses", "tulips")
 
 
-def photos(count=4, size=(8, 8)):
+def images(count=4, size=(8, 8)):
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
 def features(backbone, batch=None, training=False):
-    batch = photos(size=backbone.image_size) if batch is None else batch
+    batch = images(size=backbone.image_size) if batch is None else batch
     return ops.convert_to_numpy(backbone(batch, training=training))
 
 
@@ -36,7 +36,7 @@ def trained(backbone, epochs=2):
     )
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     before = {v.path: ops.convert_to_numpy(v) for v in backbone.network.weights}
-    batch = photos(8, backbone.image_size)
+    batch = images(8, backbone.image_size)
     model.fit(batch, np.arange(8) % 3, epochs=epochs, verbose=0)
     return {
         v.path.rsplit("/", 2)[-2] + "/" + v.name
@@ -56,13 +56,13 @@ def with_head(network, *head):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_photos_are_preprocessed_as_by_keras(mode):
-    got = ImageNetPreprocessing(mode)(photos())
+def test_images_are_preprocessed_as_by_keras(mode):
+    got = ImageNetPreprocessing(mode)(images())
     expected = keras.applications.imagenet_utils.preprocess_input(
-        photos().astype("float32"), data_format="channels_last", mode=mode
+        images().astype("float32"), data_format="channels_last", mode=mode
     )
     np.testing.assert_allclose(ops.convert_to_numpy(got), expected, 1e-6, 1e-6)
-    assert not np.allclose(expected, photos())
+    assert not np.allclose(expected, images())
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -72,9 +72,9 @@ def test_component_checks_of_the_preprocessing(tmp_path, mode):
     component_checks.config_round_trips(layer)
     component_checks.from_config_leaves_its_argument(layer)
     component_checks.has_registered_name(layer, "keras_flowers>ImageNetPreprocessing")
-    component_checks.saves_and_loads(layer, photos(), tmp_path)
+    component_checks.saves_and_loads(layer, images(), tmp_path)
     component_checks.symbolic_matches_eager(
-        lambda **options: ImageNetPreprocessing(mode, **options), photos()
+        lambda **options: ImageNetPreprocessing(mode, **options), images()
     )
 
 
@@ -96,8 +96,8 @@ def test_component_checks(tmp_path, weights):
     component_checks.config_round_trips(layer)
     component_checks.from_config_leaves_its_argument(layer)
     component_checks.has_registered_name(layer, "keras_flowers>Backbone")
-    component_checks.saves_and_loads(layer, photos(), tmp_path)
-    component_checks.symbolic_matches_eager(backbone, photos())
+    component_checks.saves_and_loads(layer, images(), tmp_path)
+    component_checks.symbolic_matches_eager(backbone, images())
 
 
 def test_mixed_precision_reaches_every_layer_and_keeps_the_weights():
@@ -107,7 +107,7 @@ def test_mixed_precision_reaches_every_layer_and_keeps_the_weights():
     kernel = mixed.network.get_layer("stem").kernel
     assert keras.backend.standardize_dtype(kernel.dtype) == "float32"
     assert_same_weights(plain.network, mixed.network)
-    got = ops.convert_to_numpy(ops.cast(mixed(photos()), "float32"))
+    got = ops.convert_to_numpy(ops.cast(mixed(images()), "float32"))
     np.testing.assert_allclose(got, features(plain), atol=0.05)
 
 
@@ -115,7 +115,7 @@ def test_mixed_precision_reaches_every_layer_and_keeps_the_weights():
 def test_a_model_gives_features(pooled):
     network = tiny_network(pooled=pooled)
     backbone = Backbone(network)
-    expected = network.predict(photos(), verbose=0)
+    expected = network.predict(images(), verbose=0)
     if not pooled:
         expected = expected.mean(axis=(1, 2))
     np.testing.assert_allclose(features(backbone), expected, rtol=1e-4, atol=1e-6)
@@ -127,7 +127,7 @@ def test_a_model_gives_features(pooled):
 def test_the_input_of_a_model_may_stand_in_a_list():
     network = with_head(tiny_network())
     assert isinstance(network.input, list)
-    expected = network.predict([photos()], verbose=0)
+    expected = network.predict([images()], verbose=0)
     np.testing.assert_allclose(features(Backbone(network)), expected, rtol=1e-5)
 
 
@@ -289,7 +289,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 
 @pytest.mark.parametrize(("name", "least"), [("mobilenet", 32), ("xception", 71)])
-def test_photos_may_be_too_small(name, least):
+def test_images_may_be_too_small(name, least):
     with pytest.raises(InputError, match=f"at least {least}x{least}.*Received"):
         Backbone(name, None, image_size=(least, least - 1))
 
@@ -314,7 +314,7 @@ def mobilenet(tmp_path_factory):
     network.save_weights(folder / "only.weights.h5")
     expected = network.predict(
         keras.applications.mobilenet.preprocess_input(
-            photos(size=(32, 32)).astype("float32")
+            images(size=(32, 32)).astype("float32")
         ),
         verbose=0,
     )
@@ -400,7 +400,7 @@ def test_weights_of_imagenet_are_those_that_keras_has(monkeypatch):
     np.testing.assert_array_equal(features(rebuilt), features(backbone))
     assert asked == ["imagenet", "imagenet"]
     expected = Backbone(tiny_network((32, 32), pooled=True, seed=9))
-    batch = photos(size=(32, 32))
+    batch = images(size=(32, 32))
     np.testing.assert_allclose(
         features(backbone, batch),
         ops.convert_to_numpy(expected(batch.astype("float32") / 127.5 - 1)),
@@ -432,14 +432,14 @@ def test_a_file_of_keras_for_efficientnet_means_what_it_means_to_keras(tmp_path)
     normalization.set_weights([np.array(mean), deviations, np.array(0)])
     normalization.finalize_state()
     of_keras.save(tmp_path / "notop.h5")
-    expected = of_keras.predict(photos(), verbose=0)
+    expected = of_keras.predict(images(), verbose=0)
     plain, normalization = network()
     load_weights(plain, str(tmp_path / "notop.h5"))
-    got = plain.predict(photos(), verbose=0)
+    got = plain.predict(images(), verbose=0)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     plain.save(tmp_path / "mended.keras")
     load_weights(plain, str(tmp_path / "mended.keras"))  # is not mended twice
-    np.testing.assert_array_equal(plain.predict(photos(), verbose=0), got)
+    np.testing.assert_array_equal(plain.predict(images(), verbose=0), got)
 
 
 # --- files of models

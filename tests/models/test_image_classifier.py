@@ -19,7 +19,7 @@ def small_classifier(**arguments):
     return ImageClassifier(NAMES, **arguments)
 
 
-def photos(count=4, height=8, width=8, dtype=np.uint8):
+def images(count=4, height=8, width=8, dtype=np.uint8):
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (count, height, width, 3)).astype(dtype)
 
@@ -46,17 +46,17 @@ def test_the_default_is_the_model_of_the_lesson():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("size", [(8, 8), (13, 5), (1, 1)])
-def test_photos_of_any_size_and_dtype_become_probabilities(dtype, size):
-    got = outputs(small_classifier(), photos(3, *size, dtype=dtype))
+def test_images_of_any_size_and_dtype_become_probabilities(dtype, size):
+    got = outputs(small_classifier(), images(3, *size, dtype=dtype))
     assert got.shape == (3, 3)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_uint8_and_float_photos_give_the_same():
+def test_uint8_and_float_images_give_the_same():
     model = small_classifier()
     np.testing.assert_array_equal(
-        outputs(model, photos()), outputs(model, photos(dtype=np.float32))
+        outputs(model, images()), outputs(model, images(dtype=np.float32))
     )
 
 
@@ -74,7 +74,7 @@ def test_compile_with_nothing_given():
     assert isinstance(model.optimizer, keras.optimizers.Adam)
     assert model.loss == "sparse_categorical_crossentropy"
     assert model.jit_compile is True
-    history = model.fit(photos(), np.array([0, 1, 2, 0]), verbose=0)
+    history = model.fit(images(), np.array([0, 1, 2, 0]), verbose=0)
     assert set(history.history) == {"loss", "accuracy"}
 
 
@@ -118,14 +118,14 @@ def test_augmentation_and_dropout_leave_the_initial_weights_alone():
 def test_training_lowers_the_loss():
     model = small_classifier(augmentation=False)
     model.compile(keras.optimizers.Adam(0.01))
-    batch, labels = photos(12), np.arange(12) % 3
+    batch, labels = images(12), np.arange(12) % 3
     losses = model.fit(batch, labels, epochs=30, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_augmentation_acts_in_training_only():
     model = small_classifier(seed=3)
-    batch = photos()
+    batch = images()
     assert np.array_equal(outputs(model, batch), outputs(model, batch))
     trained = ops.convert_to_numpy(model(batch, training=True))
     assert not np.allclose(trained, outputs(model, batch))
@@ -137,16 +137,16 @@ def test_augmentation_acts_in_training_only():
 def test_a_saved_model_predicts_the_same(tmp_path, augmentation):
     model = small_classifier(augmentation=augmentation, dropout=0.1)
     model.compile(keras.optimizers.SGD(0.125))
-    model.fit(photos(), np.array([0, 1, 2, 0]), verbose=0)
+    model.fit(images(), np.array([0, 1, 2, 0]), verbose=0)
     path = tmp_path / "flowers.keras"
     model.save(path)
     loaded = keras.models.load_model(path, safe_mode=True)
-    np.testing.assert_array_equal(outputs(model, photos()), outputs(loaded, photos()))
+    np.testing.assert_array_equal(outputs(model, images()), outputs(loaded, images()))
     assert loaded.class_names == NAMES
     assert isinstance(loaded.optimizer, keras.optimizers.SGD)
     assert float(loaded.optimizer.learning_rate) == 0.125
     assert loaded.jit_compile is True
-    loaded.fit(photos(), np.array([0, 1, 2, 0]), verbose=0)
+    loaded.fit(images(), np.array([0, 1, 2, 0]), verbose=0)
 
 
 def test_custom_augmentation_survives_saving(tmp_path):
@@ -170,12 +170,12 @@ def test_component_checks():
 def test_mixed_precision_keeps_probabilities_in_float32(tmp_path):
     model = small_classifier(dtype="mixed_bfloat16")
     assert model.layers[-2].compute_dtype == "bfloat16"
-    got = outputs(model, photos())
+    got = outputs(model, images())
     assert got.dtype == np.float32
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.layers[-2].compute_dtype == "bfloat16"
-    np.testing.assert_array_equal(outputs(loaded, photos()), got)
+    np.testing.assert_array_equal(outputs(loaded, images()), got)
 
 
 def test_integers_of_numpy_are_accepted():
@@ -189,12 +189,12 @@ def test_no_hidden_layer_is_a_linear_classifier():
     assert [w.shape for w in model.trainable_weights] == [(8 * 8 * 3, 3), (3,)]
 
 
-def test_classify_names_photos(tmp_path):
+def test_classify_names_images(tmp_path):
     model = small_classifier()
     paths = []
-    for index, photo in enumerate(photos(3, 20, 30)):
+    for index, image in enumerate(images(3, 20, 30)):
         paths.append(tmp_path / f"{index}.png")
-        Image.fromarray(photo).save(paths[-1])
+        Image.fromarray(image).save(paths[-1])
     results = model.classify(paths, batch_size=2)
     assert [result.path for result in results] == [str(path) for path in paths]
     for result in results:
@@ -206,12 +206,12 @@ def test_classify_names_photos(tmp_path):
         assert sum(result.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_classify_agrees_with_a_call_on_the_decoded_photo(tmp_path):
+def test_classify_agrees_with_a_call_on_the_decoded_image(tmp_path):
     model = small_classifier()
-    photo = photos(1)[0]
-    Image.fromarray(photo).save(tmp_path / "photo.png")
+    image = images(1)[0]
+    Image.fromarray(image).save(tmp_path / "photo.png")
     (result,) = model.classify([tmp_path / "photo.png"])
-    expected = outputs(model, photo[None])[0]
+    expected = outputs(model, image[None])[0]
     got = [result.probabilities[name] for name in NAMES]
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
@@ -223,7 +223,7 @@ def test_classify_takes_a_list():
         small_classifier().classify([], batch_size=0)
 
 
-def test_classify_names_the_file_that_is_no_photo(tmp_path):
+def test_classify_names_the_file_that_is_no_image(tmp_path):
     (tmp_path / "note.jpg").write_text("not a photo")
     with pytest.raises(InputError, match="note.jpg"):
         small_classifier().classify([tmp_path / "note.jpg"])
@@ -266,7 +266,7 @@ def test_custom_object_scope_replaces_registration(tmp_path):
         registered.update(kept)
     for other in (loaded, by_argument):
         np.testing.assert_array_equal(
-            outputs(model, photos()), outputs(other, photos())
+            outputs(model, images()), outputs(other, images())
         )
 
 
@@ -319,18 +319,18 @@ def test_a_backbone_that_is_trained_leaves_the_defaults():
 
 
 @pytest.mark.parametrize("augmentation", [True, layers.RandomFlip()])
-def test_features_are_not_fixed_where_photos_change(augmentation):
+def test_features_are_not_fixed_where_images_change(augmentation):
     assert not with_backbone(augmentation=augmentation).has_fixed_features
     fine_tuned = with_backbone()
     fine_tuned.backbone.unfreeze("last")
     assert not fine_tuned.has_fixed_features
 
 
-def test_a_backbone_gets_the_values_of_the_photos():
+def test_a_backbone_gets_the_values_of_the_images():
     backbone = Backbone(tiny_network())
     model = with_backbone(backbone, image_size=(8, 8))
-    got = model.feature_extractor().predict(photos(height=20), verbose=0)
-    resized = keras_flowers.ResizeAndRescale((8, 8), scale=1.0)(photos(height=20))
+    got = model.feature_extractor().predict(images(height=20), verbose=0)
+    resized = keras_flowers.ResizeAndRescale((8, 8), scale=1.0)(images(height=20))
     np.testing.assert_allclose(got, outputs(backbone, resized), rtol=1e-4, atol=1e-5)
 
 
@@ -338,9 +338,9 @@ def test_the_parts_of_a_model_are_the_whole():
     model = with_backbone()
     extractor, head = model.feature_extractor(), model.head()
     assert not head.compiled
-    features = outputs(extractor, photos())
+    features = outputs(extractor, images())
     assert features.shape == (4, 6)
-    np.testing.assert_array_equal(outputs(head, features), outputs(model, photos()))
+    np.testing.assert_array_equal(outputs(head, features), outputs(model, images()))
     own = {id(v) for v in model.weights}
     for part in (extractor, head):
         assert {id(v) for v in part.weights} < own
@@ -352,14 +352,14 @@ def test_training_the_head_trains_the_model():
     head = model.head(steps_per_execution=2)
     assert head.optimizer is model.optimizer
     assert head.steps_per_execution == 2
-    before = outputs(model, photos())
-    features = outputs(model.feature_extractor(), photos())
+    before = outputs(model, images())
+    features = outputs(model.feature_extractor(), images())
     labels = np.array([0, 1, 2, 0])
     history = head.fit(features, labels, epochs=2, verbose=0)
     assert set(history.history) == {"loss", "accuracy"}
     assert int(model.optimizer.iterations) == 2
-    assert not np.allclose(outputs(model, photos()), before)
-    np.testing.assert_array_equal(outputs(head, features), outputs(model, photos()))
+    assert not np.allclose(outputs(model, images()), before)
+    np.testing.assert_array_equal(outputs(head, features), outputs(model, images()))
 
 
 def test_a_head_takes_a_loss_that_keras_does_not_know():
@@ -371,11 +371,11 @@ def test_a_head_takes_a_loss_that_keras_does_not_know():
     head = model.head()
     assert head.loss is loss
     assert head.run_eagerly
-    features = outputs(model.feature_extractor(), photos())
+    features = outputs(model.feature_extractor(), images())
     labels = np.array([0, 1, 2, 0])
     first, second = (
         m.evaluate(x, labels, verbose=0)
-        for m, x in ((model, photos()), (head, features))
+        for m, x in ((model, images()), (head, features))
     )
     assert first == pytest.approx(second, rel=1e-4)
 
@@ -405,18 +405,18 @@ def test_a_saved_model_with_a_backbone_predicts_the_same(tmp_path, dtype):
     (tmp_path / "tiny.keras").unlink()
     model.compile(keras.optimizers.SGD(0.125))
     labels = np.array([0, 1, 2, 0])
-    model.fit(photos(), labels, verbose=0)
+    model.fit(images(), labels, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(outputs(model, photos()), outputs(loaded, photos()))
-    assert outputs(loaded, photos()).dtype == np.float32
+    np.testing.assert_array_equal(outputs(model, images()), outputs(loaded, images()))
+    assert outputs(loaded, images()).dtype == np.float32
     assert loaded.backbone.network.layers[-1].compute_dtype == loaded.compute_dtype
     assert loaded.has_fixed_features
     assert loaded.get_config()["backbone"]["config"]["pretrained_weights"] == str(
         tmp_path / "tiny.keras"
     )
     for other in (model, loaded):
-        other.fit(photos(), labels, verbose=0)
+        other.fit(images(), labels, verbose=0)
     for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
@@ -443,14 +443,14 @@ def test_a_model_with_a_backbone_is_exported_as_it_predicts(tmp_path):
     model = with_backbone(augmentation=True)
     model.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(str(tmp_path / "exported"))
-    got = exported.serve(tf.constant(photos().astype("float32")))
-    np.testing.assert_allclose(got, outputs(model, photos()), rtol=1e-4, atol=1e-6)
+    got = exported.serve(tf.constant(images().astype("float32")))
+    np.testing.assert_allclose(got, outputs(model, images()), rtol=1e-4, atol=1e-6)
 
 
 def test_a_whole_model_with_a_backbone_learns():
     model = with_backbone("small_convnet", image_size=(32, 32), dropout=0.1)
     model.compile(keras.optimizers.Adam(0.01))
-    batch, labels = photos(12, 32, 32) // 4, np.arange(12) % 3
+    batch, labels = images(12, 32, 32) // 4, np.arange(12) % 3
     batch[labels == 1] += 100
     batch[labels == 2] += 190
     losses = model.fit(batch, labels, epochs=12, verbose=0).history["loss"]
@@ -475,7 +475,7 @@ def test_same_seed_same_weights_with_a_backbone():
     assert not np.array_equal(*map(ops.convert_to_numpy, kernels))
 
 
-def test_a_backbone_decides_the_size_of_the_photos():
+def test_a_backbone_decides_the_size_of_the_images():
     with pytest.raises(InputError, match=r"`image_size` must be.*\(8, 8\)"):
         with_backbone(Backbone(tiny_network()), image_size=(9, 9))
     with pytest.raises(InputError, match="no backbone 'mobilnet'"):

@@ -98,7 +98,7 @@ def test_neighbouring_classes_share_a_cell():
     assert cells[2:].diagonal(2).tolist() == [1] * 498
 
 
-def test_photos_without_an_answer_are_in_no_column():
+def test_images_without_an_answer_are_in_no_column():
     result = evaluation([0, 0, 1], [0, 0, 1])
     result.probabilities[1] = np.nan
     figure = result.plot_confusion_matrix()
@@ -156,7 +156,7 @@ def test_the_sheet_shows_the_mistakes_from_the_files(tmp_path):
     png_bytes(figure)
 
 
-def test_the_sheet_turns_photos_as_training_does(tmp_path):
+def test_the_sheet_turns_images_as_training_does(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     path = draw(tmp_path / "0.jpg", "red", size=(40, 20), exif=exif)
@@ -189,7 +189,7 @@ def test_a_mistake_without_probabilities_is_named(tmp_path):
     assert "predicted: none (nan)" in texts(result.plot_mistakes())
 
 
-def test_any_name_stands_below_its_photo(tmp_path):
+def test_any_name_stands_below_its_image(tmp_path):
     paths = tuple(draw(tmp_path / n[:80] / "0.png", "red") for n in ODD_NAMES[:-1])
     long = draw(tmp_path / ("x" * 100) / ("n" * 200 + "-end.png"), "red")
     result = evaluation(range(6), [1, 2, 3, 4, 5, 0], ODD_NAMES, (*paths, long))
@@ -206,7 +206,7 @@ def test_any_name_stands_below_its_photo(tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, 1001])
-def test_a_sheet_of_no_or_too_many_photos(count):
+def test_a_sheet_of_no_or_too_many_images(count):
     with pytest.raises(InputError, match="count"):
         evaluation([0], [1]).plot_mistakes(count)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    draw_photos,
+    draw_images,
     no_file_larger_than,
     small_loader,
     small_model,
@@ -14,7 +14,7 @@ from helpers import (
 )
 
 from keras_flowers import Backbone, InputError
-from keras_flowers.data.feature_cache import FeatureStore
+from keras_flowers.data.feature_cache import FeatureCache
 from keras_flowers.training import feature_datasets as features
 from keras_flowers.training.feature_datasets import with_features
 
@@ -30,7 +30,7 @@ def rows(count, first=0, size=3):
 
 def store_of(tmp_path, *checksums, first=0):
     """Returns a store to which features of some photos were added."""
-    store = FeatureStore(tmp_path / "store", "key", 3)
+    store = FeatureCache(tmp_path / "store", "key", 3)
     with store.held():
         store.missing(checksums)
         store.add(checksums, rows(len(checksums), first))
@@ -49,7 +49,7 @@ def index_file(tmp_path):
 
 def test_features_come_back_in_the_order_asked_for(tmp_path):
     store_of(tmp_path, "a", "b", "c")
-    store = FeatureStore(tmp_path / "store", "key", 3)
+    store = FeatureCache(tmp_path / "store", "key", 3)
     assert store.missing(["b", "d", "a", "b"]) == {"d"}
     np.testing.assert_array_equal(store.read(["c", "a", "c"]), rows(3)[[2, 0, 2]])
     assert store.read([]).shape == (0, 3)
@@ -66,7 +66,7 @@ def test_features_are_added_behind_the_others(tmp_path):
 
 def test_another_key_is_another_file(tmp_path):
     store_of(tmp_path, "a")
-    other = FeatureStore(tmp_path / "store", "other", 3)
+    other = FeatureCache(tmp_path / "store", "other", 3)
     assert other.missing(["a"]) == {"a"}
 
 
@@ -85,7 +85,7 @@ def test_rows_that_were_cut_are_computed_anew(tmp_path, size):
     store_of(tmp_path, "a", "b")
     with data_file(tmp_path).open("r+b") as file:
         file.truncate(size)
-    store = FeatureStore(tmp_path / "store", "key", 3)
+    store = FeatureCache(tmp_path / "store", "key", 3)
     assert store.missing(["a", "b"]) == {"a", "b"}
     store.add(["b", "a"], rows(2))
     np.testing.assert_array_equal(store.read(["a", "b"]), rows(2)[::-1])
@@ -109,11 +109,11 @@ def test_rows_that_were_cut_are_computed_anew(tmp_path, size):
 def test_an_index_that_cannot_be_trusted_is_not(tmp_path, content):
     store_of(tmp_path, "a", "b")
     index_file(tmp_path).write_bytes(content)
-    store = FeatureStore(tmp_path / "store", "key", 3)
+    store = FeatureCache(tmp_path / "store", "key", 3)
     assert store.missing(["a", "b"]) == {"a", "b"}
     store.add(["a"], rows(1))
     store.add(["b"], rows(1, 3))
-    again = FeatureStore(tmp_path / "store", "key", 3)
+    again = FeatureCache(tmp_path / "store", "key", 3)
     assert not again.missing(["a", "b"])
     np.testing.assert_array_equal(again.read(["a", "b"]), rows(2))
 
@@ -126,14 +126,14 @@ def test_a_full_disk_is_named_and_keeps_what_is_there(tmp_path):
         pytest.raises(InputError, match="features cannot be stored in .*store: "),
     ):
         store.add(["b"], rows(1, 3))
-    again = FeatureStore(tmp_path / "store", "key", 3)
+    again = FeatureCache(tmp_path / "store", "key", 3)
     assert again.missing(["a", "b"]) == {"b"}
     np.testing.assert_array_equal(again.read(["a"]), rows(1))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "store").touch()
-    store = FeatureStore(tmp_path / "store", "key", 3)
+    store = FeatureCache(tmp_path / "store", "key", 3)
     with (
         pytest.raises(InputError, match="store cannot be written.*cache_directory"),
         store.held(),
@@ -176,18 +176,18 @@ def arrays(pipeline):
     return tuple(np.concatenate(part) for part in zip(*batches, strict=True))
 
 
-def test_features_stand_in_place_of_their_photos(tmp_path):
+def test_features_stand_in_place_of_their_images(tmp_path):
     datasets = small_loader(tmp_path, test_split=0.2).load()
     model = model_of(datasets)
     extractor = model.feature_extractor()
     count, found = computed(datasets, model)
     assert count == 24
     for split in SPLITS:
-        photos, labels = arrays(datasets.in_order(split))
+        images, labels = arrays(datasets.in_order(split))
         got, got_labels = arrays(found.in_order(split))
         np.testing.assert_array_equal(got_labels, labels)
         assert (got.dtype, got_labels.dtype) == (np.float32, np.int32)
-        expected = extractor.predict(photos, verbose=0)
+        expected = extractor.predict(images, verbose=0)
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
         assert found.paths(split) == datasets.paths(split)
     sizes = [len(labels) for _, labels in found.train.as_numpy_iterator()]
@@ -197,16 +197,16 @@ def test_features_stand_in_place_of_their_photos(tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_an_epoch_has_the_order_of_the_photos(tmp_path, epoch):
+def test_an_epoch_has_the_order_of_the_images(tmp_path, epoch):
     datasets = small_loader(tmp_path).load()
     model = model_of(datasets)
     _, found = computed(datasets, model)
     datasets.epoch_order.epoch = epoch
-    photos, labels = arrays(datasets.train)
+    images, labels = arrays(datasets.train)
     found.epoch_order.epoch = epoch
     got, got_labels = arrays(found.train)
     np.testing.assert_array_equal(got_labels, labels)
-    expected = model.feature_extractor().predict(photos, verbose=0)
+    expected = model.feature_extractor().predict(images, verbose=0)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
     _, later = arrays(found.train)
     assert not np.array_equal(later, got_labels)
@@ -228,20 +228,20 @@ def test_features_are_computed_once(tmp_path):
         assert len(arrays(found.train)[0]) == 19
 
 
-def test_features_of_new_photos_alone_are_computed(tmp_path):
+def test_features_of_new_images_alone_are_computed(tmp_path):
     datasets = small_loader(tmp_path).load()
     computed(datasets)
     folder = tmp_path / "photos" / "roses"
     (folder / "001.png").rename(folder / "moved.png")
     shutil.copy(folder / "000.png", folder / "copy.png")
-    draw_photos(tmp_path / "more", {"roses": 3}, seed=9)
+    draw_images(tmp_path / "more", {"roses": 3}, seed=9)
     for path in (tmp_path / "more" / "roses").iterdir():
         shutil.copy(path, folder / f"new-{path.name}")
     count, found = computed(small_loader(tmp_path).load())
     assert count == 3
     assert sum(len(found.records(split)) for split in SPLITS) == 28
     stored = json.loads(
-        next(datasets.store_directory.glob("features-*.json")).read_text()
+        next(datasets.image_cache_directory.glob("features-*.json")).read_text()
     )
     assert len(stored["checksums"]) == 27  # equal photos share theirs
 
@@ -252,7 +252,7 @@ def test_another_network_has_features_of_its_own(tmp_path):
         computed(datasets, model_of(datasets, seed=seed))[0] for seed in (1, 2, 1)
     ]
     assert counts == [24, 24, 0]
-    assert len(list(datasets.store_directory.glob("features-*.f32"))) == 2
+    assert len(list(datasets.image_cache_directory.glob("features-*.f32"))) == 2
 
 
 class InterruptAfter(Progress):
@@ -283,13 +283,13 @@ def test_ctrl_c_keeps_the_features_computed_so_far(tmp_path):
 def test_rows_are_written_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "_ROWS_AT_ONCE", 6)
     added = []
-    add = FeatureStore.add
+    add = FeatureCache.add
 
     def count(store, checksums, found):
         added.append(len(checksums))
         add(store, checksums, found)
 
-    monkeypatch.setattr(FeatureStore, "add", count)
+    monkeypatch.setattr(FeatureCache, "add", count)
     computed(small_loader(tmp_path).load())
     assert sum(added) == 24
     assert added[0] == 8  # two batches
@@ -309,11 +309,11 @@ def test_of_two_processes_one_computes(tmp_path, monkeypatch):
     assert computed(datasets)[0] == 0
 
 
-def test_photos_that_are_not_stored_have_features_too(tmp_path):
+def test_images_that_are_not_stored_have_features_too(tmp_path):
     stored = computed(small_loader(tmp_path).load())[1]
     other = small_loader(tmp_path, disk_budget=0, cache_directory=tmp_path / "other")
     datasets = other.load()
-    assert datasets.reason_not_stored
+    assert datasets.reason_not_cached
     count, found = computed(datasets)
     assert count == 24
     for first, second in zip(
@@ -322,7 +322,7 @@ def test_photos_that_are_not_stored_have_features_too(tmp_path):
         np.testing.assert_array_equal(first, second)
 
 
-def test_a_photo_that_cannot_be_read_is_named(tmp_path):
+def test_a_image_that_cannot_be_read_is_named(tmp_path):
     datasets = small_loader(tmp_path, disk_budget=0).load()
     datasets.paths("train")[5].unlink()
     with pytest.raises(InputError, match=r"photos.*\.png.*cannot be read"):

@@ -24,7 +24,7 @@ from keras_flowers import (
     TrainingConfig,
     train,
 )
-from keras_flowers.data.image_files import load_photo
+from keras_flowers.data.image_files import load_image
 from keras_flowers.training.schedules import warm_up_and_cosine
 from keras_flowers.training.tensorboard_setup import hyperparameters
 
@@ -154,13 +154,13 @@ def test_a_second_run_computes_no_features(tmp_path, file):
     assert "features" not in stages(build_model=wider)
 
 
-def test_photos_are_trained_on_where_they_change(tmp_path, file):
+def test_images_are_trained_on_where_they_change(tmp_path, file):
     watch = Watch()
     result = run(
         tmp_path, directory=None, fine_tuning=None, augmentation=True, callbacks=[watch]
     )
     assert set(watch.models) == {result.model}
-    assert not list(result.datasets.store_directory.glob("features-*"))
+    assert not list(result.datasets.image_cache_directory.glob("features-*"))
 
 
 # --- two phases
@@ -176,7 +176,7 @@ def whole(tmp_path_factory):
     return folder, result, watch.models
 
 
-def test_both_phases_are_one_run(whole):
+def test_both_stages_are_one_run(whole):
     folder, result, models = whole
     names = [model.name for model in models]
     assert names == ["head"] * EPOCHS + [result.model.name] * TUNING.epochs
@@ -213,7 +213,7 @@ def test_batch_normalization_is_trained_but_keeps_its_statistics(tmp_path, file)
     assert changed == [True, True, False, False]  # gamma, beta, mean, variance
 
 
-def test_a_configuration_repeats_both_phases(whole, tmp_path):
+def test_a_configuration_repeats_both_stages(whole, tmp_path):
     folder, expected, _ = whole
     path = folder / "whole" / "config.json"
     config = TrainingConfig.read(path)
@@ -248,7 +248,7 @@ def going_astray(file):
     return build
 
 
-def test_early_stopping_ends_the_first_phase_with_its_best_weights(tmp_path, file):
+def test_early_stopping_ends_the_first_stage_with_its_best_weights(tmp_path, file):
     class Begin(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 30:
@@ -331,7 +331,7 @@ def assert_same_events(first, second):
                 np.testing.assert_array_equal(one, other)
 
 
-def test_ctrl_c_in_the_first_phase_leaves_its_model_and_configuration(whole):
+def test_ctrl_c_in_the_first_stage_leaves_its_model_and_configuration(whole):
     folder, expected, _ = whole
     directory = folder / "configured"
     interrupted_in(1, folder, KeyboardInterrupt, directory=directory)
@@ -342,14 +342,14 @@ def test_ctrl_c_in_the_first_phase_leaves_its_model_and_configuration(whole):
     assert_same_run(expected, resumed)
 
 
-def test_a_run_on_photos_is_resumed_at_the_border(tmp_path, file):
+def test_a_run_on_images_is_resumed_at_the_border(tmp_path, file):
     options = {"augmentation": True, "epochs": 1}
     expected = run(tmp_path, directory="whole", **options)
     interrupted_in(1, tmp_path, **options)
     assert_same_run(expected, run(tmp_path, resume=True, **options))
 
 
-def test_an_early_stopped_first_phase_stays_so_when_the_run_is_resumed(tmp_path, file):
+def test_an_early_stopped_first_stage_stays_so_when_the_run_is_resumed(tmp_path, file):
     options = {"epochs": 30, "early_stopping": 1}
     build = going_astray(file)
     expected = run(tmp_path, directory="whole", build_model=build, **options)
@@ -533,7 +533,7 @@ def test_tensorboard_knows_a_schedule_by_its_highest_rate(tmp_path, file, rate):
 # --- TensorBoard
 
 
-def test_tensorboard_shows_both_phases_as_one_run(whole):
+def test_tensorboard_shows_both_stages_as_one_run(whole):
     folder, _, _ = whole
     shown = read_runs(folder / "whole" / "tensorboard")
     epochs = list(range(EPOCHS + TUNING.epochs))
@@ -545,15 +545,15 @@ def test_tensorboard_shows_both_phases_as_one_run(whole):
     assert [s for s, _ in shown["validation"]["confusion_matrix"]] == epochs
 
 
-def test_mistakes_are_shown_as_photos(tmp_path, file, monkeypatch):
+def test_mistakes_are_shown_as_images(tmp_path, file, monkeypatch):
     sheets = []
     from keras_flowers.callbacks import run_record
 
     make = run_record.contact_sheet
 
-    def noted(photos, *arguments, **options):
-        sheets.append([np.asarray(photo) for photo in photos])
-        return make(photos, *arguments, **options)
+    def noted(images, *arguments, **options):
+        sheets.append([np.asarray(image) for image in images])
+        return make(images, *arguments, **options)
 
     monkeypatch.setattr(run_record, "contact_sheet", noted)
 
@@ -571,10 +571,10 @@ def test_mistakes_are_shown_as_photos(tmp_path, file, monkeypatch):
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     assert len(wrong)
     order = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
-    expected = [load_photo(paths[i], (8, 8)) for i in order]
+    expected = [load_image(paths[i], (8, 8)) for i in order]
     assert len(sheets[-1]) == len(expected)
-    for shown, photo in zip(sheets[-1], expected, strict=True):
-        np.testing.assert_allclose(shown, photo, atol=1)
+    for shown, image in zip(sheets[-1], expected, strict=True):
+        np.testing.assert_allclose(shown, image, atol=1)
     assert "mistakes" in read_runs(tmp_path / "run" / "tensorboard")["validation"]
 
 

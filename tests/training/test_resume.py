@@ -122,8 +122,8 @@ class Subclassed(keras.Model):
         self.dropout = keras.layers.Dropout(0.3, seed=1)
         self.dense = keras.layers.Dense(classes, activation="softmax")
 
-    def call(self, photos, training=False):
-        x = self.flatten(self.rescale(photos))
+    def call(self, images, training=False):
+        x = self.flatten(self.rescale(images))
         return self.dense(self.dropout(x, training=training))
 
     def get_config(self):
@@ -297,7 +297,7 @@ def test_resume_starts_a_run_where_there_is_none(tmp_path):
     assert_same_run(whole, run(tmp_path, directory="claimed", resume=True))
 
 
-def test_photos_may_move_and_others_may_come(tmp_path):
+def test_images_may_move_and_others_may_come(tmp_path):
     whole = run(tmp_path, directory="whole")
     interrupted_in(2, tmp_path)
     (tmp_path / "photos").rename(tmp_path / "moved")
@@ -347,7 +347,7 @@ def test_a_run_is_resumed_as_it_was_started(tmp_path, options, named):
     } == before
 
 
-def test_a_photo_that_is_gone_is_named(tmp_path):
+def test_a_image_that_is_gone_is_named(tmp_path):
     interrupted_in(1, tmp_path)
     (tmp_path / "photos" / "roses" / "001.png").unlink()
     with pytest.raises(InputError, match=r"missing or unreadable: roses/001\.png"):

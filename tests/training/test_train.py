@@ -48,9 +48,9 @@ def test_a_run_leaves_everything_in_its_directory(tmp_path):
 def test_the_saved_model_predicts_as_the_trained_one(tmp_path):
     result = run(tmp_path)
     loaded = keras.models.load_model(tmp_path / "run" / "model.keras")
-    photos = result.datasets.validation
+    images = result.datasets.validation
     np.testing.assert_array_equal(
-        result.model.predict(photos, verbose=0), loaded.predict(photos, verbose=0)
+        result.model.predict(images, verbose=0), loaded.predict(images, verbose=0)
     )
 
 
@@ -92,7 +92,7 @@ def test_a_run_is_repeated_from_its_config(tmp_path):
         assert written[0] == written[1]
 
 
-def test_a_later_start_sees_the_photos_of_its_epoch(tmp_path):
+def test_a_later_start_sees_the_images_of_its_epoch(tmp_path):
     """What a resumed run needs: the order of epoch k is that of epoch k."""
     whole = run(tmp_path, directory=None, epochs=3)
     datasets = small_loader(tmp_path).load()
@@ -292,7 +292,7 @@ def test_a_run_that_fails_at_once_gives_its_directory_back(tmp_path):
     run(tmp_path)
 
 
-def test_a_photo_that_vanishes_while_training_is_named(tmp_path):
+def test_a_image_that_vanishes_while_training_is_named(tmp_path):
     loader = small_loader(tmp_path, disk_budget=0)
 
     def remove(datasets):

@@ -88,8 +88,8 @@ def test_evaluating_a_saved_model_gives_its_score(found, number, execution):
     record = trial.executions[execution]
     model = result.load_model(trial, execution)
     hypermodel = small_space(folder)
-    photos = hypermodel.datasets(trial.hyperparameters["batch_size"]).validation
-    loss, accuracy = model.evaluate(photos, verbose=0)
+    images = hypermodel.datasets(trial.hyperparameters["batch_size"]).validation
+    loss, accuracy = model.evaluate(images, verbose=0)
     assert loss == record.score == record.metrics["val_loss"]
     assert accuracy == record.metrics["val_accuracy"]
     assert record.epoch == trial.epoch == trial.hyperparameters["epochs"]
@@ -110,10 +110,10 @@ def test_the_best_model_is_that_of_the_best_trial(found):
     assert result.best == best
     execution = min(range(2), key=lambda k: best.executions[k].score)
     model = keras.models.load_model(result.directory / "model.keras")
-    photos = small_space(folder).datasets().validation
+    images = small_space(folder).datasets().validation
     np.testing.assert_array_equal(
-        model.predict(photos, verbose=0),
-        result.load_model(best, execution).predict(photos, verbose=0),
+        model.predict(images, verbose=0),
+        result.load_model(best, execution).predict(images, verbose=0),
     )
     written = json.loads((result.directory / "best_hyperparameters.json").read_text())
     assert written["trial"] == best.id
@@ -423,7 +423,7 @@ def test_wrong_arguments_are_named_before_anything_is_touched(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_search_needs_validation_photos(tmp_path):
+def test_a_search_needs_validation_images(tmp_path):
     space = small_space(tmp_path, loader=small_loader(tmp_path, validation_split=0.0))
     with pytest.raises(InputError, match="validation split"):
         run(tmp_path, space)
@@ -499,17 +499,17 @@ def test_workers_and_a_chief_elsewhere_exclude_each_other(tmp_path, monkeypatch)
 # --- the winner once more
 
 
-def test_the_winner_is_trained_on_training_and_validation_photos(tmp_path):
+def test_the_winner_is_trained_on_training_and_validation_images(tmp_path):
     loader = small_loader(tmp_path, test_split=0.2)
     space = small_space(tmp_path, loader=loader)
     result = run(tmp_path, space, trials=1, retrain=True)
     folder = result.directory / "retrained"
     split = json.loads((folder / "split.json").read_text())
-    parts = {photo["path"]: photo["split"] for photo in split["photos"]}
+    parts = {image["path"]: image["split"] for image in split["photos"]}
     searched = json.loads((result.directory / "split.json").read_text())
-    for photo in searched["photos"]:
-        expected = "test" if photo["split"] == "test" else "train"
-        assert parts[photo["path"]] == expected
+    for image in searched["photos"]:
+        expected = "test" if image["split"] == "test" else "train"
+        assert parts[image["path"]] == expected
     history = read_history(folder)
     assert len(history["epoch"]) == result.best.hyperparameters["epochs"]
     assert "val_loss" not in history

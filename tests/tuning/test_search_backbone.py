@@ -84,13 +84,13 @@ def found(tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("execution", [0, 1])
-def test_evaluating_the_whole_model_on_photos_gives_the_score(found, number, execution):
+def test_evaluating_the_whole_model_on_images_gives_the_score(found, number, execution):
     folder, result = found
     trial = result.trials[number]
     record = trial.executions[execution]
     model = result.load_model(trial, execution)
-    photos = backbone_space(folder).datasets().validation
-    loss, accuracy = model.evaluate(photos, verbose=0)
+    images = backbone_space(folder).datasets().validation
+    loss, accuracy = model.evaluate(images, verbose=0)
     assert loss == pytest.approx(record.score, abs=ROUNDING)
     assert accuracy == record.metrics["val_accuracy"]
 
@@ -103,8 +103,8 @@ def test_the_best_model_is_whole_and_has_the_weights_of_the_backbone(found):
         network_of(model).get_weights(), small_network().get_weights(), strict=True
     ):
         np.testing.assert_array_equal(there, here)
-    photos = backbone_space(folder).datasets().validation
-    loss, _ = model.evaluate(photos, verbose=0)
+    images = backbone_space(folder).datasets().validation
+    loss, _ = model.evaluate(images, verbose=0)
     scores = [execution.score for execution in result.best.executions]
     assert loss == pytest.approx(min(scores), abs=ROUNDING)
 
@@ -147,7 +147,7 @@ def test_trials_train_a_head_on_features_that_are_computed_once(tmp_path):
 
 
 @pytest.mark.parametrize("augmentation", [True, False])
-def test_with_augmentation_the_whole_model_sees_photos(tmp_path, augmentation):
+def test_with_augmentation_the_whole_model_sees_images(tmp_path, augmentation):
     hypermodel = backbone_space(tmp_path, Counted, augmentation=augmentation)
     assert hypermodel.trains_on_features is not augmentation
     hp = keras_tuner.HyperParameters()
@@ -212,8 +212,8 @@ def test_a_search_of_trials_that_train_the_backbone_keeps_all_weights(tmp_path):
 
     hypermodel = convnet_space(tmp_path, Quick, layers=0, epochs=1)
     result = run(tmp_path, hypermodel, trials=1)
-    photos = hypermodel.datasets().validation
-    loss, _ = result.load_model().evaluate(photos, verbose=0)
+    images = hypermodel.datasets().validation
+    loss, _ = result.load_model().evaluate(images, verbose=0)
     assert loss == result.best.score
 
 
@@ -275,8 +275,8 @@ def test_a_compile_of_ones_own_is_that_of_the_head(tmp_path):
     result = run(tmp_path, hypermodel, objective=objective)
     best = result.best
     assert best.score == best.executions[0].metrics["val_top_two"]
-    photos = hypermodel.datasets().validation
-    scores = result.load_model().evaluate(photos, verbose=0, return_dict=True)
+    images = hypermodel.datasets().validation
+    scores = result.load_model().evaluate(images, verbose=0, return_dict=True)
     assert scores["top_two"] == best.score
 
 
@@ -288,9 +288,9 @@ def test_a_tuner_of_keras_tuner_saves_the_whole_model(tmp_path, score):
         hypermodel, "val_loss", max_trials=2, directory=tmp_path, project_name="stock"
     )
     tuner.search(verbose=0)
-    photos = hypermodel.datasets().validation
+    images = hypermodel.datasets().validation
     for trial in tuner.oracle.get_best_trials(2):
-        loss, _ = tuner.load_model(trial).evaluate(photos, verbose=0)
+        loss, _ = tuner.load_model(trial).evaluate(images, verbose=0)
         assert loss == pytest.approx(trial.score, abs=ROUNDING)
 
 
@@ -307,7 +307,7 @@ def test_a_search_goes_on_with_the_same_backbone_alone(tmp_path):
         run(tmp_path, small_space(tmp_path, augmentation=False), resume=True)
 
 
-def test_photos_must_have_the_size_of_the_backbone(tmp_path):
+def test_images_must_have_the_size_of_the_backbone(tmp_path):
     loader = small_loader(tmp_path, image_size=(16, 16))
     with pytest.raises(InputError, match=r"`image_size` .*\(8, 8\).*\(16, 16\)"):
         backbone_space(tmp_path, loader=loader)
@@ -350,7 +350,7 @@ def searched(tmp_path):
     return json.loads((tmp_path / "search" / "search.json").read_text())
 
 
-def test_tune_takes_a_backbone_and_the_size_of_its_photos(
+def test_tune_takes_a_backbone_and_the_size_of_its_images(
     tmp_path, command, monkeypatch
 ):
     stages = set()
