@@ -11,10 +11,10 @@ from keras_flowers.tuning.trial_data import TrialData
 from keras_flowers.tuning.trial_models import TrialBackbones
 
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.data.sources import Progress
 from keras_flowers.errors import InputError
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier, augments
+from keras_flowers.progress import Progress
 from keras_flowers.training.schedules import warm_up_and_cosine
 from keras_flowers.training.stages import (
     has_fixed_features,

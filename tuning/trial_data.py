@@ -3,8 +3,8 @@
 from typing import Any
 
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.data.sources import Progress
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.progress import Progress
 from keras_flowers.training.feature_datasets import with_features
 
 

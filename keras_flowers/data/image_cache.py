@@ -31,9 +31,9 @@ from keras_flowers.data.audit import (
     inspect_files,
 )
 from keras_flowers.data.image_files import ImageRecord, load_image
-from keras_flowers.data.sources import Progress
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
+from keras_flowers.progress import Progress
 
 # Part of a store's key: raise it when the same file would give other pixels.
 DECODER_VERSION = 1

@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
-from keras_flowers.data.sources import Progress
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.progress import Progress
 
 # Rows between two writes: what a killed process loses.
 _ROWS_AT_ONCE = 1024

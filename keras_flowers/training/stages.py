@@ -6,10 +6,10 @@ import math
 import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasets
-from keras_flowers.data.sources import Progress
 from keras_flowers.errors import InputError
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, TrainingConfig
 from keras_flowers.training.feature_datasets import with_features
 from keras_flowers.training.schedules import warm_up_and_cosine

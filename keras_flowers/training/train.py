@@ -12,12 +12,12 @@ import keras
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.callbacks import HistoryLogger, TrainingCheckpoint, read_history
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.data.sources import Progress
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.files import printable_path
 from keras_flowers.history import History
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.progress import Progress
 from keras_flowers.training.config import ModelBuilder, TrainingConfig
 from keras_flowers.training.run_directory import RunDirectory
 from keras_flowers.training.stages import (
