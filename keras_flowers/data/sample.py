@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from keras_flowers.argument_checks import checked_image_size, checked_integer
+from keras_flowers.argument_checks import check_image_size, check_integer
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 
@@ -78,11 +78,11 @@ def write_sample(
         InputError: An argument is out of its range, `directory` exists and is not an
             empty folder, or it cannot be written.
     """
-    images_per_class = checked_integer(
+    images_per_class = check_integer(
         "images_per_class", images_per_class, lowest=1, highest=_MAX_PHOTOS_PER_CLASS
     )
     image_size = _checked_photo_size(image_size)
-    seed = checked_integer("seed", seed, lowest=0)
+    seed = check_integer("seed", seed, lowest=0)
     target = Path(directory)
     try:
         with _appearing_at_once(target) as staging:
@@ -99,8 +99,8 @@ def write_sample(
 
 def _checked_photo_size(image_size: object) -> tuple[int, int]:
     height, width = (
-        checked_integer("image_size", side, lowest=_MIN_SIDE, highest=_MAX_SIDE)
-        for side in checked_image_size(image_size)
+        check_integer("image_size", side, lowest=_MIN_SIDE, highest=_MAX_SIDE)
+        for side in check_image_size(image_size)
     )
     return height, width
 
