@@ -23,7 +23,7 @@ def encoded(image: Image.Image, format_name: str = "JPEG", **options: Any) -> by
     return buffer.getvalue()
 
 
-def draw_photo(
+def draw_image(
     path: Path,
     seed: int,
     *,
@@ -42,6 +42,6 @@ def draw_data_set(root: Path, counts: Mapping[str, int]) -> Path:
     seed = 0
     for name, count in counts.items():
         for number in range(count):
-            draw_photo(root / name / f"{number:03}.jpg", seed)
+            draw_image(root / name / f"{number:03}.jpg", seed)
             seed += 1
     return root
