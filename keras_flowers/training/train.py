@@ -308,15 +308,14 @@ def _trained(
     last: Stage | None = None
     begins_later = recording is not None and recording.begins_with_fine_tuning
     try:
-        for stage in _stages(task, watching, begins_with_fine_tuning=begins_later):
-            last = stage
-            _fit(task, stage, watching, logger, recording)
+        with task.datasets.naming_unreadable_images():
+            for stage in _stages(task, watching, begins_with_fine_tuning=begins_later):
+                last = stage
+                _fit(task, stage, watching, logger, recording)
     except KeyboardInterrupt:
         if last is None:
             raise  # while features were computed: there is nothing to save
         interrupted = True
-    except Exception as error:
-        raise next(iter(task.datasets.read_errors), error) from error
     assert last is not None
     run = TrainingRun(
         task.model, logger.history, task.datasets, logger.directory, interrupted
