@@ -186,8 +186,10 @@ def inspect_image(
                     image, _ = _decode(data, format_name, side)
                 pixels = _resize(image, image_size)
     except _UnusableError as error:
-        problem = {"problem_kind": error.kind, "problem": error.reason}
-        return dataclasses.replace(record, **problem), None
+        record = dataclasses.replace(
+            record, problem_kind=error.kind, problem=error.reason
+        )
+        return record, None
     record = dataclasses.replace(
         record,
         width=width,

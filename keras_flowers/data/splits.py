@@ -333,16 +333,18 @@ def write_manifest(split: Split, path: str | os.PathLike[str]) -> None:
         InputError: If the file cannot be written.
     """
     images = [
-        ManifestEntry(path=record.path, sha256=record.sha256, split=part)
+        {"path": record.path, "sha256": record.sha256, "split": part}
         for part in SPLIT_NAMES
         for record in getattr(split, part)
     ]
-    manifest = SplitManifest(
-        seed=split.seed,
-        validation_split=split.validation_split,
-        test_split=split.test_split,
-        class_names=list(split.class_names),
-        photos=images,
+    manifest = SplitManifest.model_validate(
+        {
+            "seed": split.seed,
+            "validation_split": split.validation_split,
+            "test_split": split.test_split,
+            "class_names": list(split.class_names),
+            "photos": images,
+        }
     )
     content = manifest.model_dump(by_alias=True)
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
