@@ -24,6 +24,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 from keras_flowers.argument_checks import check_integer
+from keras_flowers.data.member_names import (
+    decode_zip_names,
+    describe_encoding,
+)
 from keras_flowers.errors import InputError
 
 ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
@@ -113,8 +117,9 @@ def extract_archive(
     *,
     name: str,
     limits: ExtractionLimits = DEFAULT_LIMITS,
+    encoding: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> None:
+) -> str | None:
     """Extracts an archive into a new folder, or leaves nothing behind.
 
     Only folders and regular files are created, with default permissions; owners,
@@ -127,15 +132,20 @@ def extract_archive(
             the folder stays incomplete: extract to a temporary name, then rename.
         name: How messages refer to the archive.
         limits: The largest archive to extract.
+        encoding: The encoding of member names that are not marked as UTF-8. Defaults to
+            UTF-8 if all of them are UTF-8, else to the code page that fits best.
         progress: Called as `progress(done, total)` after each file. `total` is None for
             tar archives, which do not store their number of files.
+
+    Returns:
+        A note on the encoding of the names if it is unknown, else None.
 
     Raises:
         CorruptArchiveError: If `archive` is damaged, truncated, or not an archive.
         InputError: If a member has an unsafe name, links to anything but a file in the
             archive, is a device or another special file, is encrypted, or has the same
-            path as another member; or if a limit is exceeded. The message names the
-            member.
+            path as another member; or if a limit is exceeded, or a name does not have
+            the given encoding. The message names the member.
         OSError: If the disk is full or fails.
     """
     with archive.open("rb") as file:
@@ -147,7 +157,7 @@ def extract_archive(
         )
     target.mkdir()
     try:
-        extraction = _Extraction(name, target, limits, progress)
+        extraction = _Extraction(name, target, limits, encoding, progress)
         if kind == "zip":
             members = _read_zip(archive, extraction)
         else:
@@ -159,6 +169,7 @@ def extract_archive(
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
+    return extraction.encoding_note
 
 
 @dataclass
@@ -168,17 +179,23 @@ class _Extraction:
     name: str
     target: Path
     limits: ExtractionLimits
+    encoding: str | None
     progress: Callable[[int, int | None], None] | None
+    encoding_note: str | None = None
     file_count: int | None = None
     folders: set[PurePosixPath] = field(default_factory=lambda: {PurePosixPath()})
     files: set[PurePosixPath] = field(default_factory=set)
     links: list[tuple[tarfile.TarInfo, PurePosixPath]] = field(default_factory=list)
     bytes_written: int = 0
 
-    def refuse(self, member: str, reason: str) -> InputError:
+    def refuse(self, member: str | bytes, reason: str) -> InputError:
         return InputError(
             f"{self.name} cannot be extracted: its member {_quote(member)} {reason}"
         )
+
+    def refuse_encoding(self, member: bytes) -> InputError:
+        reason = f"has a name that is not {self.encoding}; --archive-encoding"
+        return self.refuse(member, f"{reason} (`archive_encoding`) must name another")
 
     def require_room(self, count: int, size: int) -> None:
         """Refuses the archive if this many more entries or bytes exceed a limit."""
@@ -321,10 +338,20 @@ def _read_tar(archive: Path, kind: ArchiveKind, extraction: _Extraction) -> _Mem
     name, decompress = extraction.name, _DECOMPRESSORS[kind]
     with _explain_damage(archive, name), decompress(archive, "rb") as file:
         reader = _HeaderReader(file)
-        tar = tarfile.TarFile(fileobj=reader, mode="r")  # type: ignore[arg-type]
+        tar = tarfile.TarFile(
+            fileobj=reader,  # type: ignore[arg-type]
+            mode="r",
+            encoding=extraction.encoding or "utf-8",
+            errors="surrogateescape",
+        )
         for member in tar:
             if member.size < 0:
                 raise tarfile.ReadError("a member has a negative size")
+            if extraction.encoding_note is None and not _is_text(member.name):
+                name_bytes = os.fsencode(member.name)
+                if extraction.encoding is not None:
+                    raise extraction.refuse_encoding(name_bytes)
+                extraction.encoding_note = describe_encoding([name_bytes], "utf-8")
             yield member, _read_chunks(tar.extractfile, member, archive, name)
         # tarfile takes damage in the middle, and a missing end, for the end.
         if reader.last_read != bytes(tarfile.BLOCKSIZE):
@@ -339,10 +366,14 @@ def _read_zip(archive: Path, extraction: _Extraction) -> _Members:
     with _explain_damage(archive, name), zipfile.ZipFile(archive) as opened:
         infos = opened.infolist()
         extraction.require_room(len(infos), sum(info.file_size for info in infos))
-        extraction.file_count = sum(not i.orig_filename.endswith("/") for i in infos)
-        for info in infos:
-            # zipfile cuts `filename` at a NUL character.
-            member = tarfile.TarInfo(info.orig_filename)
+        try:
+            names, note = decode_zip_names(infos, extraction.encoding)
+        except UnicodeDecodeError as error:
+            raise extraction.refuse_encoding(error.object) from error
+        extraction.encoding_note = note
+        extraction.file_count = sum(not name.endswith("/") for name in names)
+        for info, member_name in zip(infos, names, strict=True):
+            member = tarfile.TarInfo(member_name)
             member.size = info.file_size
             if info.flag_bits & 0x1:
                 raise extraction.refuse(member.name, "is encrypted")
@@ -396,6 +427,14 @@ def _explain_damage(archive: Path, name: str) -> Iterator[None]:
         ) from error
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _can_be_a_path(text: str) -> bool:
     try:
         return b"\0" not in os.fsencode(text)
@@ -403,6 +442,6 @@ def _can_be_a_path(text: str) -> bool:
         return False
 
 
-def _quote(text: str) -> str:
+def _quote(name: str | bytes) -> str:
     """Quotes a name from an archive, without control characters and not too long."""
-    return repr(text if len(text) <= 120 else f"{text[:120]}...")
+    return repr(name[:120]) + ("..." if len(name) > 120 else "")

@@ -4,6 +4,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import struct
 import tarfile
@@ -207,8 +208,6 @@ UNSAFE_NAMES = {
     "flowers/..": "'..'",
     "C:/windows/x": "drive",
     "c:x": "drive",
-    "flowers\\..\\..\\x": "backslash",
-    "\\\\server\\share\\x": "backslash",
     "flowers/ü.jpg\0.txt": "no file can have",
     "a/" * 70 + "x": "deep",
     "x" * 300: "too long",
@@ -222,6 +221,36 @@ def test_unsafe_names_are_refused_by_name(tmp_path, make, name):
 
     assert UNSAFE_NAMES[name] in message
     assert repr(name)[1:50].rstrip("'") in message
+
+
+BACKSLASHES = {
+    "flowers\\..\\..\\x": "'..'",
+    "..\\x": "'..'",
+    "\\server\\share\\x": "absolute",
+    "\\\\server\\share\\x": "absolute",
+    "C:\\windows\\x": "drive",
+    "flowers\\C:\\x": "drive",
+    "a\\" * 70 + "x": "deep",
+    "flowers\\1.jpg": "has the same path",
+}
+
+
+@pytest.mark.parametrize("name", BACKSLASHES)
+def test_unsafe_names_with_backslashes_are_refused(tmp_path, name):
+    files = {"flowers/1.jpg": b"photo", name: b"x"}
+
+    assert BACKSLASHES[name] in refused(tmp_path, zip_bytes(files))
+    assert re.search("has a backslash|drive", refused(tmp_path, tar_bytes(files)))
+
+
+def test_backslashes_of_a_zip_from_windows_are_separators(tmp_path):
+    files = {f"flowers\\daisy\\{name}.jpg": b"photo" for name in "aä雛"}
+    content = zip_bytes({"flowers\\": b"", "flowers\\empty\\": b"", **files})
+
+    assert extracted(tmp_path, content) == {
+        name.replace("\\", "/"): b"photo" for name in files
+    }
+    assert (tmp_path / "target/flowers/empty").is_dir()
 
 
 @pytest.mark.parametrize("make", [tar_bytes, zip_bytes])
@@ -451,7 +480,8 @@ def test_a_zip_that_lies_about_its_size_is_refused(tmp_path, declared):
 def test_bytes_are_counted_while_they_are_written(tmp_path):
     # Whatever a header declared, this is what comes out of it.
     endless = iter(lambda: bytes(100), b"")
-    extraction = archives._Extraction("x", tmp_path, ExtractionLimits(1000), None)
+    limits = ExtractionLimits(1000)
+    extraction = archives._Extraction("x", tmp_path, limits, None, None)
 
     with pytest.raises(InputError, match="more than 1,000 bytes"):
         extraction.add(member("1.jpg"), endless)
