@@ -6,8 +6,7 @@ import math
 import numbers
 import os
 import platform
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -15,31 +14,19 @@ from typing import Any, Self
 import keras
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.data.dataset_loader import (
-    STORAGE_ARGUMENTS,
-    ImageDatasetLoader,
-    ImageDatasets,
-)
+from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.splits import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.training.config_difference import fingerprint_difference
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
-_CONFIG_FORMAT = 1
+_FORMAT = 2
+# Format 1, of version 0.1, held a hash of the backbone that cannot be computed anymore.
+_READABLE_FORMATS = (1, 2)
 _VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
-
-# What may differ between the parts of an interrupted run: where things are kept, and
-# what the manifest of the run decides.
-_FREE_IN_A_RUN = (
-    "versions",
-    "loader.config.data",
-    "loader.config.split_manifest",
-    *(f"loader.config.{name}" for name in STORAGE_ARGUMENTS),
-)
-# Some layers draw a seed where none is given. What has come of it is in the checkpoint.
-_SEED_OF_A_LAYER = re.compile(r"model\..*layers\[\d+\]\.config\.seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,14 +117,14 @@ class TrainingConfig:
             # Else the run could be repeated from the same folder only.
             loader["config"]["data"] = str(data.absolute())
         return {
-            "format": _CONFIG_FORMAT,
+            "format": _FORMAT,
             "loader": loader,
             "model": keras.saving.serialize_keras_object(model),
             "epochs": self.epochs,
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
-            "pretrained": _fingerprint(model),
+            "pretrained": fingerprint_pretrained(model),
             "versions": versions(),
         }
 
@@ -173,7 +160,7 @@ class TrainingConfig:
         path = Path(path)
         try:
             content = json.loads(path.read_text())
-            if content["format"] != _CONFIG_FORMAT:
+            if content["format"] not in _READABLE_FORMATS:
                 raise ValueError(f"format {content['format']!r} is not known")
             loader_config = content["loader"]
             manifest = path.with_name("split.json")
@@ -207,7 +194,7 @@ class _SerializedModel:
 
     path: Path
     config: dict[str, Any]
-    pretrained: str | None
+    pretrained: dict[str, str] | str | None
 
     def __call__(self, datasets: ImageDatasets) -> keras.Model:
         try:
@@ -226,59 +213,38 @@ class _SerializedModel:
             )
         if isinstance(model, ImageClassifier) and model.backbone is not None:
             model.backbone.load_pretrained_weights()
-        if self.pretrained not in (None, _fingerprint(model)):
+        if self.pretrained is not None:
+            self._require_same_backbone(model)
+        return model
+
+    def _require_same_backbone(self, model: keras.Model) -> None:
+        found = fingerprint_difference(self.pretrained, fingerprint_pretrained(model))
+        if found is None:
+            return
+        if found.startswith("pretrained.weights"):
             raise InputError(
                 f"The backbone of {self.path} had other weights than are found now at "
                 f"{model.backbone.pretrained_weights}."
             )
-        return model
+        raise InputError(
+            f"The backbone of {self.path} had another architecture than is built from "
+            f"it now: {found}."
+        )
 
 
-def _fingerprint(model: keras.Model) -> str | None:
-    """Returns what is equal for equal pretrained weights alone, `None` without any."""
+def fingerprint_pretrained(model: keras.Model) -> dict[str, str] | None:
+    """Returns what tells the pretrained backbone of a model from others.
+
+    Returns:
+        Its `"weights"` and its `"architecture"`, or `None` without one.
+    """
     backbone = model.backbone if isinstance(model, ImageClassifier) else None
     if backbone is None or not backbone.is_pretrained:
         return None
-    return backbone.key()
-
-
-def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """Returns in one line where two configurations of one run differ.
-
-    Keras numbers the names of layers by process, so numbers at the end of texts do not
-    count.
-
-    Args:
-        saved: What `TrainingConfig.to_json` returned when the run was started.
-        wanted: What it returns now.
-
-    Returns:
-        The first difference that matters, or `None`.
-    """
-    # As JSON gives it back: lists for tuples.
-    there, here = (dict(_leaves(json.loads(json.dumps(c)))) for c in (saved, wanted))
-    for name in (*there, *here):
-        is_free = name.startswith(_FREE_IN_A_RUN) or _SEED_OF_A_LAYER.fullmatch(name)
-        if not is_free and there.get(name) != here.get(name):
-            return f"{name} was {there.get(name)} and is now {here.get(name)}"
-    return None
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else key)
-    elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{name}[{index}]")
-    elif isinstance(value, list):
-        yield name, [_unnumbered(item) for item in value]
-    else:
-        yield name, _unnumbered(value)
-
-
-def _unnumbered(value: Any) -> Any:
-    return re.sub(r"_\d+$", "", value) if isinstance(value, str) else value
+    return {
+        "weights": backbone.weights_fingerprint(),
+        "architecture": backbone.architecture_fingerprint(),
+    }
 
 
 def versions() -> dict[str, str]:

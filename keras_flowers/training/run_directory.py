@@ -25,7 +25,7 @@ from keras_flowers.files import (
 )
 from keras_flowers.history import History, write_history
 from keras_flowers.plots.history import plot_history
-from keras_flowers.training.config import difference
+from keras_flowers.training.config_difference import difference
 
 _INPUTS = ("config.json", "audit.json", "split.json")
 _HISTORY = ("history.json", "history.csv")
