@@ -1,4 +1,4 @@
-"""Everything that decides the outcome of a run, and what repeats it."""
+"""Everything that decides the result of a run, to reproduce it from a file."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
 _FORMAT = 2
 # Format 1, of version 0.1, held a hash of the backbone that cannot be computed anymore.
-_READABLE_FORMATS = (1, 2)
+READABLE_FORMATS = (1, 2)
 _VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
 
 
@@ -33,18 +33,18 @@ _VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow"
 class FineTuning:
     """A second stage, which trains the backbone as well.
 
-    It follows the one in which a pretrained backbone is frozen. Batch normalization
-    keeps the statistics that it was pretrained with. The optimizer begins anew; its
-    learning rate rises for a twentieth of the steps and then falls along a cosine.
+    It follows the stage in which a pretrained backbone is frozen. Batch normalization
+    keeps the statistics of its pretraining. The optimizer starts afresh; its learning
+    rate rises for the first twentieth of the steps and then falls along a cosine.
 
     Attributes:
-        epochs: Positive integer, how often the training images are seen.
-        learning_rate: Above 0, the highest rate.
-        unfreeze_from: Name of the first layer of the backbone that is trained, with
-            all behind it; `None` for the whole backbone.
+        epochs: Positive integer, the number of passes over the training images.
+        learning_rate: The highest learning rate, above 0.
+        unfreeze_from: Name of the first layer of the backbone to train, with all that
+            follow it; `None` for the whole backbone.
 
     Raises:
-        InputError: If an attribute is outside of what is described above.
+        InputError: If an attribute is not as described above.
     """
 
     epochs: int
@@ -52,7 +52,7 @@ class FineTuning:
     unfreeze_from: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
+        """Checks the attributes."""
         _store(self, "epochs", check_integer("epochs", self.epochs, lowest=1))
         rate: Any = self.learning_rate
         if not isinstance(rate, numbers.Real) or not 0 < float(rate) < math.inf:
@@ -65,21 +65,25 @@ class FineTuning:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides the outcome of a run.
+    """Everything that decides the result of a run.
 
     Attributes:
-        loader: Where the images come from.
+        loader: The data.
         build_model: Called with the loaded data sets; returns the model to train.
             An `ImageClassifier` that is not compiled is compiled with its defaults.
-            To repeat a run its model is built anew from its configuration, so its
-            initial weights must follow from that, as those of an `ImageClassifier`
-            with a seed do; the weights of a backbone are loaded again.
-        epochs: Positive integer, how often the training images are seen.
-        early_stopping: Epochs without a lower validation loss after which training
-            stops and the best weights come back; `None` to run all epochs.
-        class_weights: `"balanced"` weighs each class by the inverse of its share;
+            To reproduce a run its model is built again from its configuration, which
+            must decide its initial weights, as it does for an `ImageClassifier` with a
+            seed. The weights of a backbone are loaded again.
+        epochs: Positive integer, the number of passes over the training images.
+        early_stopping: Number of epochs without a lower validation loss after which
+            training stops and the best weights are restored; `None` to train for all
+            epochs.
+        class_weights: `"balanced"` weighs each class by the inverse of its frequency;
             a dictionary from class name to weight; or `None`.
-        fine_tuning: What follows, for a model with a pretrained backbone, or `None`.
+        fine_tuning: A second stage for a model with a pretrained backbone, or `None`.
+
+    Raises:
+        InputError: If an attribute is not as described above.
     """
 
     loader: ImageDatasetLoader
@@ -90,13 +94,13 @@ class TrainingConfig:
     fine_tuning: FineTuning | None = None
 
     def __post_init__(self) -> None:
-        """Checks what no other part checks."""
+        """Checks the attributes."""
         _store_integer(self, "epochs")
         if self.early_stopping is not None:
             _store_integer(self, "early_stopping")
         weights = self.class_weights
         if isinstance(weights, Mapping):
-            _store(self, "class_weights", _checked_weights(weights))
+            _store(self, "class_weights", _check_weights(weights))
         elif weights not in (None, "balanced"):
             raise InputError(
                 "`class_weights` must be None, 'balanced' or a dictionary from class "
@@ -109,12 +113,16 @@ class TrainingConfig:
             )
 
     def to_json(self, model: keras.Model) -> dict[str, Any]:
-        """Returns what repeats the run, given the model that `build_model` built."""
+        """Returns what reproduces the run, as JSON types.
+
+        Args:
+            model: What `build_model` returned for the run.
+        """
         loader = keras.saving.serialize_keras_object(self.loader)
         tuning = self.fine_tuning
         data = Path(self.loader.data)
         if data.is_dir() or (data.suffix and data.is_file()):
-            # Else the run could be repeated from the same folder only.
+            # A relative path would depend on the working directory.
             loader["config"]["data"] = str(data.absolute())
         return {
             "format": _FORMAT,
@@ -129,10 +137,13 @@ class TrainingConfig:
         }
 
     def with_manifest(self, path: Path) -> Self:
-        """Returns the configuration with the split of a manifest, where there is one.
+        """Returns the configuration with the split of a manifest, if there is one.
+
+        Args:
+            path: The manifest; it may be missing.
 
         Raises:
-            InputError: If another manifest was asked for.
+            InputError: If the configuration asks for a different manifest.
         """
         if not path.exists():
             return self
@@ -141,7 +152,7 @@ class TrainingConfig:
             read_manifest(Path(given).expanduser()).images != read_manifest(path).images
         ):
             raise InputError(
-                f"The run has another split than {printable_path(given)}: see "
+                f"The split of the run is not that of {printable_path(given)}: see "
                 f"{printable_path(path)}."
             )
         loader = self.loader.get_config() | {"split_manifest": str(path)}
@@ -151,24 +162,26 @@ class TrainingConfig:
     def read(cls, path: str | os.PathLike[str]) -> Self:
         """Reads the `config.json` of a run.
 
-        The split is the one of that run: it is read from the `split.json` beside
-        the file where there is one.
+        The split is that of the run if its `split.json` is next to the file.
+
+        A file that version 0.1 wrote is read as well. It cannot tell whether the
+        weights of a pretrained backbone are still the same.
 
         Raises:
-            InputError: If the file is missing or is no configuration of a run.
+            InputError: If the file is missing or is not a run configuration.
         """
         path = Path(path)
         try:
             content = json.loads(path.read_text())
-            if content["format"] not in _READABLE_FORMATS:
-                raise ValueError(f"format {content['format']!r} is not known")
+            if content["format"] not in READABLE_FORMATS:
+                raise ValueError(f"format {content['format']!r} is unknown")
             loader_config = content["loader"]
             manifest = path.with_name("split.json")
             if manifest.exists():
                 loader_config["config"]["split_manifest"] = str(manifest)
             loader = keras.saving.deserialize_keras_object(loader_config)
             if not isinstance(loader, ImageDatasetLoader):
-                raise TypeError("its loader is none")
+                raise TypeError("its loader is not an ImageDatasetLoader")
             tuning = content.get("fine_tuning")
             return cls(
                 loader=loader,
@@ -184,7 +197,7 @@ class TrainingConfig:
             raise InputError(f"There is no configuration at {path}.") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{path} is no configuration of a run: {first_line(error)}"
+                f"{path} is not a run configuration: {first_line(error)}"
             ) from error
 
 
@@ -248,7 +261,7 @@ def fingerprint_pretrained(model: keras.Model) -> dict[str, str] | None:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a run depends on, by name."""
+    """Returns the version of each package that a run depends on."""
     found = {name: metadata.version(name) for name in _VERSIONED_PACKAGES}
     return {
         "python": platform.python_version(),
@@ -265,7 +278,7 @@ def _store_integer(config: TrainingConfig, name: str) -> None:
     _store(config, name, check_integer(name, getattr(config, name), lowest=1))
 
 
-def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
+def _check_weights(weights: Mapping[str, Any]) -> dict[str, float]:
     for weight in weights.values():
         is_number = isinstance(weight, numbers.Real) and math.isfinite(float(weight))
         if not is_number or float(weight) < 0:
