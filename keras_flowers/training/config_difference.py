@@ -61,9 +61,11 @@ def fingerprint_difference(saved: Any, found: Any) -> str | None:
         return None
     if not isinstance(saved, dict) or not isinstance(found, dict):
         return _unequal("pretrained", saved, found)
-    versions = (str(p["architecture"]).partition(":")[0] for p in (saved, found))
+    versions = (str(p.get("architecture")).partition(":")[0] for p in (saved, found))
     names = ["architecture", "weights"] if len(set(versions)) == 1 else ["weights"]
-    differences = (_unequal(f"pretrained.{n}", saved[n], found[n]) for n in names)
+    differences = (
+        _unequal(f"pretrained.{n}", saved.get(n), found.get(n)) for n in names
+    )
     return next(filter(None, differences), None)
 
 
