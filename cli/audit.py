@@ -26,9 +26,7 @@ def audit(data: str, as_json: bool, **source: Any) -> None:
     output = Output(as_json)
     with ProgressBars() as progress:
         root = ImageDatasetLoader(data, **given(source)).find(progress)
-        result = scan(
-            root, progress=lambda done, total: progress("inspect", done, total)
-        )
+        result = scan(root, progress=progress)
     output.say(f"{len(result.images)} photos in {root}")
     classes = TextTable("class", "photos")
     for name, count in result.counts.items():

@@ -418,10 +418,8 @@ def evaluate(
         )
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
-    try:
+    with datasets.naming_unreadable_images():
         probabilities = model.predict(images.map(lambda batch, _: batch), verbose=0)
-    except Exception as error:
-        raise next(iter(datasets.read_errors), error) from error
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),

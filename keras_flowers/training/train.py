@@ -243,18 +243,21 @@ class _RunInProgress:
         prepared, recorder = self._prepared, self._recorder
         config, model, datasets = prepared.config, prepared.model, prepared.datasets
         try:
-            if recorder is None or not recorder.is_fine_tuning:
-                self._fit(begin_first_stage(config, model, datasets, self._progress))
-            if config.fine_tuning is not None:
-                self._fit(
-                    begin_fine_tuning_stage(config, config.fine_tuning, model, datasets)
-                )
+            with datasets.naming_unreadable_images():
+                if recorder is None or not recorder.is_fine_tuning:
+                    self._fit(
+                        begin_first_stage(config, model, datasets, self._progress)
+                    )
+                if config.fine_tuning is not None:
+                    self._fit(
+                        begin_fine_tuning_stage(
+                            config, config.fine_tuning, model, datasets
+                        )
+                    )
         except KeyboardInterrupt:
             if self._stage is None:
                 raise  # while features were computed: there is nothing to save
             return True
-        except Exception as error:
-            raise next(iter(datasets.read_errors), error) from error
         return False
 
     def _fit(self, stage: Stage) -> None:
