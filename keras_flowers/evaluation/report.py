@@ -133,6 +133,7 @@ def _load_template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         finalize=_make_printable,
     )
     environment.filters |= {
