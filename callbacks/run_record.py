@@ -169,7 +169,7 @@ class RunRecord:
     def finish(self) -> None:
         """Writes what there is to show of the whole training."""
         if self._epoch >= 0 and not self._has_mistakes and self._can_find_mistakes():
-            self._write_mistakes(self._answers(self._options.mistakes))
+            self._write_mistakes(self._classify(self._options.mistakes))
         if self._options.embedded_images and self._contents.validation_data is not None:
             self._write_projector()
         if self._hparams is not None:

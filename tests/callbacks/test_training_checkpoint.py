@@ -76,8 +76,7 @@ def test_a_file_of_version_0_1_is_read():
         assert tensors.keys() == theirs.keys() > {"model/0", "optimizer/0"}
         for name, array in theirs.items():
             np.testing.assert_array_equal(tensors[name], array)
-        epochs = json.loads((path.parents[1] / "history.json").read_text())["epoch"]
-        assert json.loads(metadata["state"])["epochs"] == len(epochs)
+        assert json.loads(metadata["state"])["epochs"] == 1
 
 
 @pytest.mark.parametrize("kept", [0, 4, 9, 60, -1])
