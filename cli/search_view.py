@@ -112,8 +112,8 @@ class SearchView:
         )
         left = self._time_left(finished, planned)
         return (
-            f"trial {trial.id} ({finished} of {planned}): {_score_text(trial)}, {values}, "
-            f"{trial.seconds:.0f} s{f', {left}' if left else ''}"
+            f"trial {trial.id} ({finished} of {planned}): {_score_text(trial)}, "
+            f"{values}, {trial.seconds:.0f} s{f', {left}' if left else ''}"
         )
 
 
