@@ -196,7 +196,7 @@ def assert_named(capsys, *named):
 def test_a_configuration_takes_the_place_of_options(capsys, taker, options, named):
     capsys.readouterr()
     assert run(["train", *taker.split(), *options.split()]) == 2
-    assert_named(capsys, f"takes the place of {named}.")
+    assert_named(capsys, f"replaces {named}.")
 
 
 # --- resume
@@ -224,7 +224,7 @@ def test_a_run_is_resumed_in_both_stages(capsys, tmp_path, epoch, with_options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "FollowEpochs", cut_off_in(epoch))
         assert run([*line, "--run-dir", str(directory)]) == 130
-    assert f"--resume {directory} goes on" in capsys.readouterr().out
+    assert f"--resume {directory} resumes it" in capsys.readouterr().out
     line = line if with_options else ["train"]
     assert run([*line, "--resume", str(directory)]) == 0
     assert sorted(path.name for path in directory.iterdir()) == RESULTS
