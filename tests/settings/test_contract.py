@@ -122,7 +122,7 @@ def test_defaults_are_values_of_their_kind():
 def test_automatic_defaults_are_what_the_classifier_does(tmp_path):
     network = tiny_network()
     network.save(tmp_path / "tiny.keras")
-    backbones = (None, Backbone(network), Backbone(tmp_path / "tiny.keras"))
+    backbones = (None, Backbone(network, None), Backbone(tmp_path / "tiny.keras"))
     seen = set()
     for backbone in backbones:
         model = ImageClassifier(["a", "b"], (8, 8), (2,), backbone=backbone)
