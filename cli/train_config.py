@@ -115,9 +115,8 @@ class _ModelBuilder:
             dtype=self.policy,
             **arguments,
         )
-        model.compile(
-            self._optimizer(datasets), jit_compile=self.given.get("xla", "auto")
-        )
+        xla = {"jit_compile": self.given["xla"]} if "xla" in self.given else {}
+        model.compile(self._optimizer(datasets), **xla)
         return model
 
     def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":

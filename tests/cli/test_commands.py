@@ -47,6 +47,14 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def without_xla():
+    """Compiling takes longer than training here; `test_xla_is_an_option` uses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run directory, trained once, and its photos."""
@@ -128,7 +136,10 @@ def test_train_says_what_it_found_and_writes_the_run(tmp_path, capsys):
     images = draw_images(tmp_path / "photos", COUNTS)
     (images / "daisy" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     assert run(["train", str(images), *SMALL]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr()
+    # No progress bar where nobody looks.
+    assert not set("\b\r\x1b") & set(output.out + output.err)
+    shown = output.out
     for text in (
         "daisy/broken.jpg",
         "CPU",
@@ -145,20 +156,17 @@ def test_train_says_what_it_found_and_writes_the_run(tmp_path, capsys):
 
 def test_train_json_is_json_alone_on_stdout(tmp_path, capsys):
     images = draw_images(tmp_path / "photos", COUNTS)
-    assert run(["train", str(images), *SMALL, "--run-dir", "run", "--json"]) == 0
+    options = ["--run-dir", "run", "--json", "--disk-budget", "0"]
+    assert run(["train", str(images), *SMALL, *options]) == 0
     shown = capsys.readouterr()
     result = json.loads(shown.out)
     assert result["run_directory"] == "run"
     assert len(result["history"]["val_accuracy"]) == 2
     assert result["counts"]["validation"] == {"daisy": 2, "roses": 1, "tulips": 1}
     assert "Epoch 2/2" in shown.err
-
-
-def test_train_draws_no_progress_bar_where_nobody_looks(tmp_path, capsys):
-    images = draw_images(tmp_path / "photos", COUNTS)
-    assert run(["train", str(images), *SMALL]) == 0
-    shown = capsys.readouterr()
-    assert not set("\b\r\x1b") & set(shown.out + shown.err)
+    # Beyond the disk budget, in one line.
+    lines = shown.err.splitlines()
+    assert len([line for line in lines if "decoded on the fly" in line]) == 1
 
 
 def test_train_draws_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
@@ -218,25 +226,20 @@ def test_every_option_of_train_arrives(tmp_path):
     assert trained.layers[-2].compute_dtype == "bfloat16"
 
 
-def test_train_repeats_a_run_from_its_config(trained, capsys):
-    again = trained / "again"
-    config = trained / "run" / "config.json"
-    assert run(["train", "--config", str(config), "--run-dir", str(again)]) == 0
-    capsys.readouterr()
-    first, second = (
-        json.loads((trained / name / "history.json").read_text())
-        for name in ("run", "again")
-    )
-    assert first["val_loss"] == second["val_loss"]
-
-
-def test_where_things_are_kept_may_change_beside_config(trained, tmp_path):
+def test_train_reproduces_a_run_from_its_config(trained, tmp_path):
+    """Where things are kept may change, and what is written next to the results."""
     config = trained / "run" / "config.json"
     options = (
         "--cache-dir other --disk-budget 1MiB --max-extracted-size 2GiB "
-        "--max-extracted-files 50 --run-dir again"
+        "--max-extracted-files 50 --run-dir again --no-tensorboard"
     )
     assert run(["train", "--config", str(config), *options.split()]) == 0
+    first, second = (
+        json.loads((folder / "history.json").read_text())
+        for folder in (trained / "run", tmp_path / "again")
+    )
+    assert first["val_loss"] == second["val_loss"]
+    assert files(tmp_path / "again") == RESULTS - {"tensorboard"}
     before, after = (
         json.loads(path.read_text())["loader"]["config"]
         for path in (config, tmp_path / "again" / "config.json")
@@ -264,11 +267,21 @@ def test_train_says_how_many_images_a_manifest_does_not_name(trained, capsys):
     assert line in capsys.readouterr().out.splitlines()
 
 
-def test_train_beyond_the_disk_budget_says_so_in_one_line(tmp_path, capsys):
+@pytest.mark.parametrize("options", [[], ["--xla"], ["--no-xla"]])
+def test_xla_is_an_option(tmp_path, monkeypatch, options):
+    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", "auto")
+    compiled = []
+
+    def train(config, **others):
+        model = config.build_model(config.loader.load())
+        compiled.append(model.get_compile_config()["jit_compile"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_flowers.training.train.train", train)
     images = draw_images(tmp_path / "photos", COUNTS)
-    assert run(["train", str(images), *SMALL, "--disk-budget", "0"]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert len([line for line in shown if "decoded on the fly" in line]) == 1
+    assert run(["train", str(images), *SMALL, *options]) == 130
+    expected = {"--xla": True, "--no-xla": False}
+    assert compiled == [expected[options[0]] if options else "auto"]
 
 
 def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
@@ -335,7 +348,7 @@ def test_usage_errors(capsys, tmp_path, arguments, named):
 @pytest.mark.parametrize(
     "option", ["--epochs 3", "--no-augmentation", "--split-manifest", "--class-weights"]
 )
-def test_an_option_beside_config_is_refused(capsys, trained, option):
+def test_an_option_with_config_is_refused(capsys, trained, option):
     config = trained / "run" / "config.json"
     values = {"--split-manifest": [config], "--class-weights": ["balanced"]}
     name, *value = option.split()
@@ -344,7 +357,7 @@ def test_an_option_beside_config_is_refused(capsys, trained, option):
 
 
 @pytest.mark.parametrize("option", ["--validation-split", "--test-split"])
-def test_a_fraction_beside_a_manifest_is_refused(capsys, trained, option):
+def test_a_fraction_with_a_manifest_is_refused(capsys, trained, option):
     manifest = trained / "run" / "split.json"
     arguments = ["train", "photos", "--split-manifest", manifest, option, "0.1"]
     assert_bad_input(capsys, arguments, "--split-manifest", option)
@@ -518,13 +531,6 @@ def test_a_backend_that_is_none(capsys, monkeypatch, backend):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("KERAS_BACKEND", backend)
     assert_bad_input(capsys, ["audit", "photos"], "KERAS_BACKEND", backend)
-
-
-def test_train_writes_nothing_for_tensorboard_where_that_is_asked(trained, capsys):
-    config = trained / "run" / "config.json"
-    line = ["train", "--config", str(config), "--no-tensorboard", "--run-dir", "again"]
-    assert run(line) == 0
-    assert files(Path("again")) == RESULTS - {"tensorboard"}
 
 
 # --- tensorboard
