@@ -33,7 +33,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class ParsedText(click.ParamType):  # type: ignore[type-arg]
-    """A value with a text form of its own, such as `HEIGHTxWIDTH`."""
+    """A value that the settings parse, such as `HEIGHTxWIDTH`."""
 
     def __init__(self, kind: ParsedKind) -> None:
         self.name = type(kind).__name__.lower()

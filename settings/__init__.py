@@ -9,30 +9,23 @@ Nothing here imports Keras or another package of this project, so that the comma
 line answers `--help` at once.
 """
 
-from keras_flowers_settings.catalog import (
-    ALL_SETTINGS as ALL_SETTINGS,
-)
-from keras_flowers_settings.catalog import (
-    settings_of as settings_of,
-)
+from keras_flowers_settings.catalog import ALL_SETTINGS, settings_of
 from keras_flowers_settings.description import (
-    Group as Group,
+    Group,
+    Row,
+    describe_run,
+    hyperparameters,
 )
-from keras_flowers_settings.description import (
-    Row as Row,
-)
-from keras_flowers_settings.description import (
-    describe_run as describe_run,
-)
-from keras_flowers_settings.description import (
-    hyperparameters as hyperparameters,
-)
-from keras_flowers_settings.setting import (
-    Automatic as Automatic,
-)
-from keras_flowers_settings.setting import (
-    ModelFacts as ModelFacts,
-)
-from keras_flowers_settings.setting import (
-    Setting as Setting,
-)
+from keras_flowers_settings.setting import Automatic, ModelFacts, Setting
+
+__all__ = [
+    "ALL_SETTINGS",
+    "Automatic",
+    "Group",
+    "ModelFacts",
+    "Row",
+    "Setting",
+    "describe_run",
+    "hyperparameters",
+    "settings_of",
+]

@@ -101,7 +101,7 @@ def _describe(
 
 
 def _value(setting: Setting, config: Mapping[str, Any], facts: ModelFacts) -> Any:
-    """Returns what a configuration records; of an automatic default what it is."""
+    """Returns the recorded value; for an automatic default, what it is here."""
     if setting.recorded is None:
         raise KeyError(setting.name)
     value = setting.recorded(config)

@@ -95,7 +95,7 @@ class Range:
     separator: str = ":"
 
 
-# Kinds whose values have a text form that `values.parse` reads.
+# Kinds that `values.parse` reads.
 ParsedKind = ImageSize | Widths | ByteSize | Range
 Kind = (
     Integer

@@ -31,7 +31,7 @@ _SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?) *({'|'.join(_UNITS)})")
 
 
 def parse(kind: ParsedKind, text: str) -> Any:
-    """Returns the value that a text stands for.
+    """Returns the value that a text describes.
 
     Raises:
         ValueError: If the text is not of the kind; the message says why.
