@@ -10,12 +10,13 @@ from pathlib import Path
 
 import keras
 import keras_flowers_cli
+import keras_flowers_settings
 import numpy as np
 
 import keras_flowers
 
 checkout = Path(sys.argv[1])
-for package in (keras_flowers, keras_flowers_cli):
+for package in (keras_flowers, keras_flowers_cli, keras_flowers_settings):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 for name, module in sorted(sys.modules.items()):

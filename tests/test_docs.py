@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+import runpy
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from keras_flowers_cli.main import commands
@@ -141,13 +143,21 @@ def test_the_command_line_page_gives_the_defaults(name):
     for line in section_of(name).splitlines():
         if line.startswith("| `--"):
             option, _, default = (cell.strip() for cell in line[1:-1].split(" | "))
-            rows[option.strip("`")] = default
-    for option in commands.commands[name].params:
-        in_help = re.search(r"\[default: (.*)\]", getattr(option, "help", None) or "")
-        if getattr(option, "show_default", False):
-            assert rows[option.opts[0]] == str(option.default)
-        elif in_help:
-            assert rows[option.opts[0]] == in_help[1]
+            rows[option.split("`")[1]] = default
+    options = [p for p in commands.commands[name].params if isinstance(p, click.Option)]
+    assert set(rows) == {option.opts[0] for option in options}
+    for option in options:
+        in_help = re.search(r"\[default: (.*)\]", option.help)
+        assert rows[option.opts[0]] == (in_help[1] if in_help else "")
+        if option.default not in (None, False):
+            assert in_help
+
+
+def test_the_tables_of_options_are_up_to_date():
+    program = runpy.run_path(str(DOCS / "write_option_tables.py"))
+    page = (DOCS / "cli.md").read_text()
+    assert program["write_tables"](page) == page, "python docs/write_option_tables.py"
+    assert program["write_tables"](page.replace("| 15; 35 ", "| 16; 35 ")) == page
 
 
 def command_lines(page):
