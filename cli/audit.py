@@ -5,30 +5,34 @@ from typing import Any
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.findings import show_findings
-from keras_flowers_cli.options import Command, given, json_option, source_options
+from keras_flowers_cli.options import (
+    arguments_for,
+    given_options,
+    setting_options,
+)
 from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
 
-@click.command(cls=Command)
+@click.command()
 @click.argument("data")
-@source_options
-@json_option
-def audit(data: str, as_json: bool, **source: Any) -> None:
+@setting_options("audit")
+def audit(data: str, as_json: bool, **options: Any) -> None:
     """Look at every file of DATA and report what training would meet.
 
     Files that cannot be read, duplicates within and across classes, near-duplicates,
     empty folders, clutter and imbalance. Nothing is changed.
     """
+    arguments = arguments_for("ImageDatasetLoader", "audit", given_options(options))
     runtime.start_keras()
     from keras_flowers.data.audit import scan
     from keras_flowers.data.dataset_loader import ImageDatasetLoader
 
     output = Output(as_json)
     with ProgressBars() as progress:
-        root = ImageDatasetLoader(data, **given(source)).find(progress)
+        root = ImageDatasetLoader(data, **arguments).find(progress)
         result = scan(root, progress=progress)
-    output.say(f"{len(result.images)} photos in {root}")
-    classes = TextTable("class", "photos")
+    output.say(f"{len(result.images)} images in {root}")
+    classes = TextTable("class", "images")
     for name, count in result.counts.items():
         classes.add_row(name, str(count))
     output.show(classes)

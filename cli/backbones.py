@@ -1,11 +1,11 @@
-"""`keras-flowers backbones`, and the backbone that other commands were asked for."""
+"""`keras-flowers backbones`, and the backbone that other commands are given."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.errors import EXIT_DONE
-from keras_flowers_cli.options import Command, json_option
+from keras_flowers_cli.options import setting_options
 from keras_flowers_cli.output import Output, TextTable
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ _MEGABYTE = 1e6
 _BYTES_PER_WEIGHT = 4
 
 
-@click.command(cls=Command)
-@json_option
+@click.command()
+@setting_options("backbones")
 def backbones(as_json: bool) -> int:
     """List the networks that --backbone knows, with their sizes.
 
@@ -28,7 +28,7 @@ def backbones(as_json: bool) -> int:
     from keras_flowers.models.backbone_presets import backbone_names, named_network
 
     output = Output(as_json)
-    rows = TextTable("name", "photos", "features", "parameters", "MB", "weights")
+    rows = TextTable("name", "images", "features", "parameters", "MB", "weights")
     networks = [named_network(name) for name in backbone_names()]
     for network in networks:
         rows.add_row(
@@ -56,30 +56,25 @@ def backbones(as_json: bool) -> int:
     return EXIT_DONE
 
 
-def with_backbone(
-    loader: "ImageDatasetLoader",
-    asked: dict[str, Any],
-    loader_options: dict[str, Any],
-    policy: str | None = None,
+def resolve_backbone(
+    loader: "ImageDatasetLoader", given: dict[str, Any], policy: str | None = None
 ) -> tuple["ImageDatasetLoader", "Backbone | None"]:
-    """Returns the backbone that was asked for, and the loader with its image size.
+    """Returns the loader with the image size of the backbone, and the backbone.
 
     Args:
         loader: The loader.
-        asked: `backbone` and `weights` of the command line, where they were given.
-        loader_options: The options that the loader was made of.
+        given: The options that were given to a command.
         policy: The dtype policy, or `None` for the global one.
     """
-    if not asked:
+    if "backbone" not in given:
         return loader, None
     from keras_flowers.models.backbone import Backbone
 
-    weights = asked.get("weights", "auto")
-    size = loader.image_size if "image_size" in loader_options else None
+    weights = given.get("weights", "auto")
     backbone = Backbone(
-        asked["backbone"],
+        given["backbone"],
         None if weights == "none" else weights,
-        image_size=size,
+        image_size=given.get("image_size"),
         seed=loader.seed,
         dtype=policy,
     )

@@ -23,7 +23,7 @@ def gpus() -> list[str]:
         return []  # This backend knows no devices.
 
 
-def description() -> str:
+def describe_device() -> str:
     """Returns one line on the device that the run uses."""
     backend = keras.backend.backend()
     names = gpus()

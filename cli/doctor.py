@@ -7,20 +7,20 @@ from typing import Any
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.errors import first_line
-from keras_flowers_cli.options import Command, json_option
+from keras_flowers_cli.options import setting_options
 from keras_flowers_cli.output import Output, TextTable
 
 
-@click.command(cls=Command)
-@json_option
+@click.command()
+@setting_options("doctor")
 def doctor(as_json: bool) -> None:
-    """Show versions, devices, speed settings, the cache, and what a GPU lacks."""
+    """Show versions, devices, speed settings, the cache, and what a GPU needs."""
     runtime.start_keras()
     from keras_flowers.training.config import versions
 
     output = Output(as_json)
     with output.stdout_for_people():
-        facts = {**versions(), **_machine(), **_cache()}
+        facts = {**versions(), **_inspect_machine(), **_inspect_cache()}
     rows = TextTable("what", "found")
     for name, value in facts.items():
         rows.add_row(name.replace("_", " "), str(value))
@@ -28,13 +28,13 @@ def doctor(as_json: bool) -> None:
     output.result(facts)
 
 
-def _machine() -> dict[str, Any]:
+def _inspect_machine() -> dict[str, Any]:
     from keras_flowers_cli import devices
 
     return {
-        "device": devices.description(),
+        "device": devices.describe_device(),
         "missing_for_a_gpu": devices.missing_for_gpu() or "nothing",
-        "xla": _xla(),
+        "xla": _test_xla(),
         "mixed_precision": devices.mixed_precision_policy(),
         "cpu_allocator": (
             "BFC"
@@ -44,7 +44,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _xla() -> str:
+def _test_xla() -> str:
     """Compiles and runs a small function, as every training step is."""
     import tensorflow as tf
 
@@ -56,7 +56,7 @@ def _xla() -> str:
     return "works" if works else "gives a wrong result"
 
 
-def _cache() -> dict[str, Any]:
+def _inspect_cache() -> dict[str, Any]:
     from keras_flowers.data.sources import default_cache_directory
 
     folder = default_cache_directory()

@@ -10,7 +10,7 @@ EXIT_INTERRUPTED = 130
 _OUT_OF_MEMORY = "out of memory; a smaller --image-size or --batch-size needs less"
 
 
-def explained(error: BaseException) -> str | None:
+def explain(error: BaseException) -> str | None:
     """Returns what to tell the user, or `None` for a defect of the program."""
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "keras-flowers"

@@ -1,4 +1,4 @@
-"""`keras-flowers evaluate`: how good a saved model is on labelled images."""
+"""`keras-flowers evaluate`: how accurate a saved model is on labelled images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,14 +7,11 @@ import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
-    BATCH_SIZE,
     EXISTING_FILE,
-    Command,
-    UserPath,
+    arguments_for,
     check_writable,
-    given,
-    json_option,
-    loader_options,
+    given_options,
+    setting_options,
 )
 from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
@@ -23,47 +20,16 @@ if TYPE_CHECKING:
 
     from keras_flowers.evaluation.evaluate import Evaluation
 
-# What a terminal takes; the files hold all of it.
+# The most rows that a terminal shows; the files hold everything.
 MOST_CLASSES = 50
 MOST_IN_MATRIX = 15
 MOST_ROWS = 10
 
 
-@click.command(cls=Command)
+@click.command()
 @click.argument("model_file", metavar="MODEL", type=EXISTING_FILE)
 @click.argument("data")
-@click.option(
-    "--split-manifest",
-    type=EXISTING_FILE,
-    help="The split.json of a run: evaluate one of its splits instead of all photos.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["train", "validation", "test"]),
-    help="Which split of the manifest.  [default: test, or validation without one]",
-)
-@click.option("--batch-size", type=BATCH_SIZE, help="[default: 32]")
-@click.option(
-    "--top",
-    type=click.IntRange(1, 1_000_000),
-    default=3,
-    show_default=True,
-    help="Classes of each photo in predictions.csv.",
-)
-@click.option(
-    "--mistakes",
-    type=click.IntRange(1, 1000),
-    default=24,
-    show_default=True,
-    help="How many of the worst mistakes mistakes.png and evaluation.json hold.",
-)
-@click.option(
-    "--output-dir",
-    type=UserPath(file_okay=False, path_type=Path),
-    help="Folder for the tables and drawings.  [default: evaluation beside MODEL]",
-)
-@loader_options
-@json_option
+@setting_options("evaluate")
 def evaluate(
     model_file: Path,
     data: str,
@@ -73,20 +39,21 @@ def evaluate(
     mistakes: int,
     output_dir: Path | None,
     as_json: bool,
-    **loading: Any,
+    **options: Any,
 ) -> None:
-    """Compare what the model in MODEL says of the images in DATA with their folders.
+    """Compare the predictions of MODEL with the labels of the images in DATA.
 
     Writes evaluation.json, predictions.csv, confusion_matrix.png, reliability.png and
     mistakes.png, the images that the model was most wrong about.
 
-    Without --split-manifest every image counts, also those the model was trained on:
-    pass the split.json of the run to see how good it is on new images.
+    Without --split-manifest every image counts, including the training images: pass
+    the split.json of the run to evaluate the model on images it has not seen.
     """
     if split is not None and split_manifest is None:
         raise click.UsageError("--split needs --split-manifest.")
     folder = output_dir or model_file.parent / "evaluation"
     check_writable(folder, "--output-dir")
+    arguments = arguments_for("ImageDatasetLoader", "evaluate", given_options(options))
     runtime.start_keras()
     from keras_flowers.data.dataset_loader import ImageDatasetLoader
     from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
@@ -100,7 +67,7 @@ def evaluate(
             image_size=model.image_size,
             validation_split=0.0,
             split_manifest=split_manifest,
-            **given(loading),
+            **arguments,
         ).load(progress)
     if split_manifest is None:
         split = "train"  # that of a loader without other splits: all images
@@ -128,14 +95,14 @@ def evaluate(
 def _show(output: Output, evaluation: "Evaluation") -> None:
     calibration = evaluation.calibration()
     output.say(
-        f"{len(evaluation.labels)} photos: accuracy {evaluation.accuracy:.4f}, "
+        f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f}, "
         f"loss {evaluation.loss:.4f}, expected calibration error "
         f"{calibration.error:.4f}"
     )
-    if evaluation.unanswered:
+    if evaluation.non_finite:
         output.say(
-            f"For {evaluation.unanswered} photos the model gave no probabilities "
-            "(NaN): its training diverged. They count as mistakes."
+            f"The predictions for {evaluation.non_finite} images are NaN, because "
+            "training diverged. They count as mistakes."
         )
     _show_classes(output, evaluation)
     if len(evaluation.class_names) <= MOST_IN_MATRIX:
@@ -151,7 +118,7 @@ def _show_classes(output: Output, evaluation: "Evaluation") -> None:
     left_out = len(names) - MOST_CLASSES
     if left_out > 0:
         names = sorted(names, key=lambda name: scores[name].f1)[:MOST_CLASSES]
-    table = TextTable("class", "precision", "recall", "F1", "photos")
+    table = TextTable("class", "precision", "recall", "F1", "images")
     for name in names:
         row = scores[name]
         numbers = (f"{value:.3f}" for value in (row.precision, row.recall, row.f1))
@@ -174,7 +141,7 @@ def _show_matrix(output: Output, evaluation: "Evaluation") -> None:
 def _show_confusions(output: Output, evaluation: "Evaluation") -> None:
     confusions = evaluation.confusions
     table = TextTable(
-        "true class", "predicted", "photos", title="most frequent confusions"
+        "true class", "predicted", "images", title="most frequent confusions"
     )
     for one in confusions[:MOST_ROWS]:
         table.add_row(one.true_class, one.predicted_class, str(one.count))
@@ -188,7 +155,7 @@ def _show_mistakes(output: Output, evaluation: "Evaluation") -> None:
         output.say("no mistake")
         return
     table = TextTable(
-        "photo", "true", "predicted", "probability", "loss", title="worst mistakes"
+        "image", "true", "predicted", "probability", "loss", title="worst mistakes"
     )
     for one in evaluation.worst_mistakes(MOST_ROWS):
         table.add_row(
@@ -209,7 +176,7 @@ def _say_left_out(output: Output, count: int, what: str) -> None:
 
 def _draw(figure: "Figure", path: Path) -> None:
     from keras_flowers.files import temporary_sibling
-    from keras_flowers.plots.text import png_bytes
+    from keras_flowers.plots.rendering import png_bytes
 
     with temporary_sibling(path) as temporary:
         temporary.write_bytes(png_bytes(figure))

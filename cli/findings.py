@@ -1,4 +1,4 @@
-"""Shows what the audit of a data folder found."""
+"""Shows the findings of an audit."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -15,7 +15,7 @@ from keras_flowers_cli.errors import (
     EXIT_DEFECT,
     EXIT_DONE,
     EXIT_INTERRUPTED,
-    explained,
+    explain,
     first_line,
 )
 from keras_flowers_cli.evaluate import evaluate
@@ -36,8 +36,8 @@ def commands() -> None:
     DATA is a folder that holds one folder of images per class, a .tar, .tgz or .zip
     archive of one, a URL of such an archive, or the name flower_photos or sample.
 
-    Every command answers bad input with exit code 2, and shows the traceback of an
-    error with --debug.
+    Every command exits with code 2 on bad input, and shows the traceback of an error
+    with --debug.
     """
 
 
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         0, or 1 for a defect, 2 for bad input, 130 after Ctrl-C.
     """
-    # Anywhere on the line, also where the error is in the line itself.
+    # It may be anywhere on the line, even where the line itself is wrong.
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -75,28 +75,28 @@ def run(arguments: Sequence[str]) -> int:
         )
         return result if isinstance(result, int) else EXIT_DONE
     except (BrokenPipeError, SystemExit):
-        # The reader of a pipe such as `| head` went away. Click and Rich make a
-        # SystemExit of it, and nothing else here raises one.
+        # The reader of a pipe such as `| head` is gone. Click and Rich turn that into
+        # SystemExit, which nothing else here raises.
         _drop_output()
         return EXIT_DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, click.Abort) as error:
-        # Click makes an Abort of Ctrl-C and of the end of a file alike.
+        # Click turns both Ctrl-C and the end of a file into Abort.
         if isinstance(error.__cause__, EOFError):
-            return _reported(error.__cause__, debug)
+            return _report_error(error.__cause__, debug)
         _say("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _reported(error, debug)
+        return _report_error(error, debug)
 
 
-def _reported(error: BaseException, debug: bool) -> int:
+def _report_error(error: BaseException, debug: bool) -> int:
     """Says what went wrong; returns the exit code."""
     if debug:
         traceback.print_exception(error)
-    message = explained(error)
+    message = explain(error)
     if message is not None:
         _say(f"error: {message}")
         return EXIT_BAD_INPUT
@@ -106,7 +106,7 @@ def _reported(error: BaseException, debug: bool) -> int:
 
 
 def _say(message: str) -> None:
-    # A path in it may hold bytes that are no text.
+    # A path in it may hold bytes that are not text.
     click.echo(message.encode("utf-8", "backslashreplace").decode(), err=True)
 
 

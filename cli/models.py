@@ -1,4 +1,4 @@
-"""Loads a saved classifier, and says what is wrong with a file that is none."""
+"""Loads a saved classifier, or says what is wrong with the file."""
 
 import zipfile
 from pathlib import Path
@@ -22,16 +22,16 @@ def load_classifier(path: Path) -> "ImageClassifier":
     if path.suffix in (".h5", ".hdf5"):
         raise InputError(
             f"{shown} is an HDF5 file, which may hold code and does not keep the "
-            "preprocessing. Save the model as a .keras file."
+            "preprocessing. Save the model as a .keras file instead."
         )
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise InputError(f"{shown} is no model file; a .keras file is needed.")
+        raise InputError(f"{shown} is not a model file; a .keras file is needed.")
     try:
         model = keras.models.load_model(path)
     except Exception as error:
         if isinstance(error, OSError) and error.filename:
             raise  # such as a file that may not be read
-        # Keras raises nearly anything for a file that is not what it should be.
+        # Keras raises almost any error for a file that is not a saved model.
         raise InputError(f"{shown} cannot be loaded: {first_line(error)}") from error
     if not isinstance(model, ImageClassifier):
         raise InputError(

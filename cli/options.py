@@ -1,91 +1,58 @@
-"""Options and argument types that several commands share."""
+"""Makes command line options of the settings."""
 
 import math
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
+from keras_flowers_settings import Automatic, Setting, settings_of
+from keras_flowers_settings.files import DEBUG
+from keras_flowers_settings.kinds import (
+    ByteSize,
+    Choice,
+    ExistingFile,
+    Flag,
+    Folder,
+    ImageSize,
+    Integer,
+    NewFile,
+    Number,
+    ParsedKind,
+    Range,
+    Switch,
+    Text,
+    Widths,
+)
+from keras_flowers_settings.values import parse
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-MAX_SIDE = 4096
-MAX_WIDTH = 1_000_000
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{infix}b": base**power
-    for power, letter in enumerate("kmgt", start=1)
-    for infix, base in (("", 1000), ("i", 1024))
-}
-_SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?) *({'|'.join(_UNITS)})")
-_MAX_BYTES = 2.0**62
 
+class ParsedText(click.ParamType):  # type: ignore[type-arg]
+    """A value that the settings parse, such as `HEIGHTxWIDTH`."""
 
-class ImageSize(click.ParamType):  # type: ignore[type-arg]
-    """`256` or `HEIGHTxWIDTH`, as a pair of pixels."""
-
-    name = "size"
+    def __init__(self, kind: ParsedKind) -> None:
+        self.name = type(kind).__name__.lower()
+        self._kind = kind
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Returns (height, width)."""
-        if isinstance(value, tuple):
+    ) -> Any:
+        """Returns the value."""
+        if not isinstance(value, str):
             return value
-        sides = value.lower().split("x")
-        if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-            self.fail(f"{value!r} is neither a number nor HEIGHTxWIDTH.", param, ctx)
-        if not all(_is_within(side, MAX_SIDE) for side in sides):
-            self.fail(f"{value!r} is not within 1 to {MAX_SIDE} pixels.", param, ctx)
-        return int(sides[0]), int(sides[-1])
+        try:
+            return parse(self._kind, value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-class HiddenUnits(click.ParamType):  # type: ignore[type-arg]
-    """`256,128` as a tuple of widths; `none` for no hidden layer."""
-
-    name = "widths"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Returns the widths."""
-        if isinstance(value, tuple):
-            return value
-        if value == "none":
-            return ()
-        widths = [width.strip() for width in value.split(",")]
-        if not all(_is_within(width, MAX_WIDTH) for width in widths):
-            self.fail(
-                f"{value!r} is no list of numbers from 1 to {MAX_WIDTH} such as "
-                "256,128.",
-                param,
-                ctx,
-            )
-        return tuple(map(int, widths))
-
-
-class ByteSize(click.ParamType):  # type: ignore[type-arg]
-    """`500MB`, `20GiB` or a plain number, as bytes."""
-
-    name = "bytes"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Returns the number of bytes."""
-        if isinstance(value, int):
-            return value
-        match = _SIZE.fullmatch(value.strip().lower())
-        count = float(match[1]) * _UNITS[match[2]] if match else math.inf
-        if count > _MAX_BYTES:
-            self.fail(f"{value!r} is no size such as 500MB or 20GiB.", param, ctx)
-        return int(count)
-
-
-class Number(click.FloatRange):
-    """A range of numbers; NaN, which compares with nothing, is outside of it."""
+class FiniteRange(click.FloatRange):
+    """A range of numbers that excludes NaN, which compares with nothing."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -93,7 +60,7 @@ class Number(click.FloatRange):
         """Returns the number."""
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
-            self.fail(f"{value!r} is no number.", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
 
@@ -109,60 +76,94 @@ class UserPath(click.Path):
         return super().convert(path, param, ctx)
 
 
-FRACTION = Number(0, 1, max_open=True)
 EXISTING_FILE = UserPath(exists=True, dir_okay=False, path_type=Path)
-BATCH_SIZE = click.IntRange(1, 2**31 - 1)
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
-)
 
 
-cache_option = click.option(
-    "--cache-dir",
-    "cache_directory",
-    type=UserPath(file_okay=False),
-    help="Folder for downloads, archives and decoded photos.",
-)
-_LIMITS = (
-    click.option(
-        "--max-extracted-size",
-        type=ByteSize(),
-        help="What an archive may unpack to. [default: 10 GiB]",
-    ),
-    click.option(
-        "--max-extracted-files",
-        type=click.IntRange(1, 2**31 - 1),
-        help="How many files an archive may hold. [default: 200000]",
-    ),
-)
-_DISK_BUDGET = click.option(
-    "--disk-budget",
-    type=ByteSize(),
-    help="What decoded photos may take on disk; beyond it they are decoded on the "
-    "fly. [default: 32 GiB]",
-)
+def setting_options(command: str) -> Callable[[_Function], _Function]:
+    """Returns the decorator that adds the options of a command's settings."""
+
+    def add_options(function: _Function) -> _Function:
+        for setting in reversed(settings_of(command)):
+            function = _click_option(setting)(function)
+        return function
+
+    return add_options
 
 
-_BACKBONE = (
-    click.option(
-        "--backbone",
-        metavar="NAME|FILE",
-        help="Network that turns photos into features: see keras-flowers backbones; or "
-        "a .keras file.  [default: none]",
-    ),
-    click.option(
-        "--weights",
-        metavar="imagenet|FILE|none",
-        help="Weights of the backbone.  [default: imagenet for a name that has such; "
-        "those of a .keras file]",
-    ),
-)
+def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
+    names = setting.flag
+    attributes: dict[str, Any] = {"help": _help_text(setting)}
+    match setting.kind:
+        case Flag():
+            attributes["is_flag"] = True
+        case Switch():
+            names += f"/--no-{setting.flag.removeprefix('--')}"
+            attributes["default"] = None
+        case Integer(lowest, highest):
+            attributes |= {"type": click.IntRange(lowest, highest), "metavar": "N"}
+        case Number() as kind:
+            range_of_kind = FiniteRange(
+                kind.lowest,
+                kind.highest,
+                min_open=kind.lowest_is_open,
+                max_open=kind.highest_is_open,
+            )
+            attributes |= {"type": range_of_kind, "metavar": "NUMBER"}
+        case Choice(words):
+            attributes["type"] = click.Choice(words)
+        case Text(form):
+            attributes["metavar"] = form
+        case ExistingFile():
+            attributes["type"] = EXISTING_FILE
+        case NewFile():
+            attributes["type"] = UserPath(dir_okay=False, path_type=Path)
+        case Folder(form):
+            folder = UserPath(file_okay=False, path_type=Path)
+            attributes |= {"type": folder, "metavar": form}
+        case Range(form=form) as kind:
+            attributes |= {"type": ParsedText(kind), "metavar": form}
+        case ImageSize() | ByteSize() as kind:
+            attributes |= {"type": ParsedText(kind), "metavar": "SIZE"}
+        case Widths() as kind:
+            attributes |= {"type": ParsedText(kind), "metavar": "N[,N...]"}
+    if not isinstance(setting.default, Automatic):
+        attributes.setdefault("default", setting.default)
+    # `main` takes --debug from the line, so that it also serves errors in the line.
+    attributes["expose_value"] = setting is not DEBUG
+    return click.option(names, setting.name, **attributes)
 
 
-def backbone_options(function: _Function) -> _Function:
-    """Adds the options of a backbone."""
-    return _all(function, *_BACKBONE)
+def _help_text(setting: Setting) -> str:
+    text = setting.meaning.replace("`", "") + "."
+    default = setting.default_text
+    return f"{text}  [default: {default}]" if default else text
+
+
+def given_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options that the user gave to the running command."""
+    context = click.get_current_context()
+    return {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+
+
+def arguments_for(callee: str, command: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments that given options mean.
+
+    Args:
+        callee: The class or function of the library, such as `ImageDatasetLoader`.
+            What is not given is left to its defaults.
+        command: The command that was given the options.
+        given: What `given_options` returned.
+    """
+    return {
+        argument.removeprefix(f"{callee}."): given[setting.name]
+        for setting in settings_of(command)
+        for argument in setting.arguments
+        if argument.startswith(f"{callee}.") and setting.name in given
+    }
 
 
 def check_backbone_options(options: dict[str, Any]) -> None:
@@ -171,26 +172,12 @@ def check_backbone_options(options: dict[str, Any]) -> None:
         raise click.UsageError("--weights needs a --backbone.")
 
 
-def source_options(function: _Function) -> _Function:
-    """Adds the options of finding data; they reach the command as `**source`."""
-    return _all(function, cache_option, *_LIMITS)
-
-
-def loader_options(function: _Function) -> _Function:
-    """Adds the options of finding and decoding data."""
-    return _all(function, cache_option, *_LIMITS, _DISK_BUDGET)
-
-
-def _all(function: _Function, *options: Callable[[_Function], _Function]) -> _Function:
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 def check_writable(folder: Path, option: str) -> None:
     """Refuses a folder in which nothing can be written, before the work for it."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    existing = next(
+        path for path in (folder, *folder.absolute().parents) if path.exists()
+    )
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
 
 
@@ -198,29 +185,3 @@ def new_run_directory(data: str, kind: str = "") -> Path:
     """Returns a folder for results, named after the data, the kind and the time."""
     name = Path(data.rstrip("/")).name.split(".")[0] or "run"
     return Path("runs") / f"{name}{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def given(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options that were given, so that defaults stand in one place."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _is_within(text: str, highest: int) -> bool:
-    # The length first: Python refuses to read thousands of digits.
-    is_short = text.isdecimal() and len(text) <= len(str(highest))
-    return is_short and 1 <= int(text) <= highest
-
-
-class Command(click.Command):
-    """A command that also lists `--debug`, which `main` takes from the line."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params.append(
-            click.Option(
-                ["--debug"],
-                is_flag=True,
-                expose_value=False,
-                help="Show the traceback of an error.",
-            )
-        )

@@ -1,4 +1,4 @@
-"""What the user sees while a command works, and at its end."""
+"""Shows progress, text, tables and results."""
 
 import contextlib
 import sys
@@ -21,11 +21,11 @@ from rich.text import Text
 _STAGES = {
     "download": "downloading",
     "extract": "unpacking",
-    "sample": "drawing the sample photos",
-    "decode": "reading and checking photos",
-    "inspect": "checking photos",
+    "sample": "drawing the sample images",
+    "decode": "reading and checking images",
+    "inspect": "checking images",
     "features": "computing features",
-    "predict": "classifying photos",
+    "predict": "classifying images",
 }
 
 
@@ -78,9 +78,9 @@ class Output:
 class ProgressBars:
     """A progress callback that draws one bar per stage on stderr.
 
-    Where stderr is no terminal nothing is drawn.
-    The bars appear with the first report and go at `stop` or at the end of the
-    `with` block.
+    The `Progress` callback of the commands (see `keras_flowers.progress`). Nothing is
+    drawn if stderr is not a terminal. The bars appear with the first report and
+    disappear at `stop` or at the end of the `with` block.
     """
 
     def __init__(self) -> None:
@@ -97,16 +97,16 @@ class ProgressBars:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Shows that `done` of `total` items of a stage are done."""
+        """Shows that `done` of `total` items of a stage are finished."""
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(_STAGES[stage], total=total)
             self._bars.start()
         self._bars.update(self._tasks[stage], completed=done, total=total)
         if self._bars.finished:
-            self._bars.stop()  # what comes next may draw on its own
+            self._bars.stop()  # other output may follow
 
     def stop(self) -> None:
-        """Takes the bars away."""
+        """Removes the bars."""
         self._bars.stop()
 
     def __enter__(self) -> "ProgressBars":
@@ -114,7 +114,7 @@ class ProgressBars:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Takes the bars away."""
+        """Removes the bars."""
         self.stop()
 
 
@@ -130,7 +130,7 @@ class TextTable:
             title_justify="left",
         )
         for index, column in enumerate(columns):
-            # Folded, not cut: two long paths must stay apart.
+            # Folded, not cut: two long paths must stay distinguishable.
             self._table.add_column(
                 _plain(column), justify="right" if index else "left", overflow="fold"
             )

@@ -11,10 +11,8 @@ from keras_flowers_cli.errors import EXIT_BAD_INPUT, EXIT_DONE
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
     EXISTING_FILE,
-    Command,
-    UserPath,
     check_writable,
-    json_option,
+    setting_options,
 )
 from keras_flowers_cli.output import Output, ProgressBars, TextTable
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from keras_flowers.models.image_classifier import Classification, ImageClassifier
 
 
-@click.command(cls=Command)
+@click.command()
 @click.argument("model_file", metavar="MODEL", type=EXISTING_FILE)
 @click.argument(
     "images",
@@ -31,20 +29,7 @@ if TYPE_CHECKING:
     required=True,
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option(
-    "--top",
-    type=click.IntRange(1, 1_000_000),
-    default=3,
-    show_default=True,
-    help="Classes shown.",
-)
-@click.option(
-    "--csv",
-    "csv_file",
-    type=UserPath(dir_okay=False, path_type=Path),
-    help="Also write path, class and all probabilities to this file.",
-)
-@json_option
+@setting_options("predict")
 def predict(
     model_file: Path,
     images: Sequence[Path],
@@ -64,8 +49,8 @@ def predict(
 
     output = Output(as_json)
     model = load_classifier(model_file)
-    paths = [image for path in images for image in _images(path)]
-    results, unreadable = _classified(model, paths)
+    paths = [image for path in images for image in _find_images(path)]
+    results, unreadable = _classify_all(model, paths)
     for message in unreadable.values():
         click.echo(f"error: {message}", err=True)
     _show(output, results, top)
@@ -77,7 +62,7 @@ def predict(
     return EXIT_DONE
 
 
-def _images(path: Path) -> Iterable[Path]:
+def _find_images(path: Path) -> Iterable[Path]:
     """Yields the path itself, or the images of a folder."""
     from keras_flowers.data.image_files import IMAGE_SUFFIXES, is_clutter
 
@@ -90,14 +75,14 @@ def _images(path: Path) -> Iterable[Path]:
                 yield Path(directory, name)
 
 
-def _classified(
+def _classify_all(
     model: "ImageClassifier", paths: Sequence[Path]
 ) -> tuple[list["Classification"], dict[Path, str]]:
     """Returns the classifications, and the reason for each unreadable image."""
     from keras_flowers.errors import InputError
 
     if not paths:
-        raise InputError("There is no photo in the given folders.")
+        raise InputError("There is no image in the given folders.")
     results: list[Classification] = []
     unreadable: dict[Path, str] = {}
     batch_size = 32
@@ -117,7 +102,7 @@ def _classified(
 
 
 def _show(output: Output, results: Sequence["Classification"], top: int) -> None:
-    rows = TextTable("photo", "class", "probability", "next")
+    rows = TextTable("image", "class", "probability", "next")
     for result in results:
         best, *others = _top(result, top)
         following = ", ".join(f"{name} {value:.3f}" for name, value in others)

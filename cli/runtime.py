@@ -1,8 +1,9 @@
-"""Starts Keras as every command needs it: fast and quiet."""
+"""Starts Keras for a command: fast, and without its start-up log."""
 
 import contextlib
 import faulthandler
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -16,20 +17,20 @@ _BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
 def start_keras() -> None:
     """Sets what must be set before TensorFlow starts, and starts it.
 
-    What the user set in the environment stays. TensorFlow's log of how it was built
-    is dropped unless `TF_CPP_MIN_LOG_LEVEL` is set: that variable alone does not
-    silence the lines it writes while it starts.
+    Variables that the user set stay. What TensorFlow writes to stderr while it starts
+    is shown only if the start fails, or if the user set `TF_CPP_MIN_LOG_LEVEL`: that
+    variable alone does not silence those lines.
     """
     _check_backend()
-    # Without it the CPU allocator returns every large buffer to the kernel after
-    # each step: half of the time of a step of a wide dense layer.
+    # Without it the CPU allocator returns every large buffer to the kernel after each
+    # step, which takes half the time of a step with a wide dense layer.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        _load()
+        _import_backend()
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     with stderr_on_failure_only():
-        _load()
+        _import_backend()
 
 
 def _check_backend() -> None:
@@ -47,7 +48,7 @@ def _check_backend() -> None:
         )
 
 
-def _load() -> None:
+def _import_backend() -> None:
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -56,22 +57,34 @@ def _load() -> None:
         tf.config.list_physical_devices()
 
 
+def hide_retracing_warnings() -> None:
+    """Drops TensorFlow's warning that functions are traced again.
+
+    A search builds many models, and each of them has to be traced.
+    """
+    logging.getLogger("tensorflow").addFilter(_is_not_about_retracing)
+
+
+def _is_not_about_retracing(record: logging.LogRecord) -> bool:
+    return "tf.function retracing" not in record.getMessage()
+
+
 @contextlib.contextmanager
 def stderr_on_failure_only() -> Iterator[None]:
-    """Holds back what the process writes to stderr, C++ code included."""
+    """Shows what is written to stderr, also by C++ code, only if the block fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
-    # Where native code aborts, nothing below runs; then this says where it was.
+    # If native code aborts, nothing below runs; this then says where it was.
     reports_crash = not faulthandler.is_enabled()
     if reports_crash:
         faulthandler.enable(stderr)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except BaseException:
-            held_back.seek(0)
-            os.write(stderr, held_back.read())
+            buffer.seek(0)
+            os.write(stderr, buffer.read())
             raise
         finally:
             if reports_crash:

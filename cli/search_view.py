@@ -1,4 +1,4 @@
-"""A search as it goes on: a live table on a terminal, else a line per trial."""
+"""Shows a running search: a live table on a terminal, else one line per trial."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class SearchView:
     """A progress callback for `keras_flowers.tuning.search`.
 
     Args:
-        output: Where lines go that stay.
+        output: Where lasting lines are printed.
         objective: Name of the score.
         sign: 1 where more is better, -1 where less is.
     """
@@ -52,7 +52,7 @@ class SearchView:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Takes the table away."""
+        """Removes the table."""
         if self._live is not None:
             self._live.stop()
 
@@ -65,12 +65,12 @@ class SearchView:
         names = _columns(trials)
         rows = TextTable("trial", *names, "epoch", self._objective, "seconds")
         for trial in [*running, *done, *failed][:limit]:
-            values = (_short(trial.hyperparameters.get(name)) for name in names)
+            values = (_value_text(trial.hyperparameters.get(name)) for name in names)
             rows.add_row(
                 trial.id,
                 *values,
                 f"{trial.epoch}/{trial.epochs}",
-                _outcome(trial),
+                _score_text(trial),
                 f"{trial.seconds:.0f}",
                 style="bold" if done and trial is done[0] else None,
             )
@@ -92,23 +92,28 @@ class SearchView:
             console=Console(file=self._output.console.file),
         )
         bar.add_task(
-            "", total=planned, completed=finished, left=self._left(finished, planned)
+            "",
+            total=planned,
+            completed=finished,
+            left=self._time_left(finished, planned),
         )
         return bar
 
-    def _left(self, finished: int, planned: int) -> str:
+    def _time_left(self, finished: int, planned: int) -> str:
         done_here = finished - (self._finished_before or 0)
         if not done_here or finished >= planned:
             return ""
         seconds = (time.monotonic() - self._started) / done_here * (planned - finished)
-        return f"about {_duration(seconds)} left"
+        return f"about {_duration_text(seconds)} left"
 
     def _line(self, trial: "TrialRecord", finished: int, planned: int) -> str:
-        values = ", ".join(f"{k} {_short(v)}" for k, v in trial.hyperparameters.items())
-        left = self._left(finished, planned)
+        values = ", ".join(
+            f"{k} {_value_text(v)}" for k, v in trial.hyperparameters.items()
+        )
+        left = self._time_left(finished, planned)
         return (
-            f"trial {trial.id} ({finished} of {planned}): {_outcome(trial)}, {values}, "
-            f"{trial.seconds:.0f} s{f', {left}' if left else ''}"
+            f"trial {trial.id} ({finished} of {planned}): {_score_text(trial)}, "
+            f"{values}, {trial.seconds:.0f} s{f', {left}' if left else ''}"
         )
 
 
@@ -119,19 +124,19 @@ def _columns(trials: Sequence["TrialRecord"]) -> list[str]:
     return [name for name in hyperparameter_names(trials) if name != "epochs"]
 
 
-def _outcome(trial: "TrialRecord") -> str:
+def _score_text(trial: "TrialRecord") -> str:
     if trial.status == "completed":
         return f"{trial.score:.4f}"
     return trial.status if trial.error is None else f"failed: {trial.error}"
 
 
-def _short(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _duration(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

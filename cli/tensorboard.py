@@ -9,32 +9,21 @@ from pathlib import Path
 
 import click
 from keras_flowers_cli import runtime
-from keras_flowers_cli.options import Command, UserPath
+from keras_flowers_cli.options import UserPath, setting_options
 
 
-@click.command(cls=Command)
+@click.command()
 @click.argument(
     "runs",
     nargs=-1,
     required=True,
     type=UserPath(exists=True, file_okay=False, path_type=Path),
 )
-@click.option(
-    "--host",
-    default="localhost",
-    show_default=True,
-    metavar="NAME",
-    help="Name or address under which this machine answers.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help="0 for any free one.  [default: 6006, or the next free one]",
-)
+@setting_options("tensorboard")
 def tensorboard(runs: tuple[Path, ...], host: str, port: int | None) -> None:
     """Show RUNS in TensorBoard: a folder of runs, or several run directories.
 
-    Goes on until Ctrl-C, and follows runs that train meanwhile.
+    Runs until Ctrl-C, and follows runs that are still training.
     """
     for folder in runs:
         if not _holds_events(folder):
@@ -43,7 +32,9 @@ def tensorboard(runs: tuple[Path, ...], host: str, port: int | None) -> None:
                 "writes them into tensorboard/ of a run directory."
             )
     with _one_folder(runs) as folder:
-        click.echo(f"TensorBoard at {_started(folder, host, port)} (Ctrl-C ends it)")
+        click.echo(
+            f"TensorBoard at {_start_server(folder, host, port)} (Ctrl-C stops it)"
+        )
         threading.Event().wait()
 
 
@@ -69,10 +60,10 @@ def _one_folder(folders: Sequence[Path]) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _started(folder: Path, host: str, port: int | None) -> str:
+def _start_server(folder: Path, host: str, port: int | None) -> str:
     """Starts the server in a thread; returns its address."""
     with runtime.stderr_on_failure_only():
-        # Else it is loaded, and talks, when the first page is opened.
+        # Otherwise it is loaded, and writes its log, when the first page is opened.
         import tensorflow  # noqa: F401
         from tensorboard import program
 
@@ -81,5 +72,5 @@ def _started(folder: Path, host: str, port: int | None) -> str:
         try:
             return str(server.launch())
         except program.TensorBoardServerException as error:
-            refused = click.ClickException(error.msg)
-    raise refused
+            refusal = click.ClickException(error.msg)
+    raise refusal

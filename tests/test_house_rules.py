@@ -26,6 +26,7 @@ PACKAGES = {
     "keras_flowers.callbacks": ROOT / "callbacks",
     "keras_flowers.tuning": ROOT / "tuning",
     "keras_flowers_cli": ROOT / "cli",
+    "keras_flowers_settings": ROOT / "settings",
 }
 MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
 BACKEND_FREE = (

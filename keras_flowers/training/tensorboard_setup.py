@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import keras_flowers_settings as settings
 import numpy as np
 
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.image_files import load_image
-from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.stages import steps_per_epoch
 
 # Larger images are fewer: they are augmented after every epoch.
@@ -61,35 +61,20 @@ def hyperparameters(
     """Returns what distinguishes a run from others, the same names for every run.
 
     Args:
-        configuration: What repeats the run, `TrainingConfig.to_json`.
-        model: The compiled model. Of one that is no `ImageClassifier` the widths and
-            rates are empty.
+        configuration: What reproduces the run, `TrainingConfig.to_json`.
+        model: The compiled model.
         datasets: What it is trained on.
     """
-    # Mixed precision puts the optimizer into another.
+    # Mixed precision wraps the optimizer in another.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    weights = configuration["class_weights"]
-    # Another model may call anything of its own so: a layer `dropout`.
-    ours = model if isinstance(model, ImageClassifier) else None
-    backbone = None if ours is None else ours.backbone
-    tuning = configuration["fine_tuning"]
     return {
+        **settings.hyperparameters(configuration),
+        # What the configuration of another model than an `ImageClassifier` may not say.
         "model": type(model).__name__,
-        "backbone": "none" if backbone is None else str(backbone.network.name),
-        "hidden_units": ",".join(map(str, getattr(ours, "hidden_units", ()))),
-        "dropout": 0.0 if ours is None else ours.dropout_rate,
-        "augmentation": ours is not None and ours.augments,
         "optimizer": type(optimizer).__name__,
         "learning_rate": _highest_learning_rate(optimizer),
         "precision": str(model.dtype_policy.name),
-        "epochs": configuration["epochs"],
-        "fine_tuning_epochs": tuning["epochs"] if tuning else 0,
-        "early_stopping": configuration["early_stopping"] or 0,
-        "class_weights": "given" if isinstance(weights, dict) else weights or "none",
-        "batch_size": datasets.batch_size,
-        "image_size": "x".join(map(str, datasets.image_size)),
         "training_photos": len(datasets.split.train),
-        "seed": configuration["loader"]["config"]["seed"],
     }
 
 
@@ -97,8 +82,8 @@ def _highest_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """Returns the rate; of a schedule, which begins and ends low, the highest."""
     schedule = optimizer.get_config()["learning_rate"]
     if isinstance(schedule, dict):
-        settings = schedule["config"]
-        highest = settings.get("warmup_target") or settings.get("initial_learning_rate")
+        config = schedule["config"]
+        highest = config.get("warmup_target") or config.get("initial_learning_rate")
         if highest is not None:
             return float(highest)
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

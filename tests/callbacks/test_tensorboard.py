@@ -19,7 +19,7 @@ LABELS = (np.arange(24) % 3).astype(np.int32)
 DATA = IMAGES, LABELS
 PARTS = {
     "class_names": NAMES,
-    "training_photos": IMAGES[:4],
+    "training_images": IMAGES[:4],
     "validation_data": DATA,
     "hparams": {"units": 4, "optimizer": "adam"},
     "configuration": {"epochs": 2, "nothing": math.nan},
@@ -291,7 +291,7 @@ def test_it_serves_any_model(tmp_path, metrics):
     keras.utils.set_random_seed(0)
     model = other_model(metrics=metrics)
     options = TensorBoardOptions(images_every=1)
-    parts = {"validation_data": DATA, "training_photos": IMAGES, "options": options}
+    parts = {"validation_data": DATA, "training_images": IMAGES, "options": options}
     fit(model, TensorBoard(tmp_path, **parts))
     runs = read_runs(tmp_path)
     said = model.predict(IMAGES, verbose=0).argmax(axis=1)
@@ -381,7 +381,7 @@ def test_keras_arguments_are_those_of_keras(tmp_path):
         ({"update_freq": "sometimes"}, "update_freq"),
         ({"class_names": "daisy"}, "class_names"),
         ({"class_names": [1]}, "class_names"),
-        ({"training_photos": IMAGES[0]}, "training_photos"),
+        ({"training_images": IMAGES[0]}, "training_images"),
         ({"hparams": ["units"]}, "hparams"),
         ({"hparams": {"units": (1, 2)}}, "hparams"),
     ],
@@ -391,7 +391,10 @@ def test_wrong_arguments_are_named(arguments, named):
         TensorBoard(**arguments)
 
 
-@pytest.mark.parametrize("options", [{"mistakes": -1}, {"images_every": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"mistakes": -1}, {"images_every": 0}, {"image_side": 1.5}, {"class_scores": "x"}],
+)
 def test_wrong_options_are_named(options):
     (name,) = options
     with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):

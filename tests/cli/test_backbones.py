@@ -29,6 +29,8 @@ def place(tmp_path_factory):
     (folder / "text.keras").write_text("no network")
     ImageClassifier(["daisy", "roses"], (8, 8), (2,)).save(folder / "classifier.keras")
     with pytest.MonkeyPatch.context() as patch:
+        # Compiling takes longer than training here.
+        patch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
         patch.chdir(folder)
         patch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
         line = ["train", "photos", "--backbone", "tiny.keras", *TUNED]
@@ -41,6 +43,7 @@ def in_the_place(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(place / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
 
 
 def read(path):
@@ -196,7 +199,7 @@ def assert_named(capsys, *named):
 def test_a_configuration_takes_the_place_of_options(capsys, taker, options, named):
     capsys.readouterr()
     assert run(["train", *taker.split(), *options.split()]) == 2
-    assert_named(capsys, f"takes the place of {named}.")
+    assert_named(capsys, f"replaces {named}.")
 
 
 # --- resume
@@ -224,7 +227,7 @@ def test_a_run_is_resumed_in_both_stages(capsys, tmp_path, epoch, with_options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "FollowEpochs", cut_off_in(epoch))
         assert run([*line, "--run-dir", str(directory)]) == 130
-    assert f"--resume {directory} goes on" in capsys.readouterr().out
+    assert f"--resume {directory} resumes it" in capsys.readouterr().out
     line = line if with_options else ["train"]
     assert run([*line, "--resume", str(directory)]) == 0
     assert sorted(path.name for path in directory.iterdir()) == RESULTS

@@ -18,7 +18,6 @@ from helpers import draw_images
 from keras_flowers_cli import devices
 from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
-from keras_flowers_cli.options import ByteSize
 from keras_flowers_cli.output import Output
 from tensorboard_server import running_tensorboard, runs_of
 
@@ -46,6 +45,14 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_xla():
+    """Compiling takes longer than training here; `test_xla_is_an_option` uses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +136,10 @@ def test_train_says_what_it_found_and_writes_the_run(tmp_path, capsys):
     images = draw_images(tmp_path / "photos", COUNTS)
     (images / "daisy" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     assert run(["train", str(images), *SMALL]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr()
+    # No progress bar where nobody looks.
+    assert not set("\b\r\x1b") & set(output.out + output.err)
+    shown = output.out
     for text in (
         "daisy/broken.jpg",
         "CPU",
@@ -146,20 +156,17 @@ def test_train_says_what_it_found_and_writes_the_run(tmp_path, capsys):
 
 def test_train_json_is_json_alone_on_stdout(tmp_path, capsys):
     images = draw_images(tmp_path / "photos", COUNTS)
-    assert run(["train", str(images), *SMALL, "--run-dir", "run", "--json"]) == 0
+    options = ["--run-dir", "run", "--json", "--disk-budget", "0"]
+    assert run(["train", str(images), *SMALL, *options]) == 0
     shown = capsys.readouterr()
     result = json.loads(shown.out)
     assert result["run_directory"] == "run"
     assert len(result["history"]["val_accuracy"]) == 2
     assert result["counts"]["validation"] == {"daisy": 2, "roses": 1, "tulips": 1}
     assert "Epoch 2/2" in shown.err
-
-
-def test_train_draws_no_progress_bar_where_nobody_looks(tmp_path, capsys):
-    images = draw_images(tmp_path / "photos", COUNTS)
-    assert run(["train", str(images), *SMALL]) == 0
-    shown = capsys.readouterr()
-    assert not set("\b\r\x1b") & set(shown.out + shown.err)
+    # Beyond the disk budget, in one line.
+    lines = shown.err.splitlines()
+    assert len([line for line in lines if "decoded on the fly" in line]) == 1
 
 
 def test_train_draws_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
@@ -219,25 +226,20 @@ def test_every_option_of_train_arrives(tmp_path):
     assert trained.layers[-2].compute_dtype == "bfloat16"
 
 
-def test_train_repeats_a_run_from_its_config(trained, capsys):
-    again = trained / "again"
-    config = trained / "run" / "config.json"
-    assert run(["train", "--config", str(config), "--run-dir", str(again)]) == 0
-    capsys.readouterr()
-    first, second = (
-        json.loads((trained / name / "history.json").read_text())
-        for name in ("run", "again")
-    )
-    assert first["val_loss"] == second["val_loss"]
-
-
-def test_where_things_are_kept_may_change_beside_config(trained, tmp_path):
+def test_train_reproduces_a_run_from_its_config(trained, tmp_path):
+    """Where things are kept may change, and what is written next to the results."""
     config = trained / "run" / "config.json"
     options = (
         "--cache-dir other --disk-budget 1MiB --max-extracted-size 2GiB "
-        "--max-extracted-files 50 --run-dir again"
+        "--max-extracted-files 50 --run-dir again --no-tensorboard"
     )
     assert run(["train", "--config", str(config), *options.split()]) == 0
+    first, second = (
+        json.loads((folder / "history.json").read_text())
+        for folder in (trained / "run", tmp_path / "again")
+    )
+    assert first["val_loss"] == second["val_loss"]
+    assert files(tmp_path / "again") == RESULTS - {"tensorboard"}
     before, after = (
         json.loads(path.read_text())["loader"]["config"]
         for path in (config, tmp_path / "again" / "config.json")
@@ -261,15 +263,25 @@ def test_train_says_how_many_images_a_manifest_does_not_name(trained, capsys):
     manifest = ["--split-manifest", str(trained / "run" / "split.json")]
     arguments = [*SMALL, *manifest, "--early-stopping", "1"]
     assert run(["train", str(images), *arguments]) == 0
-    line = "2 photos of the folder are not in the split manifest"
+    line = "2 images of the folder are not in the split manifest"
     assert line in capsys.readouterr().out.splitlines()
 
 
-def test_train_beyond_the_disk_budget_says_so_in_one_line(tmp_path, capsys):
+@pytest.mark.parametrize("options", [[], ["--xla"], ["--no-xla"]])
+def test_xla_is_an_option(tmp_path, monkeypatch, options):
+    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", "auto")
+    compiled = []
+
+    def train(config, **others):
+        model = config.build_model(config.loader.load())
+        compiled.append(model.get_compile_config()["jit_compile"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_flowers.training.train.train", train)
     images = draw_images(tmp_path / "photos", COUNTS)
-    assert run(["train", str(images), *SMALL, "--disk-budget", "0"]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert len([line for line in shown if "decoded on the fly" in line]) == 1
+    assert run(["train", str(images), *SMALL, *options]) == 130
+    expected = {"--xla": True, "--no-xla": False}
+    assert compiled == [expected[options[0]] if options else "auto"]
 
 
 def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
@@ -336,37 +348,19 @@ def test_usage_errors(capsys, tmp_path, arguments, named):
 @pytest.mark.parametrize(
     "option", ["--epochs 3", "--no-augmentation", "--split-manifest", "--class-weights"]
 )
-def test_an_option_beside_config_is_refused(capsys, trained, option):
+def test_an_option_with_config_is_refused(capsys, trained, option):
     config = trained / "run" / "config.json"
     values = {"--split-manifest": [config], "--class-weights": ["balanced"]}
     name, *value = option.split()
     arguments = ["train", "--config", config, name, *values.get(name, value)]
-    assert_bad_input(capsys, arguments, f"--config takes the place of {name}.")
+    assert_bad_input(capsys, arguments, f"--config replaces {name}.")
 
 
 @pytest.mark.parametrize("option", ["--validation-split", "--test-split"])
-def test_a_fraction_beside_a_manifest_is_refused(capsys, trained, option):
+def test_a_fraction_with_a_manifest_is_refused(capsys, trained, option):
     manifest = trained / "run" / "split.json"
     arguments = ["train", "photos", "--split-manifest", manifest, option, "0.1"]
     assert_bad_input(capsys, arguments, "--split-manifest", option)
-
-
-@pytest.mark.parametrize(
-    ("size", "count"),
-    [
-        ("0", 0),
-        ("20000000000", 20 * 10**9),
-        ("3b", 3),
-        ("1.5kB", 1500),
-        ("32GiB", 32 * 2**30),
-        ("1 kib", 2**10),
-        ("2MiB", 2**21),
-        ("1TiB", 2**40),
-        ("1TB", 10**12),
-    ],
-)
-def test_sizes(size, count):
-    assert ByteSize().convert(size, None, None) == count
 
 
 def test_a_tilde_is_the_home_folder(trained, tmp_path, monkeypatch):
@@ -539,13 +533,6 @@ def test_a_backend_that_is_none(capsys, monkeypatch, backend):
     assert_bad_input(capsys, ["audit", "photos"], "KERAS_BACKEND", backend)
 
 
-def test_train_writes_nothing_for_tensorboard_where_that_is_asked(trained, capsys):
-    config = trained / "run" / "config.json"
-    line = ["train", "--config", str(config), "--no-tensorboard", "--run-dir", "again"]
-    assert run(line) == 0
-    assert files(Path("again")) == RESULTS - {"tensorboard"}
-
-
 # --- tensorboard
 
 
@@ -681,7 +668,7 @@ def test_predict_says_at_once_that_the_csv_cannot_be_written(capsys, trained):
 def test_predict_without_a_image(trained, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     arguments = ["predict", trained / "run" / "model.keras", "empty"]
-    assert_bad_input(capsys, arguments, "no photo")
+    assert_bad_input(capsys, arguments, "no image")
 
 
 def an_h5_file(path):
@@ -778,7 +765,7 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
     arguments = ["evaluate", model, images, "--split-manifest", manifest]
     assert run(list(map(str, arguments))) == 0
     shown = capsys.readouterr().out
-    assert "4 photos" in shown
+    assert "4 images" in shown
     assert "F1" in shown
     assert "expected calibration error" in shown
     assert files(trained / "run" / "evaluation") == EVALUATION
@@ -905,7 +892,7 @@ def test_evaluate_and_predict_json_are_strict_after_a_diverged_run(diverged, cap
     assert run(["evaluate", model, images, "--json"]) == 0
     shown = capsys.readouterr()
     assert strict_json(shown.out)["loss"] == "NaN"
-    assert "For 21 photos the model gave no probabilities (NaN)" in shown.err
+    assert "The predictions for 21 images are NaN" in shown.err
     report = diverged / "run" / "evaluation" / "evaluation.json"
     assert strict_json(report.read_text())["loss"] == "NaN"
     assert strict_json(report.read_text())["unanswered"] == 21
@@ -1008,7 +995,7 @@ def test_a_backend_without_gpus(monkeypatch, error):
     monkeypatch.setattr(keras.distribution, "list_devices", list_devices)
     assert devices.gpus() == []
     assert devices.missing_for_gpu() is not None
-    assert devices.description().startswith("CPU with ")
+    assert devices.describe_device().startswith("CPU with ")
 
 
 def test_the_gpus_of_pytorch(monkeypatch):
@@ -1060,7 +1047,7 @@ def test_a_crash_while_tensorflow_starts_leaves_a_trace():
         "import os, resource\n"
         "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
         "from keras_flowers_cli import runtime\n"
-        "runtime._load = os.abort\n"
+        "runtime._import_backend = os.abort\n"
         "runtime.start_keras()\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}

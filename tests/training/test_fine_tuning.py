@@ -233,7 +233,9 @@ def test_other_weights_in_place_of_those_of_a_run_are_refused(tmp_path, file):
     config = TrainingConfig.read(tmp_path / "run" / "config.json")
     with pytest.raises(InputError, match="had other weights than .*tiny.keras"):
         train(config, verbose=0)
-    with pytest.raises(InputError, match="was started otherwise: pretrained"):
+    with pytest.raises(
+        InputError, match=r"another configuration: pretrained\.weights was"
+    ):
         run(tmp_path, epochs=1, fine_tuning=None, resume=True)
 
 
@@ -382,7 +384,7 @@ def test_a_complete_run_is_returned(whole):
 )
 def test_a_run_is_resumed_as_it_was_started(whole, tuning, named):
     folder, _, _ = whole
-    with pytest.raises(InputError, match=f"started otherwise: .*{named}"):
+    with pytest.raises(InputError, match=f"another configuration: .*{named}"):
         run(folder, directory="whole", resume=True, fine_tuning=tuning)
 
 

@@ -1,0 +1,165 @@
+"""From the options of `train` to the configuration of a run."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from keras_flowers_cli.backbones import resolve_backbone
+from keras_flowers_cli.options import arguments_for, check_backbone_options
+from keras_flowers_settings import ModelFacts, Setting
+from keras_flowers_settings.data import TEST_SPLIT, VALIDATION_SPLIT
+from keras_flowers_settings.model import HIDDEN_UNITS
+from keras_flowers_settings.training import (
+    EPOCHS,
+    FINE_TUNE_LEARNING_RATE,
+    OPTIMIZER,
+    SCHEDULE,
+    UNFREEZE_FROM,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+    from keras_flowers.models.backbone import Backbone
+    from keras_flowers.training.config import TrainingConfig
+
+
+def check_options(given: dict[str, Any]) -> None:
+    """Refuses options that contradict each other, before Keras is started."""
+    check_backbone_options(given)
+    _check_splits(given)
+    _check_fine_tuning(given)
+
+
+def build_config(data: str, given: dict[str, Any]) -> "TrainingConfig":
+    """Returns the configuration of a new run.
+
+    Args:
+        data: The data source.
+        given: The options that were given.
+    """
+    from keras_flowers_cli.devices import mixed_precision_policy
+
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
+    from keras_flowers.training.config import FineTuning, TrainingConfig
+
+    policy = mixed_precision_policy() if given.get("mixed_precision") else None
+    loader = ImageDatasetLoader(
+        data,
+        keep_near_duplicates_together="split_near_duplicates" not in given,
+        **arguments_for("ImageDatasetLoader", "train", given),
+    )
+    loader, backbone = resolve_backbone(loader, given, policy)
+    builder = _ModelBuilder(given, loader, backbone, policy)
+    fine_tuning = arguments_for("FineTuning", "train", given)
+    if fine_tuning and builder.facts.is_from_scratch:
+        raise click.UsageError(
+            "--fine-tune-epochs needs a backbone with pretrained weights."
+        )
+    return TrainingConfig(
+        loader,
+        builder.build,
+        fine_tuning=FineTuning(**fine_tuning) if fine_tuning else None,
+        **{
+            **arguments_for("TrainingConfig", "train", given),
+            "epochs": builder.value_of(EPOCHS),
+        },
+    )
+
+
+def read_config(path: Path, given: dict[str, Any]) -> "TrainingConfig":
+    """Returns the configuration in a `config.json`, with the options of storage."""
+    from keras_flowers.training.config import TrainingConfig
+
+    config = TrainingConfig.read(path)
+    arguments = arguments_for("ImageDatasetLoader", "train", given)
+    loader = type(config.loader).from_config(
+        {**config.loader.get_config(), **arguments}
+    )
+    return dataclasses.replace(config, loader=loader)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ModelBuilder:
+    """Builds the model that the command line describes."""
+
+    given: dict[str, Any]
+    loader: "ImageDatasetLoader"
+    backbone: "Backbone | None"
+    policy: str | None
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What automatic defaults depend on."""
+        backbone = self.backbone
+        is_pretrained = backbone is not None and backbone.is_pretrained
+        return ModelFacts(backbone is not None, is_pretrained)
+
+    def value_of(self, setting: Setting) -> Any:
+        """Returns the given value, or the default for the model."""
+        return self.given.get(setting.name, setting.default_for(self.facts))
+
+    def build(self, datasets: "ImageDatasets") -> "keras.Model":
+        """Returns the compiled model for the loaded data."""
+        from keras_flowers.models.image_classifier import ImageClassifier
+
+        arguments = arguments_for("ImageClassifier", "train", self.given)
+        arguments["backbone"] = self.backbone
+        arguments["hidden_units"] = self.value_of(HIDDEN_UNITS)
+        model = ImageClassifier(
+            datasets.class_names,
+            image_size=datasets.image_size,
+            seed=self.loader.seed,
+            dtype=self.policy,
+            **arguments,
+        )
+        xla = {"jit_compile": self.given["xla"]} if "xla" in self.given else {}
+        model.compile(self._optimizer(datasets), **xla)
+        return model
+
+    def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
+        import keras
+
+        from keras_flowers.training.schedules import warm_up_and_cosine
+        from keras_flowers.training.stages import steps_per_epoch
+
+        arguments = {k: v for k, v in self.given.items() if k == "learning_rate"}
+        optimizer = keras.optimizers.get(
+            {"class_name": self.value_of(OPTIMIZER), "config": arguments}
+        )
+        if self.value_of(SCHEDULE) == "cosine":
+            highest = float(optimizer.learning_rate)
+            steps = self.value_of(EPOCHS) * steps_per_epoch(datasets)
+            arguments["learning_rate"] = warm_up_and_cosine(highest, steps)
+            optimizer = type(optimizer)(**arguments)
+        return optimizer
+
+
+def _check_splits(given: dict[str, Any]) -> None:
+    if "split_manifest" in given:
+        if "validation_split" in given or "test_split" in given:
+            raise click.UsageError(
+                "--split-manifest replaces --validation-split and --test-split."
+            )
+        return
+    validation = given.get("validation_split", VALIDATION_SPLIT.default)
+    test = given.get("test_split", TEST_SPLIT.default)
+    if validation + test >= 1:
+        raise click.UsageError(
+            "--validation-split and --test-split must leave images to train on. "
+            f"Received: {validation} and {test}."
+        )
+    if "early_stopping" in given and validation == 0:
+        raise click.UsageError("--early-stopping needs a --validation-split above 0.")
+
+
+def _check_fine_tuning(given: dict[str, Any]) -> None:
+    if "fine_tune_epochs" in given:
+        if "backbone" not in given:
+            raise click.UsageError("--fine-tune-epochs needs a --backbone.")
+        return
+    for setting in (FINE_TUNE_LEARNING_RATE, UNFREEZE_FROM):
+        if setting.name in given:
+            raise click.UsageError(f"{setting.flag} needs --fine-tune-epochs.")

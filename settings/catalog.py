@@ -1,0 +1,21 @@
+"""All settings, in the order in which `--help` and the tables list them."""
+
+from keras_flowers_settings import data, files, inference, model, search, training
+from keras_flowers_settings.setting import Setting
+
+ALL_SETTINGS: tuple[Setting, ...] = (
+    *search.SEARCH,
+    *search.SPACE,
+    *data.SETTINGS,
+    *model.SETTINGS,
+    *training.SETTINGS,
+    *inference.SETTINGS,
+    *files.RUN,
+    *files.STORAGE,
+    *files.OUTPUT,
+)
+
+
+def settings_of(command: str) -> tuple[Setting, ...]:
+    """Returns the settings of a command."""
+    return tuple(setting for setting in ALL_SETTINGS if command in setting.commands)

@@ -1,0 +1,144 @@
+"""Settings of where things are kept and what a command prints."""
+
+from keras_flowers_settings.kinds import (
+    MAX_INT32,
+    ByteSize,
+    ExistingFile,
+    Flag,
+    Folder,
+    Integer,
+)
+from keras_flowers_settings.recorded import of_loader
+from keras_flowers_settings.setting import ENVIRONMENT, Automatic, Setting
+
+CONFIG_FILE = Setting(
+    name="config_file",
+    kind=ExistingFile(),
+    option="--config",
+    meaning="Reproduce the run of this `config.json`; replaces `DATA` and all options "
+    "that change the outcome",
+    commands=("train",),
+)
+RUN_DIRECTORY = Setting(
+    name="run_dir",
+    kind=Folder(),
+    meaning="New or empty folder for the results",
+    commands=("train",),
+    default=Automatic("runs/NAME-TIME"),
+)
+RESUME = Setting(
+    name="resume",
+    kind=Folder("RUN"),
+    meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
+    "start it if there is none. `DATA` and options may be omitted; options given with "
+    "`--resume` must match the original run",
+    commands=("train",),
+)
+CHECKPOINT_EVERY = Setting(
+    name="checkpoint_every",
+    kind=Integer(0),
+    meaning="Epochs between checkpoints for `--resume`; 0 for none",
+    commands=("train",),
+    default=1,
+    arguments=("train.checkpoint_every",),
+)
+NO_TENSORBOARD = Setting(
+    name="no_tensorboard",
+    kind=Flag(),
+    meaning="Write nothing for TensorBoard",
+    commands=("train",),
+    default=False,
+)
+SEARCH_DIRECTORY = Setting(
+    name="run_dir",
+    kind=Folder(),
+    meaning="New or empty folder for the results",
+    commands=("tune",),
+    default=Automatic("runs/NAME-search-TIME"),
+)
+RESUME_SEARCH = Setting(
+    name="resume",
+    kind=Flag(),
+    meaning="Resume the search in `--run-dir`, if there is one",
+    commands=("tune",),
+    default=False,
+    arguments=("search.resume",),
+)
+RUN = (
+    CONFIG_FILE,
+    RUN_DIRECTORY,
+    RESUME,
+    CHECKPOINT_EVERY,
+    NO_TENSORBOARD,
+    SEARCH_DIRECTORY,
+    RESUME_SEARCH,
+)
+
+CACHE_DIRECTORY = Setting(
+    name="cache_directory",
+    kind=Folder(),
+    option="--cache-dir",
+    meaning="Folder for downloads, unpacked archives and decoded images",
+    commands=("train", "tune", "evaluate", "audit"),
+    group=ENVIRONMENT,
+    arguments=("ImageDatasetLoader.cache_directory",),
+    recorded=of_loader("cache_directory"),
+)
+DISK_BUDGET = Setting(
+    name="disk_budget",
+    kind=ByteSize(),
+    meaning="Maximum disk space for decoded images; images beyond it are decoded on "
+    "the fly",
+    commands=("train", "tune", "evaluate"),
+    group=ENVIRONMENT,
+    default=32 * 2**30,
+    arguments=("ImageDatasetLoader.disk_budget",),
+    recorded=of_loader("disk_budget"),
+)
+MAX_EXTRACTED_SIZE = Setting(
+    name="max_extracted_size",
+    kind=ByteSize(),
+    meaning="Maximum size of an unpacked archive",
+    commands=("train", "tune", "evaluate", "audit"),
+    group=ENVIRONMENT,
+    default=10 * 2**30,
+    arguments=("ImageDatasetLoader.max_extracted_size",),
+    recorded=of_loader("max_extracted_size"),
+)
+MAX_EXTRACTED_FILES = Setting(
+    name="max_extracted_files",
+    kind=Integer(highest=MAX_INT32),
+    meaning="Maximum number of files in an archive",
+    commands=("train", "tune", "evaluate", "audit"),
+    group=ENVIRONMENT,
+    default=200_000,
+    arguments=("ImageDatasetLoader.max_extracted_files",),
+    recorded=of_loader("max_extracted_files"),
+)
+# Where things are kept does not change what a run computes.
+STORAGE = (CACHE_DIRECTORY, DISK_BUDGET, MAX_EXTRACTED_SIZE, MAX_EXTRACTED_FILES)
+
+AS_JSON = Setting(
+    name="as_json",
+    kind=Flag(),
+    option="--json",
+    meaning="Print the result as JSON on stdout",
+    commands=(
+        "train",
+        "tune",
+        "predict",
+        "evaluate",
+        "audit",
+        "backbones",
+        "doctor",
+    ),
+    default=False,
+)
+DEBUG = Setting(
+    name="debug",
+    kind=Flag(),
+    meaning="Show the traceback of an error",
+    commands=(*AS_JSON.commands, "tensorboard", "sample"),
+    default=False,
+)
+OUTPUT = (AS_JSON, DEBUG)

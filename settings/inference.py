@@ -1,0 +1,119 @@
+"""Settings of the commands that use, evaluate and watch models."""
+
+from keras_flowers_settings.kinds import (
+    MANY,
+    MAX_INT32,
+    Choice,
+    ExistingFile,
+    Folder,
+    Integer,
+    NewFile,
+    Text,
+)
+from keras_flowers_settings.setting import Automatic, Setting
+
+EVALUATED_MANIFEST = Setting(
+    name="split_manifest",
+    kind=ExistingFile(),
+    meaning="The `split.json` of a run: evaluate one of its splits instead of all "
+    "images",
+    commands=("evaluate",),
+)
+SPLIT = Setting(
+    name="split",
+    kind=Choice(("train", "validation", "test")),
+    meaning="Split of the manifest to evaluate",
+    commands=("evaluate",),
+    default=Automatic("test, or validation without one"),
+)
+BATCH_SIZE = Setting(
+    name="batch_size",
+    kind=Integer(highest=MAX_INT32),
+    meaning="Images classified at once",
+    commands=("evaluate",),
+    default=32,
+    arguments=("ImageDatasetLoader.batch_size",),
+)
+TOP_IN_TABLE = Setting(
+    name="top",
+    kind=Integer(highest=MANY),
+    meaning="Number of classes of each image in `predictions.csv`",
+    commands=("evaluate",),
+    default=3,
+)
+MISTAKES = Setting(
+    name="mistakes",
+    kind=Integer(highest=1000),
+    meaning="Number of the worst mistakes in `mistakes.png` and `evaluation.json`, at "
+    "most 1000",
+    commands=("evaluate",),
+    default=24,
+)
+OUTPUT_DIRECTORY = Setting(
+    name="output_dir",
+    kind=Folder(),
+    meaning="Folder for the tables and plots",
+    commands=("evaluate",),
+    default=Automatic("evaluation next to MODEL"),
+)
+TOP = Setting(
+    name="top",
+    kind=Integer(highest=MANY),
+    meaning="Number of classes shown for each image",
+    commands=("predict",),
+    default=3,
+)
+CSV_FILE = Setting(
+    name="csv_file",
+    kind=NewFile(),
+    option="--csv",
+    meaning="Also write path, class and all probabilities to this file",
+    commands=("predict",),
+)
+HOST = Setting(
+    name="host",
+    kind=Text(),
+    meaning="Name or address under which this machine answers; `0.0.0.0` for the whole "
+    "network",
+    commands=("tensorboard",),
+    default="localhost",
+)
+PORT = Setting(
+    name="port",
+    kind=Integer(0, 65535),
+    meaning="Port of the server; 0 for any free one",
+    commands=("tensorboard",),
+    default=Automatic("6006, or the next free one"),
+)
+IMAGES_PER_CLASS = Setting(
+    name="images_per_class",
+    kind=Integer(highest=100_000),
+    option="--photos-per-class",
+    meaning="Number of images of each class",
+    commands=("sample",),
+    default=80,
+    arguments=("write_sample.images_per_class",),
+)
+SAMPLE_SEED = Setting(
+    name="seed",
+    kind=Integer(0, MAX_INT32),
+    meaning="Seed of what is drawn",
+    commands=("sample",),
+    default=42,
+    arguments=("write_sample.seed",),
+)
+
+SETTINGS = (
+    EVALUATED_MANIFEST,
+    SPLIT,
+    BATCH_SIZE,
+    TOP_IN_TABLE,
+    MISTAKES,
+    OUTPUT_DIRECTORY,
+    TOP,
+    CSV_FILE,
+    HOST,
+    PORT,
+    IMAGES_PER_CLASS,
+    SAMPLE_SEED,
+)

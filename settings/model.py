@@ -1,0 +1,94 @@
+"""Settings of the model."""
+
+from keras_flowers_settings.data import FRACTION
+from keras_flowers_settings.kinds import MAX_WIDTH, Switch, Text, Widths
+from keras_flowers_settings.recorded import (
+    augmentation,
+    backbone,
+    of_classifier,
+    weights,
+)
+from keras_flowers_settings.setting import MODEL, Automatic, ModelFacts, Setting
+
+
+def _hidden_units(facts: ModelFacts) -> tuple[int, ...]:
+    return () if facts.is_from_scratch else (256, 128)
+
+
+def _dropout(facts: ModelFacts) -> float:
+    return 0.3 if facts.is_pretrained else 0.0
+
+
+def _augmentation(facts: ModelFacts) -> bool:
+    return not facts.is_pretrained
+
+
+DROPOUT_DEFAULT = Automatic("0; 0.3 with a pretrained backbone", _dropout)
+
+BACKBONE = Setting(
+    name="backbone",
+    kind=Text("NAME|FILE"),
+    meaning="Network that computes the features of an image: a name that "
+    "`keras-flowers backbones` lists, or a `.keras` file",
+    commands=("train", "tune"),
+    group=MODEL,
+    default=Automatic("none"),
+    arguments=("ImageClassifier.backbone", "ImageClassifierHyperModel.backbone"),
+    recorded=backbone,
+    hyperparameter="backbone",
+)
+WEIGHTS = Setting(
+    name="weights",
+    kind=Text("imagenet|FILE|none"),
+    meaning="Weights of the backbone: `imagenet`, which Keras downloads, an `.h5` or "
+    "`.keras` file, or `none` to train it from random weights",
+    commands=("train", "tune"),
+    group=MODEL,
+    default=Automatic("imagenet for a name that has such; those of a .keras file"),
+    recorded=weights,
+)
+HIDDEN_UNITS = Setting(
+    name="hidden_units",
+    kind=Widths(),
+    meaning=f"Widths of the hidden layers, from 1 to {MAX_WIDTH}, separated by commas, "
+    "or `none`",
+    commands=("train",),
+    group=MODEL,
+    default=Automatic(
+        "256,128; none with a backbone without weights",
+        _hidden_units,
+    ),
+    arguments=("ImageClassifier.hidden_units",),
+    recorded=of_classifier("hidden_units"),
+    hyperparameter="hidden_units",
+)
+DROPOUT = Setting(
+    name="dropout",
+    kind=FRACTION,
+    meaning="Fraction of units to drop after each hidden layer, from 0 to below 1",
+    commands=("train",),
+    group=MODEL,
+    default=DROPOUT_DEFAULT,
+    arguments=("ImageClassifier.dropout",),
+    recorded=of_classifier("dropout"),
+    hyperparameter="dropout",
+)
+AUGMENTATION = Setting(
+    name="augmentation",
+    kind=Switch(),
+    meaning="Augment the training images at random, or train on them as they are",
+    commands=("train", "tune"),
+    group=MODEL,
+    default=Automatic(
+        "yes; no with a pretrained backbone, whose features are then computed once",
+        _augmentation,
+    ),
+    arguments=(
+        "ImageClassifier.augmentation",
+        "ImageClassifierHyperModel.augmentation",
+    ),
+    recorded=augmentation,
+    hyperparameter="augmentation",
+)
+
+SETTINGS = (BACKBONE, WEIGHTS, HIDDEN_UNITS, DROPOUT, AUGMENTATION)

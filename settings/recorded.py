@@ -1,0 +1,134 @@
+"""Reads settings from the `config.json` of a run.
+
+A reader raises KeyError or TypeError where the configuration says nothing of a
+setting, as that of another model than an `ImageClassifier` says nothing of its layers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras_flowers_settings.setting import ModelFacts, Reader
+
+Config = Mapping[str, Any]
+
+_CLASSIFIER = "keras_flowers>ImageClassifier"
+
+
+def of_run(name: str) -> Reader:
+    """Returns the reader of an entry at the top."""
+    return lambda config: config[name]
+
+
+def of_loader(name: str) -> Reader:
+    """Returns the reader of an argument of `ImageDatasetLoader`."""
+    return lambda config: config["loader"]["config"][name]
+
+
+def of_classifier(name: str) -> Reader:
+    """Returns the reader of an argument of `ImageClassifier`."""
+    return lambda config: _classifier(config)[name]
+
+
+def of_fine_tuning(name: str) -> Reader:
+    """Returns the reader of a field of `FineTuning`."""
+    return lambda config: config["fine_tuning"][name]
+
+
+def fine_tuning_epochs(config: Config) -> int | None:
+    """Returns the epochs of fine-tuning, `None` without it."""
+    tuning = config["fine_tuning"]
+    return int(tuning["epochs"]) if tuning else None
+
+
+def near_duplicates_are_split(config: Config) -> bool:
+    """Tells whether images that look alike may be in different splits."""
+    return not config["loader"]["config"]["keep_near_duplicates_together"]
+
+
+def augmentation(config: Config) -> bool | str | None:
+    """Returns whether images are augmented, or the class of another augmentation."""
+    value: Any = _classifier(config)["augmentation"]
+    return str(value["class_name"]) if isinstance(value, Mapping) else value
+
+
+def backbone(config: Config) -> str | None:
+    """Returns the name of the backbone's network, `None` without a backbone."""
+    value = _classifier(config)["backbone"]
+    return None if value is None else str(value["config"]["network"]["config"]["name"])
+
+
+def weights(config: Config) -> str:
+    """Returns where the backbone's weights come from."""
+    found = _classifier(config)["backbone"]["config"]["pretrained_weights"]
+    return "none" if found is None else str(found)
+
+
+def class_weights(config: Config) -> str | None:
+    """Returns how classes are weighted; `given` for weights of each class."""
+    value = config["class_weights"]
+    return "given" if isinstance(value, Mapping) else value
+
+
+def optimizer(config: Config) -> str:
+    """Returns the name of the optimizer's class."""
+    return str(_optimizer(config)["class_name"])
+
+
+def learning_rate(config: Config) -> float:
+    """Returns the learning rate; the highest one of a schedule."""
+    value = _optimizer(config)["config"]["learning_rate"]
+    if isinstance(value, Mapping):
+        schedule = value["config"]
+        return float(schedule.get("warmup_target") or schedule["initial_learning_rate"])
+    return float(value)
+
+
+def schedule(config: Config) -> str:
+    """Returns `constant`, `cosine` or the class of another schedule."""
+    value = _optimizer(config)["config"]["learning_rate"]
+    if not isinstance(value, Mapping):
+        return "constant"
+    name = str(value["class_name"])
+    return "cosine" if name == "CosineDecay" else name
+
+
+def xla(config: Config) -> bool | None:
+    """Returns whether XLA compiles the training step, `None` for where it pays."""
+    value: Any = config["model"]["compile_config"]["jit_compile"]
+    return None if value == "auto" else value
+
+
+def precision_is_mixed(config: Config) -> bool:
+    """Tells whether the model computes in 16 bits."""
+    policy = _classifier(config)["dtype"]
+    name = policy["config"]["name"] if isinstance(policy, Mapping) else policy
+    return str(name).startswith("mixed_")
+
+
+def model_facts(config: Config) -> ModelFacts:
+    """Returns what automatic defaults depend on."""
+    return ModelFacts(
+        has_backbone=_or_none(backbone, config) is not None,
+        is_pretrained=_or_none(weights, config) not in (None, "none"),
+        optimizer=str(_or_none(optimizer, config)).lower(),
+    )
+
+
+def _or_none(reader: Reader, config: Config) -> Any:
+    try:
+        return reader(config)
+    except (KeyError, TypeError):
+        return None
+
+
+def _classifier(config: Config) -> Mapping[str, Any]:
+    model = config["model"]
+    if model["registered_name"] != _CLASSIFIER:
+        raise KeyError(_CLASSIFIER)
+    return dict(model["config"])
+
+
+def _optimizer(config: Config) -> Mapping[str, Any]:
+    found = config["model"]["compile_config"]["optimizer"]
+    # Mixed precision wraps the optimizer in another.
+    return dict(found["config"].get("inner_optimizer") or found)

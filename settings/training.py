@@ -1,0 +1,168 @@
+"""Settings of training."""
+
+from keras_flowers_settings.kinds import (
+    Choice,
+    Flag,
+    Integer,
+    Number,
+    Switch,
+    Text,
+)
+from keras_flowers_settings.recorded import (
+    class_weights,
+    fine_tuning_epochs,
+    learning_rate,
+    of_fine_tuning,
+    of_run,
+    optimizer,
+    precision_is_mixed,
+    schedule,
+    xla,
+)
+from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
+RATE = Number(0, 100, lowest_is_open=True)
+
+
+def _epochs(facts: ModelFacts) -> int:
+    # A backbone that starts from random weights takes longer to train.
+    return 35 if facts.is_from_scratch else 15
+
+
+def _learning_rate(facts: ModelFacts) -> float | None:
+    if facts.optimizer not in OPTIMIZERS:
+        return None
+    return 0.01 if facts.optimizer == "sgd" else 0.001
+
+
+def _schedule(facts: ModelFacts) -> str:
+    return "cosine" if facts.has_backbone else "constant"
+
+
+EPOCHS = Setting(
+    name="epochs",
+    kind=Integer(),
+    meaning="Number of passes over the training images",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("15; 35 with a backbone without weights", _epochs),
+    arguments=("TrainingConfig.epochs",),
+    recorded=of_run("epochs"),
+    hyperparameter="epochs",
+)
+OPTIMIZER = Setting(
+    name="optimizer",
+    kind=Choice(OPTIMIZERS),
+    meaning="Optimizer",
+    commands=("train",),
+    group=TRAINING,
+    default="adam",
+    recorded=lambda config: optimizer(config).lower(),
+    hyperparameter="optimizer",
+)
+LEARNING_RATE = Setting(
+    name="learning_rate",
+    kind=RATE,
+    meaning="Learning rate; with the schedule `cosine` the highest one",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("that of the optimizer", _learning_rate),
+    recorded=learning_rate,
+    hyperparameter="learning_rate",
+)
+SCHEDULE = Setting(
+    name="schedule",
+    kind=Choice(("constant", "cosine")),
+    meaning="Learning rate schedule: `constant`, or `cosine`, which rises for a "
+    "twentieth of the steps and then falls to zero along a cosine",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("constant; cosine with a backbone", _schedule),
+    recorded=schedule,
+)
+EARLY_STOPPING = Setting(
+    name="early_stopping",
+    kind=Integer(),
+    meaning="Stop each stage after this many epochs without a lower validation loss, "
+    "and keep the best weights",
+    commands=("train",),
+    group=TRAINING,
+    arguments=("TrainingConfig.early_stopping",),
+    recorded=of_run("early_stopping"),
+    hyperparameter="early_stopping",
+)
+CLASS_WEIGHTS = Setting(
+    name="class_weights",
+    kind=Choice(("balanced",)),
+    meaning="Class weights: `balanced` for the inverse of each class's share",
+    commands=("train",),
+    group=TRAINING,
+    arguments=("TrainingConfig.class_weights",),
+    recorded=class_weights,
+    hyperparameter="class_weights",
+)
+FINE_TUNE_EPOCHS = Setting(
+    name="fine_tune_epochs",
+    kind=Integer(),
+    meaning="Epochs of a second stage, which also trains the pretrained backbone",
+    commands=("train",),
+    group=TRAINING,
+    arguments=("FineTuning.epochs",),
+    recorded=fine_tuning_epochs,
+    hyperparameter="fine_tuning_epochs",
+)
+FINE_TUNE_LEARNING_RATE = Setting(
+    name="fine_tune_learning_rate",
+    kind=RATE,
+    meaning="Highest learning rate of the second stage, which follows the schedule "
+    "`cosine`",
+    commands=("train",),
+    group=TRAINING,
+    default=1e-4,
+    arguments=("FineTuning.learning_rate",),
+    recorded=of_fine_tuning("learning_rate"),
+)
+UNFREEZE_FROM = Setting(
+    name="unfreeze_from",
+    kind=Text("LAYER"),
+    meaning="First layer of the backbone that the second stage trains, together with "
+    "all layers after it",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("all"),
+    arguments=("FineTuning.unfreeze_from",),
+    recorded=of_fine_tuning("unfreeze_from"),
+)
+XLA = Setting(
+    name="xla",
+    kind=Switch(),
+    meaning="Compile the training step with XLA, or do not",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("where it pays"),
+    recorded=xla,
+)
+MIXED_PRECISION = Setting(
+    name="mixed_precision",
+    kind=Flag(),
+    meaning="Compute in 16 bits: for GPUs",
+    commands=("train",),
+    group=TRAINING,
+    default=False,
+    recorded=precision_is_mixed,
+)
+
+SETTINGS = (
+    EPOCHS,
+    OPTIMIZER,
+    LEARNING_RATE,
+    SCHEDULE,
+    EARLY_STOPPING,
+    CLASS_WEIGHTS,
+    FINE_TUNE_EPOCHS,
+    FINE_TUNE_LEARNING_RATE,
+    UNFREEZE_FROM,
+    XLA,
+    MIXED_PRECISION,
+)
