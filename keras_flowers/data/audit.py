@@ -10,7 +10,7 @@ Duplicates are reported and kept: whether a copy is a mistake is up to the user.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,13 +20,18 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.image_files import (
+    DEFAULT_OPTIONS,
+    ImageOptions,
+    ImageRecord,
+)
 from keras_flowers.data.image_listing import (
     ImageListing,
     list_images,
     require_two_classes,
 )
 from keras_flowers.data.inspection import inspect_files
+from keras_flowers.data.layout import Layout, similar_names
 from keras_flowers.data.near_duplicates import near_duplicate_pairs
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
@@ -43,8 +48,12 @@ class Finding:
         kind: For a file that is left out, "not_an_image", "corrupt", "empty_file",
             "decompression_bomb", "unsupported_format" or "unreadable". For copies,
             "duplicate" (equal bytes within a class), "label_conflict" (equal bytes in
-            several classes) or "near_duplicate" (the same picture in other bytes).
-            For folders, "empty_class", "clutter", "ignored" or "imbalance".
+            several classes), "near_duplicate" (the same picture in other bytes) or
+            "leakage" (the same picture in several parts of a ready-made split). For
+            images that are used, "truncated", "no_end_marker", "broken_metadata" or
+            "low_bit_depth". For folders, "empty_class", "missing_class",
+            "similar_classes", "unlabeled", "circular_link", "clutter", "ignored" or
+            "imbalance".
         paths: The files or folders concerned, relative to the data folder.
         message: One line for people.
     """
@@ -76,6 +85,7 @@ class Audit:
         images: The usable images, sorted by path.
         findings: What the owner of the folder should know.
         duplicate_groups: The paths of images with equal bytes; each group is sorted.
+        layout: Which folders are classes, and why; None for images without a folder.
         near_duplicate_groups: The paths of images that show the same picture, whether
             or not their bytes are equal. Each group of `duplicate_groups` is part of
             one of these.
@@ -87,6 +97,7 @@ class Audit:
     findings: tuple[Finding, ...]
     duplicate_groups: tuple[tuple[str, ...], ...] = ()
     near_duplicate_groups: tuple[tuple[str, ...], ...] = ()
+    layout: Layout | None = None
 
     @cached_property
     def _labels(self) -> dict[str, int]:
@@ -111,6 +122,7 @@ class Audit:
         """Returns everything except the records as a dictionary for `json.dump`."""
         return {
             "root": str(self.root),
+            "layout": self.layout.description if self.layout else None,
             "class_names": list(self.class_names),
             "photos": len(self.images),
             "counts": self.counts,
@@ -123,6 +135,8 @@ def scan(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    class_depth: int | None = None,
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> Audit:
     """Inspects every file of a data folder once and reports what training would use.
 
@@ -131,6 +145,9 @@ def scan(
         workers: The number of threads; None uses one more than there are processors.
         progress: Called as `progress("inspect", done, total)` in the calling thread
             after each file.
+        class_depth: How many levels below `root` the class folders are; None decides
+            by the names and the content of the folders.
+        options: How images are decoded.
 
     Returns:
         The audit. Its findings include the files that cannot be used.
@@ -139,28 +156,51 @@ def scan(
         InputError: If the folder is missing, fewer than two class folders contain a
             usable image, or `workers` is not positive.
     """
-    listing = list_images(Path(root))
+    listing = list_images(Path(root), class_depth=class_depth)
     records = inspect_files(
-        listing.root, listing.files, workers=workers, progress=progress
+        listing.root,
+        listing.files,
+        workers=workers,
+        progress=progress,
+        options=options,
     )
     return audit_images(listing, records)
 
 
-def audit_images(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit:
+def audit_images(
+    listing: ImageListing,
+    records: Iterable[ImageRecord],
+    *,
+    one_class_is_enough: bool = False,
+) -> Audit:
     """Draws the conclusions from the inspection of all files of a listing.
 
     Args:
         listing: The result of `list_images`.
         records: The results of `inspect_files` for its files, in any order.
+        one_class_is_enough: Whether a single class is enough, as for an evaluation.
 
     Returns:
-        The audit, without the classes that have no usable image.
+        The audit, without the classes that have no usable image. In a ready-made split,
+        also without those that have none in the training part.
 
     Raises:
         InputError: If fewer than two classes have a usable image.
     """
-    ordered = sorted(records, key=lambda record: record.path)
-    images = tuple(record for record in ordered if record.problem is None)
+    folders = {
+        file.path: folder
+        for file, folder in zip(listing.files, listing.classes, strict=True)
+    }
+    ordered = [
+        replace(
+            record,
+            class_name=folders[record.path].class_name,
+            part=folders[record.path].part,
+        )
+        for record in sorted(records, key=lambda record: record.path)
+    ]
+    usable = tuple(record for record in ordered if record.problem is None)
+    images, untrained = _separate_untrained(usable)
     if not images:
         raise InputError(
             f"`{printable_path(listing.root)}` must contain readable images. "
@@ -168,7 +208,8 @@ def audit_images(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit
         )
     present = {record.class_name for record in images}
     class_names = tuple(name for name in listing.class_names if name in present)
-    require_two_classes(listing.root, class_names, "with readable images")
+    if not one_class_is_enough:
+        require_two_classes(listing.root, class_names, "with readable images")
     duplicates = _duplicate_groups(images)
     near_duplicates = _near_duplicate_groups(images, duplicates)
     counts = Counter(record.class_name for record in images)
@@ -176,7 +217,11 @@ def audit_images(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit
         *_unusable_files(ordered, listing),
         *_copies(duplicates),
         *_same_pictures(near_duplicates),
-        *_empty_classes(listing, present),
+        *_leaks(near_duplicates),
+        *_notes(images),
+        *_missing_classes(images, untrained),
+        *_similar_classes(listing, class_names),
+        *_empty_classes(listing, {record.class_name for record in usable}),
         *_ignored_entries(listing),
         *_imbalance(counts),
     )
@@ -187,6 +232,7 @@ def audit_images(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit
         findings=findings,
         duplicate_groups=tuple(_paths(group) for group in duplicates),
         near_duplicate_groups=tuple(_paths(group) for group in near_duplicates),
+        layout=listing.layout,
     )
 
 
@@ -250,9 +296,87 @@ def _same_pictures(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
             yield Finding("near_duplicate", _paths(group), message)
 
 
+def _separate_untrained(
+    images: tuple[ImageRecord, ...],
+) -> tuple[tuple[ImageRecord, ...], list[ImageRecord]]:
+    """Separates images whose class is not in the training part of their split."""
+    trained = {record.class_name for record in images if record.part == "train"}
+    untrained = [
+        record
+        for record in images
+        if trained and record.part and record.class_name not in trained
+    ]
+    left_out = {record.path for record in untrained}
+    return tuple(r for r in images if r.path not in left_out), untrained
+
+
+def _leaks(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
+    for group in near_duplicates:
+        parts = sorted({record.part for record in group if record.part})
+        if len(parts) > 1:
+            message = (
+                f"the same picture in {' and '.join(parts)}: "
+                f"{_list_paths(_paths(group))}"
+            )
+            yield Finding("leakage", _paths(group), message)
+
+
+def _notes(images: Iterable[ImageRecord]) -> Iterator[Finding]:
+    for record in images:
+        if record.note_kind is not None:
+            message = f"{printable_path(record.path)}: {record.note}"
+            yield Finding(record.note_kind, (record.path,), message)
+
+
+def _missing_classes(
+    images: Iterable[ImageRecord], untrained: Iterable[ImageRecord]
+) -> Iterator[Finding]:
+    by_class: defaultdict[str, list[str]] = defaultdict(list)
+    for record in untrained:
+        by_class[record.class_name].append(record.path)
+    for name, paths in by_class.items():
+        message = (
+            f"{printable_path(name)}: not in the training part, so its {len(paths)} "
+            f"images are left out: {_list_paths(paths)}"
+        )
+        yield Finding("missing_class", tuple(paths), message)
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    for record in images:
+        if record.part is not None:
+            parts[record.part].add(record.class_name)
+    everything = set[str]().union(*parts.values())
+    for part, present in sorted(parts.items()):
+        for name in sorted(everything - present):
+            message = f"{printable_path(name)}: no images in the {part} part"
+            yield Finding("missing_class", (name,), message)
+
+
+def _similar_classes(
+    listing: ImageListing, class_names: Sequence[str]
+) -> Iterator[Finding]:
+    for group in similar_names(class_names):
+        message = f"classes with nearly the same name: {_list_paths(group)}"
+        yield Finding("similar_classes", group, message)
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for folder in listing.layout.class_folders:
+        spellings[folder.class_name].add(folder.path.rpartition("/")[2])
+    for name, found in spellings.items():
+        if len(found) > 1:
+            paths = tuple(
+                folder.path
+                for folder in listing.layout.class_folders
+                if folder.class_name == name
+            )
+            message = (
+                f"{printable_path(name)}: {len(found)} folders whose names differ only "
+                "in their Unicode form are one class"
+            )
+            yield Finding("similar_classes", paths, message)
+
+
 def _empty_classes(listing: ImageListing, present: set[str]) -> Iterator[Finding]:
     for name in listing.empty_classes:
-        message = f"{printable_path(name)}: folder without files"
+        message = f"{printable_path(name)}: folder without images"
         yield Finding("empty_class", (name,), message)
     for name in listing.class_names:
         if name not in present:
@@ -269,10 +393,21 @@ def _ignored_entries(listing: ImageListing) -> Iterator[Finding]:
         yield Finding("clutter", listing.clutter, message)
     if listing.ignored:
         message = (
-            "ignored images outside the class folders, links to folders and special "
-            f"files: {_list_paths(listing.ignored)}"
+            "ignored images outside the class folders and special files: "
+            f"{_list_paths(listing.ignored)}"
         )
         yield Finding("ignored", listing.ignored, message)
+    for folder in listing.unlabeled:
+        message = (
+            f"{printable_path(folder)}: left out, because it is in no class folder"
+        )
+        yield Finding("unlabeled", (folder,), message)
+    for link in listing.circles:
+        message = (
+            f"{printable_path(link)}: not followed, because it leads to a folder that "
+            "contains it or is listed already"
+        )
+        yield Finding("circular_link", (link,), message)
 
 
 def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 import keras
 import numpy as np
 
-from keras_flowers.argument_checks import check_image_size, check_integer
+from keras_flowers.argument_checks import (
+    check_choice,
+    check_image_size,
+    check_integer,
+)
 from keras_flowers.data.audit import Audit, audit_images
 from keras_flowers.data.batch_buffers import BatchBuffers
 from keras_flowers.data.image_cache import (
@@ -20,7 +24,7 @@ from keras_flowers.data.image_cache import (
     ImageCache,
     ImageReader,
 )
-from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.image_files import ImageOptions, ImageRecord
 from keras_flowers.data.image_listing import list_images
 from keras_flowers.data.sources import (
     ExtractionLimits,
@@ -34,8 +38,10 @@ from keras_flowers.data.splits import (
     check_fractions,
     read_manifest,
     split_audit,
+    split_ready_made,
 )
 from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path
 from keras_flowers.progress import Progress
 from keras_flowers.registration import register
 
@@ -50,6 +56,11 @@ STORAGE_ARGUMENTS = (
     "max_extracted_size",
     "max_extracted_files",
 )
+
+
+SPLIT_MODES = ("auto", "ready-made", "random")
+RESIZE_MODES = ("stretch", "crop", "pad")
+TRUNCATED_MODES = ("refuse", "keep")
 
 
 class EpochOrder:
@@ -201,6 +212,23 @@ class ImageDatasetLoader:
             more are decoded on the fly.
         max_extracted_size: Maximum size in bytes of an extracted archive.
         max_extracted_files: Maximum number of files in an archive.
+        class_depth: How many levels below the data folder the class folders are, from
+            1. None decides by the names and the content of the folders; the audit says
+            how.
+        split: `"auto"` uses the ready-made split of a folder with parts such as `train`
+            and `test`, and splits other folders at random. `"ready-made"` requires such
+            parts, `"random"` ignores them. Parts that are missing are taken from the
+            training part by the fractions.
+        resize: `"stretch"` ignores the aspect ratio of images; `"crop"` keeps it and
+            cuts off what is too much on both sides; `"pad"` keeps it and adds black
+            borders.
+        truncated: What to do with images that end early: `"refuse"` them, or `"keep"`
+            the pixels that are there.
+        max_pixels: The largest number of pixels to allocate for an image. None uses the
+            limit of Pillow, 89,478,485. A large JPEG is decoded at reduced size and may
+            have eight times as many.
+        gray_bits: The bits in use of 16-bit gray images that do not state it, 8 to 16.
+            None uses all 16.
 
     Raises:
         InputError: If an argument is not as described above.
@@ -226,6 +254,12 @@ class ImageDatasetLoader:
         disk_budget: int = DEFAULT_DISK_BUDGET,
         max_extracted_size: int = ExtractionLimits.total_bytes,
         max_extracted_files: int = ExtractionLimits.files,
+        class_depth: int | None = None,
+        split: str = "auto",
+        resize: str = "stretch",
+        truncated: str = "refuse",
+        max_pixels: int | None = None,
+        gray_bits: int | None = None,
     ) -> None:
         self.data = _source_text(data)
         self.image_size = check_image_size(image_size)
@@ -244,6 +278,12 @@ class ImageDatasetLoader:
         self.max_extracted_files = check_integer(
             "max_extracted_files", max_extracted_files, lowest=1
         )
+        self.class_depth = _check_optional("class_depth", class_depth, lowest=1)
+        self.split = check_choice("split", split, SPLIT_MODES)
+        self.resize = check_choice("resize", resize, RESIZE_MODES)
+        self.truncated = check_choice("truncated", truncated, TRUNCATED_MODES)
+        self.max_pixels = _check_optional("max_pixels", max_pixels, lowest=1)
+        self.gray_bits = _check_optional("gray_bits", gray_bits, lowest=8, highest=16)
 
     def load(self, progress: Progress | None = None) -> ImageDatasets:
         """Finds, decodes, audits and splits the images.
@@ -259,14 +299,26 @@ class ImageDatasetLoader:
         Raises:
             InputError: If the data cannot be used, with the reason.
         """
-        listing = list_images(self.find(progress))
+        listing = list_images(self.find(progress), class_depth=self.class_depth)
         settings = CacheSettings(self._cache(), self.disk_budget)
-        cache = ImageCache.open(listing, self.image_size, settings, progress)
+        cache = ImageCache.open(
+            listing, self.image_size, settings, progress, self.image_options
+        )
         audit = audit_images(listing, cache.records)
         return self._build_datasets(cache, audit, self._split(audit))
 
+    @property
+    def image_options(self) -> ImageOptions:
+        """How images become pixels."""
+        return ImageOptions(
+            max_pixels=self.max_pixels,
+            truncated=self.truncated,  # type: ignore[arg-type]
+            gray_bits=self.gray_bits,
+            resize=self.resize,  # type: ignore[arg-type]
+        )
+
     def find(self, progress: Progress | None = None) -> Path:
-        """Returns the folder that contains the class folders.
+        """Returns the data folder.
 
         Downloads and extracts the data if necessary. `progress` and errors are those
         of `load`.
@@ -286,7 +338,15 @@ class ImageDatasetLoader:
             return apply_manifest(
                 audit, read_manifest(Path(self.split_manifest).expanduser())
             )
-        return split_audit(
+        is_ready_made = audit.layout is not None and audit.layout.has_parts
+        if self.split == "ready-made" and not is_ready_made:
+            raise InputError(
+                f"`{printable_path(audit.root)}` must contain folders such as train "
+                "and test with class folders for `split='ready-made'`. Received: "
+                f"{audit.layout.description if audit.layout else 'none'}"
+            )
+        use_parts = is_ready_made and self.split != "random"
+        return (split_ready_made if use_parts else split_audit)(
             audit,
             validation_split=self.validation_split,
             test_split=self.test_split,
@@ -342,6 +402,12 @@ class ImageDatasetLoader:
             "disk_budget": self.disk_budget,
             "max_extracted_size": self.max_extracted_size,
             "max_extracted_files": self.max_extracted_files,
+            "class_depth": self.class_depth,
+            "split": self.split,
+            "resize": self.resize,
+            "truncated": self.truncated,
+            "max_pixels": self.max_pixels,
+            "gray_bits": self.gray_bits,
         }
 
     @classmethod
@@ -430,6 +496,14 @@ def _labels(records: Sequence[ImageRecord], class_names: Sequence[str]) -> np.nd
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = [label_of[record.class_name] for record in records]
     return np.asarray(labels, dtype=np.int32)
+
+
+def _check_optional(
+    name: str, value: Any, *, lowest: int, highest: int | None = None
+) -> int | None:
+    if value is None:
+        return None
+    return check_integer(name, value, lowest=lowest, highest=highest)
 
 
 def _source_text(data: str | os.PathLike[str]) -> str:

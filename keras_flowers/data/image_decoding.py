@@ -96,6 +96,9 @@ class DecodeOptions:
     gray_bits: int | None = None
 
 
+DEFAULT_DECODE_OPTIONS = DecodeOptions()
+
+
 @dataclass(frozen=True)
 class DecodedImage:
     """An image and what there is to say about it.
@@ -172,7 +175,7 @@ def decode_image(
     data: bytes,
     format_name: str,
     side: int | None = None,
-    options: DecodeOptions = DecodeOptions(),
+    options: DecodeOptions = DEFAULT_DECODE_OPTIONS,
 ) -> DecodedImage:
     """Decodes an image to RGB; reduces a large JPEG, but not below `side`.
 
@@ -401,7 +404,8 @@ def _strip_jpeg(data: bytes, keep_useful: bool) -> bytes:
 
 
 def _strip_webp(data: bytes, keep_useful: bool) -> bytes:
-    kept, position, flags = [], 12, None
+    kept: list[bytearray] = []
+    position, flags = 12, None
     dropped = {b"ICCP": 0x20, b"XMP ": 0x04} | ({} if keep_useful else {b"EXIF": 0x08})
     while position + 8 <= len(data):
         kind = data[position : position + 4]
@@ -456,8 +460,8 @@ def _scale_to_8_bits(
         if image.mode == "F":
             levels.insert(0, 1.0)
         white = next((level for level in levels if brightest <= level), brightest)
-    levels = np.rint(np.clip(samples, 0.0, white) * (255.0 / white))
-    return Image.fromarray(levels.astype(np.uint8))
+    scaled = np.rint(np.clip(samples, 0.0, white) * (255.0 / white))
+    return Image.fromarray(scaled.astype(np.uint8))
 
 
 def _read_stated_bits(image: Image.Image, data: bytes) -> int | None:

@@ -75,6 +75,9 @@ class ImageOptions(DecodeOptions):
     resize: Resize = "stretch"
 
 
+DEFAULT_OPTIONS = ImageOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """The result of inspecting one file in a data folder.
@@ -160,7 +163,7 @@ def inspect_image(
     root: Path,
     relative_path: str,
     image_size: tuple[int, int] | None = None,
-    options: ImageOptions = ImageOptions(),
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> tuple[ImageRecord, Pixels | None]:
     """Reads, hashes and fully decodes one file in a data folder.
 
@@ -218,7 +221,7 @@ def inspect_image(
 def load_image(
     path: str | os.PathLike[str],
     image_size: tuple[int, int] | None = None,
-    options: ImageOptions = ImageOptions(),
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> Pixels:
     """Loads one image, decoded exactly as in training.
 

@@ -261,7 +261,8 @@ def find_layout(
     if len(named) > 1 and None not in named:
         raise InputError(
             f"{name} must contain one folder of images per class. Received: a "
-            f"ready-made split without class folders, {_list_names(base.folders)}"
+            f"ready-made split without class folders, {_list_names(base.folders)}. If "
+            "these are the classes, pass class_depth=1 (--class-depth 1)"
         )
     return _layout_of_classes(base, skipped=base is not tree, name=name)
 
@@ -316,7 +317,7 @@ def _find_parts(base: _Folder) -> dict[str, tuple[str, _Folder]]:
     reference = max(
         candidates, key=lambda c: (c[0] == "train", len(c[1].folders)), default=None
     )
-    if reference is None or len(reference[1].folders) < 2:
+    if reference is None or not reference[1].folders:
         return {}
     class_names = reference[1].class_names()
     parts = {}
@@ -330,9 +331,12 @@ def _find_parts(base: _Folder) -> dict[str, tuple[str, _Folder]]:
     # A lone training part counts only if no folder next to it looks like a class.
     others = [f for name, f in base.folders.items() if name not in named]
     real = {name for name in class_names if not _is_counter(name)}
-    is_alone = not others or (
-        len(real) > 1
-        and all(not f.folders or len(f.class_names() & real) > 1 for f in others)
+    is_alone = len(class_names) > 1 and (
+        not others
+        or (
+            len(real) > 1
+            and all(not f.folders or len(f.class_names() & real) > 1 for f in others)
+        )
     )
     if reference[0] == "train" and not reference[1].images and is_alone:
         return parts
@@ -370,11 +374,8 @@ def _layout_of_classes(base: _Folder, *, skipped: bool, name: str) -> Layout:
     children = list(base.folders.values())
     where = printable_path(base.path) if skipped else name
     inner = [split_part(n) for child in children for n in child.folders]
-    if (
-        len(set(inner)) > 1
-        and None not in inner
-        and not any(c.images for c in children)
-    ):
+    has_images = any(child.images for child in children)
+    if len(set(inner)) > 1 and None not in inner and not has_images:
         class_folders = [
             (part, child.name, split_part(part.name))
             for child in children
@@ -399,8 +400,20 @@ def _layout_of_classes(base: _Folder, *, skipped: bool, name: str) -> Layout:
         return _make_layout(
             base,
             folders,
-            f"Classes: the folders in {_list_names(base.folders)}, whose own names only "
-            f"count, in {where}",
+            f"Classes: the folders in {_list_names(base.folders)}, whose own names "
+            f"only count, in {where}",
+        )
+    shared = {
+        n
+        for n in names
+        if not _is_counter(n) and sum(n in c.class_names() for c in children) > 1
+    }
+    if len(shared) > 1 and not has_images:
+        depth = base.path.count("/") + 2 if base.path else 1
+        raise InputError(
+            f"The classes in {where} may be {_list_names(base.folders)} or, in each of "
+            f"them, {_list_names(shared)}. Pass class_depth={depth} or "
+            f"class_depth={depth + 1} (--class-depth)"
         )
     deep = any(child.folders for child in children)
     description = f"Classes: the {len(children)} folders in {where}"
@@ -412,9 +425,8 @@ def _layout_of_classes(base: _Folder, *, skipped: bool, name: str) -> Layout:
 
 
 def _layout_at_depth(tree: _Folder, depth: int, name: str) -> Layout:
-    level, above = [tree], [tree]
+    level = [tree]
     for _ in range(depth):
-        above = level
         level = [child for folder in level for child in folder.folders.values()]
     if not level:
         raise InputError(

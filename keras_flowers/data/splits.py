@@ -12,7 +12,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +29,7 @@ from pydantic import (
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.audit import Audit
 from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.layout import normalize_name
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, write_text_atomically
 
@@ -117,6 +118,68 @@ def split_audit(
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
+    )
+
+
+def split_ready_made(
+    audit: Audit,
+    *,
+    validation_split: float = 0.2,
+    test_split: float = 0.0,
+    seed: int = 42,
+    keep_near_duplicates_together: bool = True,
+) -> Split:
+    """Splits the images as the folders of a ready-made split say.
+
+    Parts without a folder are taken from the training part by `split_audit`.
+
+    Args:
+        audit: The images, with `record.part` for each of them.
+        validation_split: Fraction of each class to take from the training part if there
+            is no validation part.
+        test_split: The same without a test part.
+        seed: Any integer.
+        keep_near_duplicates_together: See `split_audit`.
+
+    Returns:
+        The split.
+
+    Raises:
+        InputError: If there is no training part, or as for `split_audit`.
+    """
+    parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
+    for record in audit.images:
+        if record.part is not None:
+            parts[record.part].append(record)
+    if not parts["train"]:
+        present = " and ".join(part for part in SPLIT_NAMES if parts[part]) or "none"
+        raise InputError(
+            f"The ready-made split of `{printable_path(audit.root)}` must have a "
+            f"training part. Received: {present}. To split at random, pass "
+            "`split='random'` (--split random)"
+        )
+    paths = {record.path for record in parts["train"]}
+
+    def keep(groups: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+        inside = (tuple(path for path in group if path in paths) for group in groups)
+        return tuple(group for group in inside if len(group) > 1)
+
+    taken = split_audit(
+        replace(
+            audit,
+            images=tuple(parts["train"]),
+            duplicate_groups=keep(audit.duplicate_groups),
+            near_duplicate_groups=keep(audit.near_duplicate_groups),
+        ),
+        validation_split=0.0 if parts["validation"] else validation_split,
+        test_split=0.0 if parts["test"] else test_split,
+        seed=seed,
+        keep_near_duplicates_together=keep_near_duplicates_together,
+    )
+    return replace(
+        taken,
+        validation=tuple(parts["validation"]) or taken.validation,
+        test=tuple(parts["test"]) or taken.test,
     )
 
 
@@ -309,11 +372,8 @@ class SplitManifest(BaseModel):
             raise ValueError("`class_names` must be different names")
         paths = set()
         for entry in self.images:
-            class_name, separator, _ = entry.path.partition("/")
-            if not separator or class_name not in self.class_names:
-                raise ValueError(
-                    f"{printable_path(entry.path)} is in none of the class folders"
-                )
+            if "/" not in entry.path:
+                raise ValueError(f"{printable_path(entry.path)} is in no class folder")
             if entry.path in paths:
                 raise ValueError(f"{printable_path(entry.path)} appears twice")
             paths.add(entry.path)
@@ -405,13 +465,21 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
         InputError: If an image of the manifest is missing, cannot be read or has
             different content.
     """
-    present = {record.path: record for record in audit.images}
+    present = {normalize_name(record.path): record for record in audit.images}
+    class_names = tuple(normalize_name(name) for name in manifest.class_names)
     parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
     missing, changed = [], []
     for entry in manifest.images:
-        record = present.pop(entry.path, None)
+        record = present.pop(normalize_name(entry.path), None)
         if record is None:
             missing.append(entry.path)
+        elif record.class_name not in class_names:
+            raise InputError(
+                f"The split manifest must list the classes of "
+                f"`{printable_path(audit.root)}`. Received: no class "
+                f"{printable_path(record.class_name)}, that of "
+                f"{printable_path(entry.path)}"
+            )
         elif record.sha256 != entry.sha256:
             changed.append(entry.path)
         else:
@@ -419,7 +487,7 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
     _refuse_other_images(audit.root, "missing or unreadable", missing)
     _refuse_other_images(audit.root, "with different content", changed)
     return Split(
-        class_names=tuple(manifest.class_names),
+        class_names=class_names,
         seed=manifest.seed,
         validation_split=manifest.validation_split,
         test_split=manifest.test_split,
