@@ -209,7 +209,9 @@ def audit_images(
     present = {record.class_name for record in images}
     class_names = tuple(name for name in listing.class_names if name in present)
     if not one_class_is_enough:
-        require_two_classes(listing.root, class_names, "with readable images")
+        require_two_classes(
+            f"`{printable_path(listing.root)}`", class_names, "with readable images"
+        )
     duplicates = _duplicate_groups(images)
     near_duplicates = _near_duplicate_groups(images, duplicates)
     counts = Counter(record.class_name for record in images)

@@ -299,7 +299,10 @@ class ImageDatasetLoader:
         Raises:
             InputError: If the data cannot be used, with the reason.
         """
-        listing = list_images(self.find(progress), class_depth=self.class_depth)
+        root = self.find(progress)
+        # What was extracted to the cache is known to the user as an archive.
+        name = None if Path(self.data).expanduser().is_dir() else self.data
+        listing = list_images(root, name=name, class_depth=self.class_depth)
         settings = CacheSettings(self._cache(), self.disk_budget)
         cache = ImageCache.open(
             listing, self.image_size, settings, progress, self.image_options

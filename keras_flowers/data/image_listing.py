@@ -77,6 +77,7 @@ class ImageListing:
 def list_images(
     root: Path,
     *,
+    name: str | None = None,
     class_depth: int | None = None,
     class_names: Collection[str] = (),
 ) -> ImageListing:
@@ -88,6 +89,8 @@ def list_images(
 
     Args:
         root: The data folder.
+        name: What messages call the data folder, such as the archive that it is from;
+            None for its path.
         class_depth: How many levels below `root` the class folders are; None decides
             by the content of the folder.
         class_names: Class names to look for, such as those that a model knows. A
@@ -100,23 +103,24 @@ def list_images(
         InputError: If `root` is not a folder that can be listed, or contains fewer
             than two classes.
     """
+    name = f"`{printable_path(root if name is None else name)}`"
     walk = _Walk(root)
     try:
         walk.visit()
     except OSError as error:
         raise InputError(
-            f"`{printable_path(root)}` must be a folder with one folder of images per "
-            f"class. Received: {error.strerror or type(error).__name__}"
+            f"{name} must be a folder with one folder of images per class. "
+            f"Received: {error.strerror or type(error).__name__}"
         ) from error
     layout = find_layout(
         sorted(walk.images),
-        name=f"`{printable_path(root)}`",
+        name=name,
         class_depth=class_depth,
         class_names=class_names,
     )
     listing = _sort_into_classes(walk, layout)
     if not class_names:
-        require_two_classes(root, listing.class_names, "with files")
+        require_two_classes(name, listing.class_names, "with images")
     return listing
 
 
@@ -137,17 +141,17 @@ class _Walk:
 
     def visit(self) -> None:
         """Visits the data folder, then the folders that links in it lead to."""
-        starts = [self.root.resolve()]
+        starts = {"": self.root.resolve()}  # the folder that each link leads to
         self._visit_tree("")
         while self._links:
             self._links.sort(reverse=True)
             link = self._links.pop()
             target = (self.root / link).resolve()
-            # A link upwards would list its own folder again.
-            if any(start.is_relative_to(target) for start in starts):
-                self.circles.append(link)
+            above = (s for p, s in starts.items() if f"{link}/".startswith(p))
+            if any(start.is_relative_to(target) for start in above):
+                self.circles.append(link)  # It leads upwards, to its own folder.
             else:
-                starts.append(target)
+                starts[f"{link}/"] = target
                 self._visit_tree(link)
 
     def _visit_tree(self, folder: str) -> None:
@@ -232,6 +236,9 @@ def _sort_into_classes(walk: _Walk, layout: Layout) -> ImageListing:
     files = sorted(walk.files, key=lambda file: file.path)
     paths = relative([file.path for file in files])
     used, classes, stray, unlabeled = [], [], [], set()
+    parents = {
+        above for folder in layout.class_folders for above in _ancestors(folder.path)
+    } | {"..", ""}
     for file, path, folder in zip(
         files, paths, layout.class_folders_of(paths), strict=True
     ):
@@ -239,22 +246,21 @@ def _sort_into_classes(walk: _Walk, layout: Layout) -> ImageListing:
             used.append(replace(file, path=path))
             classes.append(folder)
         elif file.path in walk.images:
-            above = path.rpartition("/")[0]
-            if above.strip("./") and not above.endswith(".."):
-                unlabeled.add(above)
-            else:
+            # The topmost folder that contains no class folder represents its images.
+            topmost = next((a for a in _ancestors(path) if a not in parents), None)
+            if topmost is None:
                 stray.append(path)
+            else:
+                unlabeled.add(topmost)
     order = sorted(range(len(used)), key=lambda index: used[index].path)
-    parents = {folder.path.rpartition("/")[0] for folder in layout.class_folders}
+    direct_parents = {f.path.rpartition("/")[0] for f in layout.class_folders}
     present = {folder.path for folder in layout.class_folders}
     empty = [
         path
         for path in relative([folder for folder in walk.folders if folder])
-        if path.rpartition("/")[0] in parents
-        and path not in present
+        if path.rpartition("/")[0] in direct_parents
         and not path.startswith("../")
-        and path not in unlabeled
-        and not any(folder.startswith(f"{path}/") for folder in present | unlabeled)
+        and path not in present | unlabeled | parents
     ]
     return ImageListing(
         root=walk.root / layout.root,
@@ -270,17 +276,23 @@ def _sort_into_classes(walk: _Walk, layout: Layout) -> ImageListing:
     )
 
 
-def require_two_classes(root: Path, class_names: Sequence[str], which: str) -> None:
-    """Checks that there is something to classify.
+def _ancestors(path: str) -> Iterator[str]:
+    """Yields the folders above a path, the topmost first."""
+    for index, character in enumerate(path):
+        if character == "/":
+            yield path[:index]
+
+
+def require_two_classes(name: str, class_names: Sequence[str], which: str) -> None:
+    """Checks that there is something to classify in the data folder `name`.
 
     Raises:
         InputError: If there are fewer than two class folders `which`, such as "with
-            files".
+            images".
     """
     if len(class_names) >= 2:
         return
     received = "none" if not class_names else f"one: {printable_path(class_names[0])}"
     raise InputError(
-        f"`{printable_path(root)}` must contain at least two class folders {which}. "
-        f"Received: {received}"
+        f"{name} must contain at least two class folders {which}. Received: {received}"
     )

@@ -329,18 +329,23 @@ def _find_parts(base: _Folder) -> dict[str, tuple[str, _Folder]]:
     if len({part for part, _ in parts.values()}) > 1:
         return parts
     # A lone training part counts only if no folder next to it looks like a class.
-    others = [f for name, f in base.folders.items() if name not in named]
     real = {name for name in class_names if not _is_counter(name)}
-    is_alone = len(class_names) > 1 and (
-        not others
-        or (
-            len(real) > 1
-            and all(not f.folders or len(f.class_names() & real) > 1 for f in others)
-        )
-    )
-    if reference[0] == "train" and not reference[1].images and is_alone:
+    others = [folder for name, folder in base.folders.items() if name not in named]
+    if (
+        reference[0] == "train"
+        and not reference[1].images
+        and len(class_names) > 1
+        and (not others or len(real) > 1)
+        and all(_is_flat(f) or len(f.class_names() & real) > 1 for f in others)
+    ):
         return parts
     return {}
+
+
+def _is_flat(folder: _Folder) -> bool:
+    """Returns whether all images are in a single folder."""
+    *_, innermost = _wrapped_folders(folder)
+    return not innermost.folders
 
 
 def _wrapped_folders(folder: _Folder) -> Iterator[_Folder]:

@@ -407,9 +407,6 @@ def test_a_file_that_is_no_image(tmp_path: Path, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"\xff\x0a\0\0", "JPEG XL"),
         (b"8BPS\0\1", "Photoshop"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
