@@ -20,10 +20,8 @@ Training, prediction and reports decode every image in the same way:
 
 import io
 import re
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ import numpy as np
 import pi_heif
 from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
 
+from keras_flowers.data.image_containers import has_all_scans, strip_metadata
 from keras_flowers.files import printable_path
 
 SUPPORTED_FORMATS = "JPEG, PNG, WEBP, BMP, GIF, TIFF, HEIC, AVIF or JPEG 2000"
@@ -64,8 +63,8 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[bytes, str], ...] = (
 _MAX_FILE_BYTES = 2**30
 # A reduced JPEG allocates little, but its decoder still reads every pixel.
 _MOST_REDUCTION = 8
-# Random bytes: only missing pixels would be decoded from them.
-_JUNK = bytes((37 * i * i + 11 * i) % 251 for i in range(1, 257))
+# Only missing pixels would be decoded from these bytes.
+_JUNK = (b"\xf0" * 256, b"\xaa" * 256)
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -293,7 +292,7 @@ class _Decoder:
 
     def repair(self, data: bytes, reason: str) -> Iterator[DecodedImage]:
         """Yields the image if something but its pixels is broken."""
-        for stripped in _strip_metadata(data, self.format_name):
+        for stripped in strip_metadata(data, self.format_name):
             try:
                 found = self(stripped)
             except UnusableImageError:
@@ -316,11 +315,14 @@ class _Decoder:
         data = data.rstrip(b"\xff")
         try:
             found = self(data + b"\xff\xd9")
-            other = self(data + _JUNK + b"\xff\xd9")
+            others = [self(data + junk + b"\xff\xd9") for junk in _JUNK]
         except UnusableImageError:
             return
-        # Pixels that are missing would be decoded from the junk.
-        if ImageChops.difference(found.image, other.image).getbbox() is None:
+        is_complete = has_all_scans(data) and all(
+            ImageChops.difference(found.image, other.image).getbbox() is None
+            for other in others
+        )
+        if is_complete:
             note = "the file ends early, but all pixels are there"
             yield DecodedImage(found.image, found.full_size, "no_end_marker", note)
         elif self.options.truncated == "keep":
@@ -344,83 +346,6 @@ def _read_orientation(image: Image.Image) -> int:
     except Exception:  # Broken EXIF data must not cost an image its intact pixels.
         return 1
     return orientation if orientation in range(1, 9) else 1
-
-
-# Metadata
-
-
-def _strip_metadata(data: bytes, format_name: str) -> Iterator[bytes]:
-    """Yields the file without metadata, first with what changes the pixels.
-
-    The orientation and the transparency are metadata that change the pixels.
-    """
-    strip = {"PNG": _strip_png, "JPEG": _strip_jpeg, "WEBP": _strip_webp}.get(
-        format_name
-    )
-    if strip is None:
-        return
-    for keep_useful in (True, False):
-        try:
-            stripped = strip(data, keep_useful)
-        except (struct.error, IndexError):
-            return
-        if stripped != data:
-            yield stripped
-
-
-def _strip_png(data: bytes, keep_useful: bool) -> bytes:
-    kept, position = [data[:8]], 8
-    useful = (b"tRNS", b"eXIf") if keep_useful else ()
-    while position < len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        chunk = data[position : position + 12 + length]
-        kind = chunk[4:8]
-        is_critical = kind[:1].isupper()
-        if kind in useful:
-            # Its checksum may be wrong; broken content fails when it is decoded.
-            kept.append(chunk[:-4] + struct.pack(">I", zlib.crc32(chunk[4:-4])))
-        elif is_critical:
-            kept.append(chunk)
-        position += 12 + length
-    return b"".join(kept)
-
-
-def _strip_jpeg(data: bytes, keep_useful: bool) -> bytes:
-    kept, position = [data[:2]], 2
-    while data[position] == 0xFF and data[position + 1] != 0xDA:
-        if data[position + 1] == 0xFF:  # a fill byte
-            position += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        marker = data[position + 1]
-        segment = data[position : position + 2 + length]
-        is_exif = marker == 0xE1 and segment[4:10] == b"Exif\0\0"
-        # Adobe's APP14 says how colors are stored.
-        is_metadata = (0xE0 <= marker <= 0xEF and marker != 0xEE) or marker == 0xFE
-        if not is_metadata or (keep_useful and is_exif):
-            kept.append(segment)
-        position += 2 + length
-    return b"".join([*kept, data[position:]])
-
-
-def _strip_webp(data: bytes, keep_useful: bool) -> bytes:
-    kept: list[bytearray] = []
-    position, flags = 12, None
-    dropped = {b"ICCP": 0x20, b"XMP ": 0x04} | ({} if keep_useful else {b"EXIF": 0x08})
-    while position + 8 <= len(data):
-        kind = data[position : position + 4]
-        (length,) = struct.unpack_from("<I", data, position + 4)
-        chunk = bytearray(data[position : position + 8 + length + length % 2])
-        if kind == b"VP8X":
-            flags = len(kept)
-        if kind not in dropped:
-            kept.append(chunk)
-        position += len(chunk)
-    if flags is not None and len(kept[flags]) > 8:
-        for flag in dropped.values():
-            kept[flags][8] &= ~flag
-    body = b"WEBP" + b"".join(kept)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 # Colors and depths

@@ -247,7 +247,10 @@ def _sort_into_classes(walk: _Walk, layout: Layout) -> ImageListing:
             classes.append(folder)
         elif file.path in walk.images:
             # The topmost folder that contains no class folder represents its images.
-            topmost = next((a for a in _ancestors(path) if a not in parents), None)
+            topmost = next(
+                (a for a in _ancestors(path) if a not in parents and a.strip("./")),
+                None,
+            )
             if topmost is None:
                 stray.append(path)
             else:
