@@ -5,6 +5,8 @@ from typing import Any
 
 from keras_flowers.errors import InputError
 
+RESIZE_MODES = ("stretch", "crop", "pad")
+
 
 def check_image_size(image_size: Any) -> tuple[int, int]:
     """Returns `image_size` as a pair of positive ints.

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_flowers.argument_checks import (
+    RESIZE_MODES,
     check_choice,
     check_image_size,
     check_integer,
@@ -59,7 +60,6 @@ STORAGE_ARGUMENTS = (
 
 
 SPLIT_MODES = ("auto", "ready-made", "random")
-RESIZE_MODES = ("stretch", "crop", "pad")
 TRUNCATED_MODES = ("refuse", "keep")
 
 
