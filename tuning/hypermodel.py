@@ -160,6 +160,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             augmentation=self._augmentation(),
             seed=self.seed,
             backbone=self.backbones.for_model(self.seed),
+            resize=datasets.image_options.resize,
         )
         self.compile(hp, model)
         return model

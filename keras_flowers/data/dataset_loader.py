@@ -25,7 +25,11 @@ from keras_flowers.data.image_cache import (
     ImageCache,
     ImageReader,
 )
-from keras_flowers.data.image_files import ImageOptions, ImageRecord
+from keras_flowers.data.image_files import (
+    DEFAULT_OPTIONS,
+    ImageOptions,
+    ImageRecord,
+)
 from keras_flowers.data.image_listing import list_images
 from keras_flowers.data.sources import (
     ExtractionLimits,
@@ -114,6 +118,7 @@ class ImageDatasets:
             at this size.
         reason_not_cached: Why images are decoded on the fly, in one line; None if they
             are read from the image cache.
+        image_options: How images become pixels.
         read_errors: What reading images raised in the latest pass over a pipeline.
     """
 
@@ -129,6 +134,7 @@ class ImageDatasets:
     epoch_order: EpochOrder
     image_cache_directory: Path
     reason_not_cached: str | None
+    image_options: ImageOptions = DEFAULT_OPTIONS
     read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
 
     @property
@@ -387,6 +393,7 @@ class ImageDatasetLoader:
             epoch_order=order,
             image_cache_directory=cache.directory,
             reason_not_cached=cache.reason_not_cached,
+            image_options=self.image_options,
             read_errors=read_errors,
         )
 
