@@ -260,14 +260,42 @@ def _near_duplicate_groups(
     links = near_duplicate_pairs([record.perceptual_hash for record in images])
     for group in duplicates:
         links.extend(pairwise(position[record.path] for record in group))
+    return [
+        [images[index] for index in group] for group in _connect(len(images), links)
+    ]
+
+
+def _connect(count: int, links: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Returns the sets of numbers below `count` that links connect, sorted."""
     if not links:
         return []
-    count, (first, second) = len(images), np.array(links).T
+    first, second = np.array(links).T
     graph = coo_array((np.ones(len(links)), (first, second)), (count, count))
-    groups: defaultdict[int, _Group] = defaultdict(list)
-    for record, group in zip(images, connected_components(graph)[1], strict=True):
-        groups[group].append(record)
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for number, group in enumerate(connected_components(graph)[1].tolist()):
+        groups[group].append(number)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def join_groups(
+    paths: Sequence[str], groups: Iterable[Sequence[str]]
+) -> list[list[str]]:
+    """Joins groups that have a path in common.
+
+    Args:
+        paths: All paths.
+        groups: Groups of some of them, which may overlap.
+
+    Returns:
+        Groups that do not overlap, in the order of their first paths.
+    """
+    position = {path: index for index, path in enumerate(paths)}
+    links = [
+        pair
+        for group in groups
+        for pair in pairwise(position[path] for path in group if path in position)
+    ]
+    return [[paths[index] for index in group] for group in _connect(len(paths), links)]
 
 
 def _unusable_files(
