@@ -10,7 +10,7 @@ Duplicates are reported and kept: whether a copy is a mistake is up to the user.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from keras_flowers.data.findings import Finding as Finding
+from keras_flowers.data.findings import list_paths
 from keras_flowers.data.image_files import (
     DEFAULT_OPTIONS,
     ImageOptions,
@@ -38,29 +40,6 @@ from keras_flowers.files import printable_path
 from keras_flowers.progress import Progress
 
 _IMBALANCED = 3.0  # largest class to smallest
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something about a data folder that its owner should know.
-
-    Attributes:
-        kind: For a file that is left out, "not_an_image", "corrupt", "empty_file",
-            "decompression_bomb", "unsupported_format" or "unreadable". For copies,
-            "duplicate" (equal bytes within a class), "label_conflict" (equal bytes in
-            several classes), "near_duplicate" (the same picture in other bytes) or
-            "leakage" (the same picture in several parts of a ready-made split). For
-            images that are used, "truncated", "no_end_marker", "broken_metadata" or
-            "low_bit_depth". For folders, "empty_class", "missing_class",
-            "similar_classes", "unlabeled", "circular_link", "clutter", "ignored" or
-            "imbalance".
-        paths: The files or folders concerned, relative to the data folder.
-        message: One line for people.
-    """
-
-    kind: str
-    paths: tuple[str, ...]
-    message: str
 
 
 _LEFT_OUT = frozenset(
@@ -86,6 +65,7 @@ class Audit:
         findings: What the owner of the folder should know.
         duplicate_groups: The paths of images with equal bytes; each group is sorted.
         layout: Which folders are classes, and why; None for images without a folder.
+        groups: The names of groups by path, from a label file.
         near_duplicate_groups: The paths of images that show the same picture, whether
             or not their bytes are equal. Each group of `duplicate_groups` is part of
             one of these.
@@ -98,6 +78,7 @@ class Audit:
     duplicate_groups: tuple[tuple[str, ...], ...] = ()
     near_duplicate_groups: tuple[tuple[str, ...], ...] = ()
     layout: Layout | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _labels(self) -> dict[str, int]:
@@ -216,6 +197,7 @@ def audit_images(
     near_duplicates = _near_duplicate_groups(images, duplicates)
     counts = Counter(record.class_name for record in images)
     findings = (
+        *listing.findings,
         *_unusable_files(ordered, listing),
         *_copies(duplicates),
         *_same_pictures(near_duplicates),
@@ -235,6 +217,7 @@ def audit_images(
         duplicate_groups=tuple(_paths(group) for group in duplicates),
         near_duplicate_groups=tuple(_paths(group) for group in near_duplicates),
         layout=listing.layout,
+        groups=listing.groups,
     )
 
 
@@ -316,13 +299,13 @@ def _copies(duplicates: Iterable[_Group]) -> Iterator[Finding]:
             kind, text = "label_conflict", "the same file in several classes"
         else:
             kind, text = "duplicate", "the same file"
-        yield Finding(kind, _paths(group), f"{text}: {_list_paths(_paths(group))}")
+        yield Finding(kind, _paths(group), f"{text}: {list_paths(_paths(group))}")
 
 
 def _same_pictures(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
     for group in near_duplicates:
         if len({record.sha256 for record in group}) > 1:
-            message = f"nearly the same picture: {_list_paths(_paths(group))}"
+            message = f"nearly the same picture: {list_paths(_paths(group))}"
             yield Finding("near_duplicate", _paths(group), message)
 
 
@@ -346,7 +329,7 @@ def _leaks(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
         if len(parts) > 1:
             message = (
                 f"the same picture in {' and '.join(parts)}: "
-                f"{_list_paths(_paths(group))}"
+                f"{list_paths(_paths(group))}"
             )
             yield Finding("leakage", _paths(group), message)
 
@@ -367,7 +350,7 @@ def _missing_classes(
     for name, paths in by_class.items():
         message = (
             f"{printable_path(name)}: not in the training part, so its {len(paths)} "
-            f"images are left out: {_list_paths(paths)}"
+            f"images are left out: {list_paths(paths)}"
         )
         yield Finding("missing_class", tuple(paths), message)
     parts: defaultdict[str, set[str]] = defaultdict(set)
@@ -385,7 +368,7 @@ def _similar_classes(
     listing: ImageListing, class_names: Sequence[str]
 ) -> Iterator[Finding]:
     for group in similar_names(class_names):
-        message = f"classes with nearly the same name: {_list_paths(group)}"
+        message = f"classes with nearly the same name: {list_paths(group)}"
         yield Finding("similar_classes", group, message)
     spellings: defaultdict[str, set[str]] = defaultdict(set)
     for folder in listing.layout.class_folders:
@@ -418,13 +401,13 @@ def _ignored_entries(listing: ImageListing) -> Iterator[Finding]:
     if listing.clutter:
         message = (
             "ignored files and folders of systems and programs: "
-            f"{_list_paths(listing.clutter)}"
+            f"{list_paths(listing.clutter)}"
         )
         yield Finding("clutter", listing.clutter, message)
     if listing.ignored:
         message = (
             "ignored images outside the class folders and special files: "
-            f"{_list_paths(listing.ignored)}"
+            f"{list_paths(listing.ignored)}"
         )
         yield Finding("ignored", listing.ignored, message)
     for folder in listing.unlabeled:
@@ -449,9 +432,3 @@ def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
             f"{printable_path(smallest)} only {counts[smallest]}"
         )
         yield Finding("imbalance", (largest, smallest), message)
-
-
-def _list_paths(paths: Sequence[str]) -> str:
-    """Returns the first few paths on one line."""
-    shown = ", ".join(printable_path(path) for path in paths[:3])
-    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more"

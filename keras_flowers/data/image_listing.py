@@ -2,10 +2,11 @@
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from keras_flowers.data.findings import Finding
 from keras_flowers.data.image_files import IMAGE_SUFFIXES, starts_like_an_image
 from keras_flowers.data.layout import (
     ClassFolder,
@@ -55,6 +56,8 @@ class ImageListing:
         unlabeled: Folders of images that are not in a class folder.
         circles: Links to folders that contain them or are already listed.
         unreadable: Folders that cannot be listed.
+        groups: The names of groups by path, from a label file.
+        findings: What a label file is wrong about.
     """
 
     root: Path
@@ -67,6 +70,8 @@ class ImageListing:
     unlabeled: tuple[str, ...] = ()
     circles: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -122,9 +122,10 @@ def group_images(audit: Audit, group_by: str | None) -> dict[str, str]:
 
     Args:
         audit: The images.
-        group_by: "folder" groups by the folders in the class folders, such as those of
-            patients or videos; equal names in several classes are one group. Any other
-            text is a regular expression that is searched for in the path of an image:
+        group_by: "column" takes the groups of a label file. "folder" groups by the
+            folders in the class folders, such as those of patients or videos; equal
+            names in several classes are one group. Any other text is a regular
+            expression that is searched for in the path of an image:
             its first group in parentheses, or the whole match, names the group. For
             example, `(patient\d+)` or `^[^/]+/([^_]+)_`. None for no groups.
 
@@ -136,6 +137,12 @@ def group_images(audit: Audit, group_by: str | None) -> dict[str, str]:
     """
     if group_by is None:
         return {}
+    if group_by == "column":
+        if not audit.groups:
+            raise InputError(
+                "`group_by='column'` needs a label file with a column of groups"
+            )
+        return dict(audit.groups)
     if group_by == "folder":
         return {
             record.path: folder

@@ -249,24 +249,24 @@ def _describe_small_classes(
 ) -> str:
     parts = " and ".join(assignment.part_names)
     advice = "leave out or only train on with `small_classes` (--small-classes)"
+    hint = ""
+    if any(assignment.count_groups(name) < sizes[name] for name in small):
+        hint = (
+            ", in groups of copies or similar images that stay together "
+            "(`keep_near_duplicates_together=False` or --split-near-duplicates "
+            "separates similar ones)"
+        )
     if len(small) > 1:
         shown = ", ".join(f"{printable_path(n)} ({sizes[n]} images)" for n in small[:5])
         more = f" and {len(small) - 5} more" if len(small) > 5 else ""
         return (
             f"{len(small)} classes are too small to split into {parts}, which you can "
-            f"{advice}. Received: {shown}{more}"
+            f"{advice}. Received: {shown}{more}{hint}"
         )
     (name,) = small
-    groups = assignment.count_groups(name)
-    different = (
-        f", in {groups} groups of copies or similar images that stay together "
-        "(`keep_near_duplicates_together=False` or --split-near-duplicates separates "
-        "similar ones)"
-    )
     return (
         f"class {printable_path(name)} is too small to split into {parts}, which you "
-        f"can {advice}. Received: {sizes[name]} images"
-        f"{different if groups < sizes[name] else ''}"
+        f"can {advice}. Received: {sizes[name]} images{hint}"
     )
 
 

@@ -328,3 +328,38 @@ def test_wrong_choices_are_named(arguments):
     (name,) = arguments
     with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):
         ImageDatasetLoader("photos", **arguments)
+
+
+def test_small_classes_are_a_finding(tmp_path):
+    folder = draw_images(tmp_path / "photos", {"daisy": 5, "roses": 5, "tulips": 1})
+    with pytest.raises(InputError, match="class tulips is too small.*--small-classes"):
+        small_loader(tmp_path).load()
+    datasets = small_loader(tmp_path, small_classes="leave-out").load()
+    assert datasets.class_names == ("daisy", "roses")
+    (finding,) = [f for f in datasets.audit.findings if f.kind == "small_class"]
+    assert finding.paths == ("tulips",)
+    assert "left out" in finding.message
+    datasets = small_loader(tmp_path, small_classes="train-only").load()
+    assert datasets.counts("train") == {"daisy": 4, "roses": 4, "tulips": 1}
+    assert datasets.counts("validation") == {"daisy": 1, "roses": 1, "tulips": 0}
+    assert folder.exists()
+
+
+def test_some_of_the_classes_of_a_model_are_enough(tmp_path):
+    draw_images(tmp_path / "photos", {"roses": 3})
+    known = {"class_names": ["daisy", "roses", "tulips"], "validation_split": 0.0}
+    datasets = small_loader(tmp_path, **known).load()
+    assert datasets.class_names == ("daisy", "roses", "tulips")
+    assert datasets.labels("train").tolist() == [1, 1, 1]
+    draw_images(tmp_path / "more", {"daisy": 2}, seed=5)
+    (tmp_path / "more" / "daisy").rename(tmp_path / "photos" / "weeds")
+    with pytest.raises(InputError, match="weeds. .*--ignore-unknown-classes"):
+        small_loader(tmp_path, **known).load()
+    datasets = small_loader(tmp_path, **known, ignore_unknown_classes=True).load()
+    assert datasets.labels("train").tolist() == [1, 1, 1]
+    (finding,) = [f for f in datasets.audit.findings if f.kind == "unknown_class"]
+    assert finding.paths == ("weeds",)
+    with pytest.raises(InputError, match="classes that the model knows: x, y. Rec"):
+        small_loader(
+            tmp_path, class_names=["x", "y"], ignore_unknown_classes=True
+        ).load()

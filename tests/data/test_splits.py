@@ -1,7 +1,7 @@
 import json
 import math
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -16,6 +16,7 @@ from image_drawing import draw_data_set, draw_image
 
 from keras_flowers.data.audit import Audit, scan
 from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.split_assignment import group_images
 from keras_flowers.data.splits import (
     SPLIT_NAMES,
     Split,
@@ -258,7 +259,7 @@ def test_copies_that_make_a_class_too_small_are_named() -> None:
     images = [record(f"a/{i}", "same") for i in range(10)]
     images += [record(f"b/{i}") for i in range(5)]
     audit = audit_of(images, [[f"a/{i}" for i in range(10)]])
-    with pytest.raises(InputError, match="class a .*10 images, in 1 groups of copies"):
+    with pytest.raises(InputError, match="class a .*10 images, in groups of copies"):
         split_audit(audit)
 
 
@@ -572,3 +573,85 @@ def test_a_manifest_without_training_images(manifest: Path) -> None:
     images = [image | {"split": "test"} for image in images]
     with pytest.raises(InputError, match="no image for training"):
         read_manifest(changed(manifest, photos=images))
+
+
+# Small classes
+
+
+def test_small_classes_are_named_all_at_once() -> None:
+    audit = singles({f"{i:02}": 1 for i in range(30)} | {"a": 9, "b": 9})
+    with pytest.raises(InputError) as caught:
+        split_audit(audit)
+    message = str(caught.value)
+    assert message.startswith("30 classes are too small to split into train and valid")
+    assert "00 (1 images), 01 (1 images)" in message
+    assert message.endswith("and 25 more")
+    assert "--small-classes" in message
+
+
+def test_small_classes_are_left_out_or_only_trained_on() -> None:
+    audit = singles({"a": 9, "b": 9, "c": 1, "d": 1})
+    split = split_audit(audit, small_classes="leave-out")
+    assert split.class_names == ("a", "b")
+    assert split.small_classes == ("c", "d")
+    assert counts_of(split.train) == {"a": 7, "b": 7}
+    split = split_audit(audit, small_classes="train-only", test_split=0.1)
+    assert split.class_names == ("a", "b", "c", "d")
+    assert split.small_classes == ("c", "d")
+    assert counts_of(split.train) == {"a": 6, "b": 6, "c": 1, "d": 1}
+    assert counts_of(split.validation) == {"a": 2, "b": 2}
+    assert split_audit(singles({"a": 9, "b": 9})).small_classes == ()
+
+
+def test_two_classes_must_be_large_enough() -> None:
+    with pytest.raises(InputError, match="large enough to split. Received: 1"):
+        split_audit(singles({"a": 9, "b": 1}), small_classes="leave-out")
+    with pytest.raises(InputError, match="`small_classes` must be one of 'leave-out'"):
+        split_audit(singles({"a": 9, "b": 1}), small_classes="drop")
+
+
+# Groups
+
+
+def test_groups_stay_together() -> None:
+    names = [f"{c}/p{p}/{i}" for c in "ab" for p in range(6) for i in range(3)]
+    audit = audit_of([record(name) for name in names])
+    for seed in range(5):
+        for group_by, key in (
+            ("folder", lambda path: path.split("/")[1]),
+            (r"p(\d)/", lambda path: path[3]),
+            (r"^./p\d", lambda path: path[:4]),
+        ):
+            groups = group_images(audit, group_by)
+            assert groups == {name: key(name) for name in names}
+            split = split_audit(audit, validation_split=0.3, seed=seed, groups=groups)
+            sides = defaultdict(set)
+            for path, part in part_of(split).items():
+                sides[key(path)].add(part)
+            assert all(len(parts) == 1 for parts in sides.values())
+            assert set(counts_of(split.validation)) == {"a", "b"}
+            assert len(split.validation) == 6
+
+
+def test_groups_are_joined_with_copies() -> None:
+    images = [record(f"a/{i}") for i in range(6)] + [record(f"b/{i}") for i in range(6)]
+    audit = audit_of(images, [["a/0", "b/0"]])
+    groups = {"a/0": "x", "a/1": "x", "b/0": "y", "b/1": "y"}
+    for seed in range(5):
+        where = part_of(
+            split_audit(audit, validation_split=0.5, seed=seed, groups=groups)
+        )
+        assert len({where[path] for path in groups}) == 1
+
+
+def test_wrong_groups_are_named() -> None:
+    audit = singles({"a": 3, "b": 3})
+    with pytest.raises(
+        InputError, match=r"regular expression. Received: group_by='\('"
+    ):
+        group_images(audit, "(")
+    with pytest.raises(InputError, match="must match the paths .*'a/0000'.*'patient'"):
+        group_images(audit, "patient")
+    with pytest.raises(InputError, match="needs a label file"):
+        group_images(audit, "column")
+    assert group_images(audit, None) == group_images(audit, "folder") == {}
