@@ -1,4 +1,4 @@
-"""Checks of arguments that several rooms take."""
+"""Checks of arguments that several modules take."""
 
 from typing import Any
 
