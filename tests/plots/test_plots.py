@@ -89,12 +89,14 @@ def test_a_name_fits_into_its_pixels(name, width):
 
 def test_a_font_of_the_system_draws_what_the_default_lacks(monkeypatch):
     """A second font takes over within a name, whatever it is."""
-    monkeypatch.setattr(plots_text, "_families", lambda: ("DejaVu Sans", "STIXGeneral"))
+    monkeypatch.setattr(
+        plots_text, "_find_families", lambda: ("DejaVu Sans", "STIXGeneral")
+    )
     letter = "\U0001d504"  # Fraktur: of these two, only STIX has it
     assert plots_text._family_of(letter) == "STIXGeneral"
     name = f"a{letter}b"
     assert fit_name(name, 12, 500) == name
-    runs = [(run, font.getname()[0]) for run, font in plots_text._runs(name, 12)]
+    runs = [(run, font.getname()[0]) for run, font in plots_text._split_runs(name, 12)]
     assert runs == [
         ("a", "DejaVu Sans"),
         (letter, "STIXGeneral"),
@@ -117,7 +119,7 @@ def test_the_confusion_matrix_of_any_size_is_drawn_in_bounds(count):
     # Antidiagonal, whatever the size of a cell.
     assert grid.shares[0, -1] > 0
     assert grid.shares[0, 0] == 0
-    assert ("a cell stands for" in " ".join(grid.title)) == (count > 500)
+    assert ("each cell covers" in " ".join(grid.title)) == (count > 500)
     assert max(draw_confusion_matrix(grid).size) < 1300
     figure = result.plot_confusion_matrix()
     assert max(figure.get_size_inches()) < 20
