@@ -14,11 +14,7 @@ class Site:
 
     content: bytes = b""
     content_type: str = "application/octet-stream"
-    etag: str | None = '"first"'
-    last_modified: str | None = None
-    supports_ranges: bool = True
     sends_length: bool = True
-    range_offset: int = 0
     # The first answers carry so many bytes of content, then the connection is closed.
     broken_off_after: list[int] = field(default_factory=list)
     # The first answers have these status codes and no content.
@@ -26,11 +22,6 @@ class Site:
     redirects: dict[str, str] = field(default_factory=dict)
     requests: list[Message] = field(default_factory=list)
     address: str = ""
-
-    @property
-    def ranges(self) -> list[str | None]:
-        """The Range header of each request."""
-        return [headers.get("Range") for headers in self.requests]
 
 
 @contextlib.contextmanager
@@ -71,43 +62,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_content(self) -> None:
         site = self.site
         content = site.content
-        start = self._first_byte()
-        if start is None:
-            self.send_response(200)
-        elif start >= len(content):
-            self.send_response(416)
-            self.end_headers()
-            return
-        else:
-            start += site.range_offset
-            self.send_response(206)
-            end = f"{len(content) - 1}/{len(content)}"
-            self.send_header("Content-Range", f"bytes {start}-{end}")
-            content = content[start:]
+        self.send_response(200)
         self.send_header("Content-Type", site.content_type)
         if site.sends_length:
             self.send_header("Content-Length", str(len(content)))
-        if site.etag is not None:
-            self.send_header("ETag", site.etag)
-        if site.last_modified is not None:
-            self.send_header("Last-Modified", site.last_modified)
         self.end_headers()
         if site.broken_off_after:
             content = content[: site.broken_off_after.pop(0)]
         # The client hangs up as soon as it has seen enough.
         with contextlib.suppress(ConnectionError):
             self.wfile.write(content)
-
-    def _first_byte(self) -> int | None:
-        wanted = self.headers.get("Range")
-        if wanted is None or not self.site.supports_ranges:
-            return None
-        if self.headers.get("If-Range") not in (
-            self.site.etag,
-            self.site.last_modified,
-        ):
-            return None
-        return int(wanted.removeprefix("bytes=").removesuffix("-"))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass

@@ -1,92 +1,82 @@
-"""Unpacks tar and zip archives that nobody has vouched for.
+"""Unpacks tar and zip archives from untrusted sources.
 
-Nothing here calls `extractall`, whose rules differ between tar and zip and between
-releases of Python: every folder and file is created by this module, under one set of
-rules, and what is written is counted while it is written.
+`tarfile` and `zipfile` read the archives, and `tarfile.data_filter` judges the members
+of both. The files are written here because an archive of training images needs
+stricter rules than `extractall` has: nothing is renamed, replaced or linked, and the
+size and the number of files are limited.
 """
 
 import bz2
 import errno
 import gzip
-import io
 import lzma
 import os
+import posixpath
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from struct import error as StructError  # noqa: N812
-from typing import Literal
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
 
+from keras_flowers.argument_checks import check_integer
+from keras_flowers.data.member_names import (
+    decode_zip_names,
+    describe_encoding,
+)
 from keras_flowers.errors import InputError
 
 ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
-"""The suffixes by which users know the archives that can be read."""
+"""The suffixes of the archives that can be read."""
 
 HEAD_BYTES = 512
-"""How much of a file's beginning `archive_kind` wants to see."""
+"""How many bytes `archive_kind` needs."""
 
 ArchiveKind = Literal["zip", "gzip", "bzip2", "xz", "tar"]
 
 _MAGIC: dict[bytes, ArchiveKind] = {
     b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",  # without any member
+    b"PK\x05\x06": "zip",  # without members
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
 }
-_CHUNK_BYTES = 2**20
-# A header of an honest member has a few hundred bytes, with long names and extended
-# attributes some thousand. tarfile reads it into memory whole, however large.
-_HEADER_BYTES = 2**20
+_DECOMPRESSORS: dict[ArchiveKind, Callable[..., Any]] = {
+    "gzip": gzip.open,
+    "bzip2": bz2.open,
+    "xz": lzma.open,
+    "tar": open,
+}
+_CHUNK_BYTES = 2**16
+# tarfile reads a header into memory at once. Real headers have a few kilobytes.
+_MAX_HEADER_BYTES = 2**18
 # tar pads the end to a full record, 10 KiB by default.
 _PADDING_BYTES = 16 * 2**20
-_MOST_LEVELS = 64
-_MOST_LINK_BYTES = 4096
-_SHOWN_CHARACTERS = 120
-
-# What tarfile, zipfile and the decompressors raise on bytes that make no sense.
-_NONSENSE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    gzip.BadGzipFile,
-    EOFError,
-    StructError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-)
+_MAX_DEPTH = 64
+_MAX_LINK_BYTES = 4096
 
 
 class CorruptArchiveError(InputError):
-    """Raised when an archive is damaged, cut off, or not the archive it seemed."""
+    """Raised when an archive is damaged, truncated, or not an archive."""
 
 
 @dataclass(frozen=True)
 class ExtractionLimits:
-    """How much an archive may unpack to before it is refused.
+    """The largest archive that is extracted.
 
-    The limits guard against archives of a few kilobytes that unpack to more than the
-    disk holds. They bind both what an archive declares and what is really written.
+    The limits stop archives of a few kilobytes that would fill the disk. They apply to
+    what an archive declares and to what is written.
 
     Attributes:
-        total_bytes: The most bytes that all files together may have, 10 GiB unless
-            told.
-        files: The most files and folders together.
+        total_bytes: The maximum size of all files together. Defaults to 10 GiB.
+        files: The maximum number of files and folders. Defaults to 200,000.
 
     Raises:
-        InputError: A limit is not a positive integer.
+        InputError: If a limit is not a positive integer.
     """
 
     total_bytes: int = 10 * 2**30
@@ -94,31 +84,27 @@ class ExtractionLimits:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name in ("total_bytes", "files"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(
-                    f"`{name}` must be a positive integer. Received: {name}={value!r}"
-                )
+        check_integer("total_bytes", self.total_bytes, lowest=1)
+        check_integer("files", self.files, lowest=1)
 
 
 DEFAULT_LIMITS = ExtractionLimits()
 
 
 def archive_kind(head: bytes) -> ArchiveKind | None:
-    """Tells the kind of an archive by the first `HEAD_BYTES` bytes of its content.
+    """Returns the format of an archive, judged by its content.
 
     Args:
-        head: The beginning of a file; all of it, if the file is shorter.
+        head: The first `HEAD_BYTES` bytes of a file, or all of a shorter one.
 
     Returns:
-        The container or compression found, or None for anything else.
+        The container or the compression, or None if the file is not an archive.
     """
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
     try:
-        # Old tar files have no magic number, but every header carries a checksum.
+        # Old tar files have no magic number, but each header has a checksum.
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError):
         return None
@@ -131,409 +117,331 @@ def extract_archive(
     *,
     name: str,
     limits: ExtractionLimits = DEFAULT_LIMITS,
+    encoding: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> None:
-    """Unpacks an archive into a new folder, or leaves nothing behind.
+) -> str | None:
+    """Extracts an archive into a new folder, or leaves nothing behind.
 
-    Only folders and regular files are created, with the default permissions; owners,
-    permissions and times in the archive are ignored. A link to a file of the same
+    Only folders and regular files are created, with default permissions; owners,
+    permissions and times in the archive are ignored. A link to a file in the same
     archive becomes a copy of that file.
 
     Args:
-        archive: A tar (plain, gzip, bzip2 or xz) or zip file, recognized by content.
-        target: The folder to create; its parent must exist. A process that is killed
-            leaves it incomplete: extract beside the final place and rename.
-        name: What the messages call the archive.
-        limits: What to refuse for its size.
-        progress: Called as `progress(done, total)` after every file. `total` is None
-            for a tar archive, which does not say how many files it holds.
+        archive: A tar (plain, gzip, bzip2 or xz) or zip file.
+        target: The folder to create. Its parent must exist. If the process is killed,
+            the folder stays incomplete: extract to a temporary name, then rename.
+        name: How messages refer to the archive.
+        limits: The largest archive to extract.
+        encoding: The encoding of member names that are not marked as UTF-8. Defaults to
+            UTF-8 if all of them are UTF-8, else to the code page that fits best.
+        progress: Called as `progress(done, total)` after each file. `total` is None for
+            tar archives, which do not store their number of files.
+
+    Returns:
+        A note on the encoding of the names if it is unknown, else None.
 
     Raises:
-        CorruptArchiveError: `archive` is damaged, cut off or no archive.
-        InputError: A member has an unsafe name, is a link out of the archive or to
-            something that is no file in it, a device or another special file, is
-            encrypted, stands twice in the archive; or a limit is exceeded. The message
-            names the member.
-        OSError: The disk is full or fails.
+        CorruptArchiveError: If `archive` is damaged, truncated, or not an archive.
+        InputError: If a member has an unsafe name, links to anything but a file in the
+            archive, is a device or another special file, is encrypted, or has the same
+            path as another member; or if a limit is exceeded, or a name does not have
+            the given encoding. The message names the member.
+        OSError: If the disk is full or fails.
     """
     with archive.open("rb") as file:
         kind = archive_kind(file.read(HEAD_BYTES))
     if kind is None:
         raise CorruptArchiveError(
-            f"{name} must be a tar or zip archive. Received: a file that begins with "
-            "none of their signatures"
+            f"{name} must be a tar or zip archive. Received: a file without the "
+            "signature of one"
         )
     target.mkdir()
-    writer = _Writer(name, target, limits, progress)
     try:
+        extraction = _Extraction(name, target, limits, encoding, progress)
         if kind == "zip":
-            _extract_zip(archive, writer)
+            members = _read_zip(archive, extraction)
         else:
-            _extract_tar(archive, kind, writer)
-        writer.copy_linked_files()
+            members = _read_tar(archive, kind, extraction)
+        with closing(members):
+            for member, chunks in members:
+                extraction.add(member, chunks)
+        extraction.copy_linked_files()
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
+    return extraction.encoding_note
 
 
-Parts = tuple[str, ...]
+@dataclass
+class _Extraction:
+    """Writes the members of one archive into an empty folder, within the limits."""
 
+    name: str
+    target: Path
+    limits: ExtractionLimits
+    encoding: str | None
+    progress: Callable[[int, int | None], None] | None
+    encoding_note: str | None = None
+    file_count: int | None = None
+    folders: set[PurePosixPath] = field(default_factory=lambda: {PurePosixPath()})
+    files: set[PurePosixPath] = field(default_factory=set)
+    links: list[tuple[tarfile.TarInfo, PurePosixPath]] = field(default_factory=list)
+    bytes_written: int = 0
 
-class _Writer:
-    """Creates the members of one archive below an empty folder, and counts them."""
-
-    def __init__(
-        self,
-        name: str,
-        target: Path,
-        limits: ExtractionLimits,
-        progress: Callable[[int, int | None], None] | None,
-    ) -> None:
-        self.name = name
-        self.expected_files: int | None = None
-        self._target = target
-        self._limits = limits
-        self._progress = progress
-        self._folders: set[Parts] = set()
-        self._files: set[Parts] = set()
-        self._links: list[tuple[str, Parts, str, Parts]] = []
-        self._entries = 0
-        self._bytes = 0
-
-    def refusal(self, member: str, reason: str) -> InputError:
+    def refuse(self, member: str | bytes, reason: str) -> InputError:
         return InputError(
-            f"{self.name} is refused: its member {_shown(member)} {reason}"
+            f"{self.name} cannot be extracted: its member {_quote(member)} {reason}"
         )
 
-    def require_bytes(self, count: int) -> None:
-        """Refuses the archive if `count` more bytes would be too many."""
-        if self._bytes + count > self._limits.total_bytes:
-            raise InputError(
-                f"{self.name} is refused: it unpacks to more than "
-                f"{self._limits.total_bytes:,} bytes. If you trust it, pass a higher "
-                "`ExtractionLimits(total_bytes=...)`; on the command line "
-                "--max-extracted-size"
-            )
+    def refuse_encoding(self, member: bytes) -> InputError:
+        reason = f"has a name that is not {self.encoding}; --archive-encoding"
+        return self.refuse(member, f"{reason} (`archive_encoding`) must name another")
 
-    def require_entries(self, count: int) -> None:
-        """Refuses the archive if `count` more files or folders would be too many."""
-        if self._entries + count > self._limits.files:
-            raise InputError(
-                f"{self.name} is refused: it holds more than {self._limits.files:,} "
-                "files and folders. If you trust it, pass a higher "
-                "`ExtractionLimits(files=...)`; on the command line "
-                "--max-extracted-files"
-            )
+    def require_room(self, count: int, size: int) -> None:
+        """Refuses the archive if this many more entries or bytes exceed a limit."""
+        count += len(self.folders) - 1 + len(self.files)
+        if self.bytes_written + size > self.limits.total_bytes:
+            excess = f"{self.limits.total_bytes:,} bytes"
+            argument, option = "total_bytes", "--max-extracted-size"
+        elif count > self.limits.files:
+            excess = f"{self.limits.files:,} files and folders"
+            argument, option = "files", "--max-extracted-files"
+        else:
+            return
+        raise InputError(
+            f"{self.name} cannot be extracted: it holds more than {excess}. If you "
+            f"trust it, pass a higher `ExtractionLimits({argument}=...)`; on the "
+            f"command line {option}"
+        )
 
-    def add_folder(self, member: str) -> None:
-        self._make_folders(member, self._safe_parts(member))
-
-    def add_file(self, member: str, chunks: Iterator[bytes]) -> None:
-        parts = self._file_parts(member)
-        self._make_folders(member, parts[:-1])
-        self._count_entry()
-        path = self._target.joinpath(*parts)
-        with self._creating(member, path), path.open("xb") as file:
-            for chunk in chunks:
-                self.require_bytes(len(chunk))
-                self._bytes += len(chunk)
-                file.write(chunk)
-        self._files.add(parts)
-        if self._progress is not None:
-            self._progress(len(self._files), self.expected_files)
-
-    def add_link(self, member: str, link: str, *, from_root: bool) -> None:
-        """Notes a link, to be resolved once every file is there.
-
-        Args:
-            member: The name of the link.
-            link: Where it points to, relative to the folder of the member, or to the
-                root of the archive if `from_root`.
-            from_root: True for the hard links of tar.
-        """
-        parts = self._file_parts(member)
-        self.require_entries(len(self._links) + 1)
-        pointed_to = [] if from_root else list(parts[:-1])
-        escape = self.refusal(member, f"links out of the archive, to {_shown(link)}")
-        if link.startswith(("/", "\\")) or re.match("[A-Za-z]:", link):
-            raise escape
-        for part in link.split("/"):
-            if part == "..":
-                if not pointed_to:
-                    raise escape
-                pointed_to.pop()
-            elif part not in ("", "."):
-                pointed_to.append(part)
-        self._links.append((member, parts, link, tuple(pointed_to)))
+    def add(self, member: tarfile.TarInfo, chunks: Iterator[bytes]) -> None:
+        """Writes a file or a folder, or notes a link for `copy_linked_files`."""
+        path = self._check(member)
+        if member.isdir():
+            self._make_folders(path, member.name)
+        elif member.isreg():
+            self._write_file(path, member, chunks)
+        else:
+            self.require_room(len(self.links) + 1, 0)
+            self.links.append((member, path))
 
     def copy_linked_files(self) -> None:
-        """Writes a copy for every link to a file that the archive holds itself."""
-        written = frozenset(self._files)
-        for member, _, link, pointed_to in self._links:
-            if pointed_to not in written:
-                raise self.refusal(
-                    member, f"links to {_shown(link)}, which is no file of the archive"
-                )
-        links, self._links = self._links, []
-        for member, _, _, pointed_to in links:
-            with self._target.joinpath(*pointed_to).open("rb") as source:
-                self.add_file(member, iter(lambda: source.read(_CHUNK_BYTES), b""))
+        """Copies the file that each link points to."""
+        originals = frozenset(self.files)
+        for member, path in self.links:
+            # Hard links are relative to the root of a tar archive.
+            folder = path.parent if member.issym() else PurePosixPath()
+            linked = PurePosixPath(posixpath.normpath(folder / member.linkname))
+            if linked not in originals:
+                target = _quote(member.linkname)
+                reason = f"links to {target}, which is no file of the archive"
+                raise self.refuse(member.name, reason)
+            with (self.target / linked).open("rb") as file:
+                member.size = os.fstat(file.fileno()).st_size
+                chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
+                self._write_file(path, member, chunks)
 
-    def _count_entry(self) -> None:
-        self.require_entries(1)
-        self._entries += 1
+    def _write_file(
+        self, path: PurePosixPath, member: tarfile.TarInfo, chunks: Iterator[bytes]
+    ) -> None:
+        self._make_folders(path.parent, member.name)
+        self.require_room(1, member.size)
+        target, written = self.target / path, 0
+        with self._explain(target, member.name), target.open("xb") as file:
+            for chunk in chunks:
+                written += len(chunk)
+                self.require_room(1, written)
+                file.write(chunk)
+        if written != member.size:
+            raise CorruptArchiveError(
+                f"{self.name} is damaged or truncated: {_quote(member.name)} has "
+                f"{written:,} bytes, its header says {member.size:,}"
+            )
+        self.bytes_written += written
+        self.files.add(path)
+        if self.progress is not None:
+            self.progress(len(self.files), self.file_count)
 
-    def _file_parts(self, member: str) -> Parts:
-        parts = self._safe_parts(member)
-        if not parts:
-            raise self.refusal(member, "has no file name")
-        return parts
-
-    def _safe_parts(self, member: str) -> Parts:
-        """The folders and the name of a member that stays below the target."""
-        parts = tuple(part for part in member.split("/") if part not in ("", "."))
-        if member.startswith("/"):
-            raise self.refusal(member, "has an absolute path")
-        if any(re.match("[A-Za-z]:", part) for part in parts):
-            raise self.refusal(member, "names a drive")
-        if "\\" in member:
-            raise self.refusal(member, "has a backslash in its path")
-        if ".." in parts:
-            raise self.refusal(member, "leaves its folder with '..'")
-        if len(parts) > _MOST_LEVELS:
-            raise self.refusal(member, f"lies more than {_MOST_LEVELS} folders deep")
-        try:
-            encoded = os.fsencode(member)
-        except UnicodeEncodeError:
-            encoded = b"\0"
-        if b"\0" in encoded:
-            raise self.refusal(member, "has a name that no file can have")
-        return parts
-
-    def _make_folders(self, member: str, parts: Parts) -> None:
-        for level in range(1, len(parts) + 1):
-            folder = parts[:level]
-            if folder in self._folders:
-                continue
-            self._count_entry()
-            path = self._target.joinpath(*folder)
-            with self._creating(member, path):
-                path.mkdir()
-            self._folders.add(folder)
+    def _make_folders(self, path: PurePosixPath, member: str) -> None:
+        for folder in reversed((path, *path.parents)):
+            if folder not in self.folders:
+                self.require_room(1, 0)
+                with self._explain(self.target / folder, member):
+                    (self.target / folder).mkdir()
+                self.folders.add(folder)
 
     @contextmanager
-    def _creating(self, member: str, path: Path) -> Iterator[None]:
+    def _explain(self, path: Path, member: str) -> Iterator[None]:
         try:
             yield
         except FileExistsError as error:
-            raise self.refusal(member, "stands where another member stands") from error
+            raise self.refuse(member, "has the same path as another member") from error
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                raise self.refusal(member, "has a name too long") from error
-            if error.filename is None:
-                error.filename = os.fspath(path)
+                raise self.refuse(member, "has a name that is too long") from error
+            error.filename = error.filename or os.fspath(path)
             raise
 
+    def _check(self, member: tarfile.TarInfo) -> PurePosixPath:
+        """Returns the path of a member below the target, or refuses the member."""
+        name, link, path = member.name, member.linkname, PurePosixPath(member.name)
+        outside = f"links out of the archive, to {_quote(link)}"
+        for refused, reason in (
+            (path.is_absolute(), "has an absolute path"),
+            (any(re.match("[A-Za-z]:", part) for part in path.parts), "names a drive"),
+            ("\\" in name, "has a backslash in its path"),
+            (".." in path.parts, "leaves its folder with '..'"),
+            (len(path.parts) > _MAX_DEPTH, f"is more than {_MAX_DEPTH} folders deep"),
+            (not _can_be_a_path(name), "has a name that no file can have"),
+            (not path.parts and not member.isdir(), "has no file name"),
+            (member.issparse(), "is a sparse file"),
+            (re.match(r"[A-Za-z]:|\\", link) or not _can_be_a_path(link), outside),
+        ):
+            if refused:
+                raise self.refuse(name, reason)
+        try:
+            tarfile.data_filter(member, os.fspath(self.target))
+        except tarfile.SpecialFileError as error:
+            reason = "is a device, a pipe or another special file"
+            raise self.refuse(name, reason) from error
+        except tarfile.FilterError as error:
+            raise self.refuse(name, outside) from error
+        return path
 
-class _ForwardReader:
-    """What tarfile reads headers from: sequential, and bounded in what it returns."""
 
-    def __init__(self, source: io.BufferedIOBase) -> None:
+class _HeaderReader:
+    """The file that tarfile reads from: forward only, and never much at once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
         self.last_read = b""
-        self._source = source
-        self._position = 0
-        self._header_bytes = 0
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int) -> int:
-        if position < self._position:
-            raise tarfile.ReadError("a header points backwards")
-        while self._position < position:
-            if not self.read_data(min(_CHUNK_BYTES, position - self._position)):
-                break
-        return self._position
+        self.tell = file.tell
+        self._file = file
 
     def read(self, size: int) -> bytes:
-        self._header_bytes += size
-        # A negative size, taken from a header, would mean all there is.
-        if size < 0 or self._header_bytes > _HEADER_BYTES:
+        # A negative size, taken from a header, would read the whole file.
+        if not 0 <= size <= _MAX_HEADER_BYTES:
             raise tarfile.ReadError("a header is too large")
-        self.last_read = self.read_data(size)
+        self.last_read = self._file.read(size)
         return self.last_read
 
-    def read_data(self, size: int) -> bytes:
-        data = self._source.read(size)
-        self._position += len(data)
-        return data
-
-    def start_header(self) -> None:
-        self._header_bytes = 0
+    def seek(self, position: int) -> int:
+        if position < self.tell():
+            raise tarfile.ReadError("a header points backwards")
+        return self._file.seek(position)
 
 
-def _extract_tar(archive: Path, kind: ArchiveKind, writer: _Writer) -> None:
-    with ExitStack() as stack:
-        stream = _ForwardReader(stack.enter_context(_decompressed(archive, kind)))
-        for member in _tar_members(archive, stream, writer.name):
-            if member.isdir():
-                writer.add_folder(member.name)
-            elif member.issym() or member.islnk():
-                writer.add_link(member.name, member.linkname, from_root=member.islnk())
-            elif member.issparse():
-                raise writer.refusal(member.name, "is a sparse file")
-            elif member.isreg():
-                writer.require_bytes(member.size)
-                chunks = _tar_chunks(archive, stream, member, writer.name)
-                writer.add_file(member.name, chunks)
-            else:
-                raise writer.refusal(
-                    member.name, "is a device, a pipe or another special file"
-                )
-        with _reading(archive, writer.name):
-            _read_to_the_end(stream)
+# A member of either format and its content.
+_Members = Generator[tuple[tarfile.TarInfo, Iterator[bytes]], None, None]
 
 
-def _decompressed(archive: Path, kind: ArchiveKind) -> io.BufferedIOBase:
-    if kind == "gzip":
-        return gzip.open(archive, "rb")
-    if kind == "bzip2":
-        return bz2.open(archive, "rb")
-    if kind == "xz":
-        return lzma.open(archive, "rb")
-    return archive.open("rb")
-
-
-def _tar_members(
-    archive: Path, stream: _ForwardReader, name: str
-) -> Iterator[tarfile.TarInfo]:
-    with _reading(archive, name):
-        # The stream has exactly the methods that reading needs.
-        tar = tarfile.TarFile(fileobj=stream, mode="r")  # type: ignore[arg-type]
-    while True:
-        with _reading(archive, name):
-            stream.start_header()
-            member = tar.next()
-        if member is None:
-            return
-        yield member
-
-
-def _tar_chunks(
-    archive: Path, stream: _ForwardReader, member: tarfile.TarInfo, name: str
-) -> Iterator[bytes]:
-    with _reading(archive, name):
-        if member.size < 0:
-            raise tarfile.ReadError("a member has a negative size")
-        stream.seek(member.offset_data)
-    remaining = member.size
-    while remaining:
-        with _reading(archive, name):
-            chunk = stream.read_data(min(_CHUNK_BYTES, remaining))
-            if not chunk:
-                raise EOFError(f"it ends within {_shown(member.name)}")
-        remaining -= len(chunk)
-        yield chunk
-
-
-def _read_to_the_end(stream: _ForwardReader) -> None:
-    # tarfile takes a damaged header in the middle, and a missing end, for the end.
-    if stream.last_read != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("it ends without the mark of its end")
-    # The checksum of the compressed stream stands behind the padding.
-    padding = 0
-    while chunk := stream.read_data(_CHUNK_BYTES):
-        padding += len(chunk)
-        if padding > _PADDING_BYTES:
-            raise tarfile.ReadError("it goes on behind the mark of its end")
-
-
-def _extract_zip(archive: Path, writer: _Writer) -> None:
-    with ExitStack() as stack:
-        with _reading(archive, writer.name):
-            opened = stack.enter_context(zipfile.ZipFile(archive))
-        members = opened.infolist()
-        writer.require_entries(len(members))
-        writer.require_bytes(sum(member.file_size for member in members))
-        writer.expected_files = sum(
-            not member.orig_filename.endswith("/") for member in members
+def _read_tar(archive: Path, kind: ArchiveKind, extraction: _Extraction) -> _Members:
+    name, decompress = extraction.name, _DECOMPRESSORS[kind]
+    with _explain_damage(archive, name), decompress(archive, "rb") as file:
+        reader = _HeaderReader(file)
+        tar = tarfile.TarFile(
+            fileobj=reader,  # type: ignore[arg-type]
+            mode="r",
+            encoding=extraction.encoding or "utf-8",
+            errors="surrogateescape",
         )
-        for member in members:
-            _extract_zip_member(archive, opened, member, writer)
+        for member in tar:
+            if member.size < 0:
+                raise tarfile.ReadError("a member has a negative size")
+            if extraction.encoding_note is None and not _is_text(member.name):
+                name_bytes = os.fsencode(member.name)
+                if extraction.encoding is not None:
+                    raise extraction.refuse_encoding(name_bytes)
+                extraction.encoding_note = describe_encoding([name_bytes], "utf-8")
+            yield member, _read_chunks(tar.extractfile, member, archive, name)
+        # tarfile takes damage in the middle, and a missing end, for the end.
+        if reader.last_read != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("its end is missing")
+        # The checksum of the compression follows the padding.
+        if len(file.read(_PADDING_BYTES + 1)) > _PADDING_BYTES:
+            raise tarfile.ReadError("it continues after its end")
 
 
-def _extract_zip_member(
-    archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, writer: _Writer
-) -> None:
-    # zipfile cuts `filename` at a NUL character; the original shows it.
-    name = member.orig_filename
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if member.flag_bits & 0x1:
-        raise writer.refusal(name, "is encrypted")
-    # zipfile decompresses the other methods without a bound on memory.
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise writer.refusal(name, "is compressed with another method than deflate")
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
-        raise writer.refusal(name, "is a device, a pipe or another special file")
-    chunks = _zip_chunks(archive, opened, member, writer.name)
-    if name.endswith("/"):
-        writer.add_folder(name)
-    elif kind == stat.S_IFLNK:
-        if member.file_size > _MOST_LINK_BYTES:
-            raise writer.refusal(name, "is a link with too long a target")
-        link = b"".join(chunks).decode("utf-8", "surrogateescape")
-        writer.add_link(name, link, from_root=False)
-    else:
-        writer.add_file(name, chunks)
+def _read_zip(archive: Path, extraction: _Extraction) -> _Members:
+    name = extraction.name
+    with _explain_damage(archive, name), zipfile.ZipFile(archive) as opened:
+        infos = opened.infolist()
+        extraction.require_room(len(infos), sum(info.file_size for info in infos))
+        try:
+            names, note = decode_zip_names(infos, extraction.encoding)
+        except UnicodeDecodeError as error:
+            raise extraction.refuse_encoding(error.object) from error
+        extraction.encoding_note = note
+        extraction.file_count = sum(not name.endswith("/") for name in names)
+        for info, member_name in zip(infos, names, strict=True):
+            member = tarfile.TarInfo(member_name)
+            member.size = info.file_size
+            if info.flag_bits & 0x1:
+                raise extraction.refuse(member.name, "is encrypted")
+            # zipfile does not limit the memory of other decompressors.
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                reason = "uses another compression method than deflate"
+                raise extraction.refuse(member.name, reason)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind == stat.S_IFLNK:
+                member.type = tarfile.SYMTYPE
+                with opened.open(info) as content:
+                    link = content.read(_MAX_LINK_BYTES)
+                member.linkname = link.decode("utf-8", "surrogateescape")
+            elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                member.type = tarfile.FIFOTYPE
+            elif member.name.endswith("/"):
+                member.type = tarfile.DIRTYPE
+            yield member, _read_chunks(opened.open, info, archive, name)
 
 
-def _zip_chunks(
-    archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, name: str
+def _read_chunks(
+    open_member: Callable[[Any], IO[bytes] | None],
+    member: Any,
+    archive: Path,
+    name: str,
 ) -> Iterator[bytes]:
-    with ExitStack() as stack:
-        with _reading(archive, name):
-            source = stack.enter_context(opened.open(member))
-        received = 0
-        while True:
-            with _reading(archive, name):
-                chunk = source.read(_CHUNK_BYTES)
-            if not chunk:
-                break
-            received += len(chunk)
-            yield chunk
-        if received != member.file_size:
-            raise CorruptArchiveError(
-                f"{name} is damaged or cut off: {_shown(member.orig_filename)} has "
-                f"{received:,} bytes, declared are {member.file_size:,}"
-            )
+    with _explain_damage(archive, name):
+        content = open_member(member)
+        assert content is not None  # only regular files are read
+        with content:
+            while chunk := content.read(_CHUNK_BYTES):
+                yield chunk
 
 
 @contextmanager
-def _reading(archive: Path, name: str) -> Iterator[None]:
-    """Tells damaged content from a disk that fails."""
+def _explain_damage(archive: Path, name: str) -> Iterator[None]:
+    """Turns what invalid bytes raise in tarfile and zipfile into one error."""
     try:
         yield
-    except _NONSENSE as error:
-        raise _corrupt(name, error) from error
-    except OSError as error:
-        # The decompressors raise OSError without a number; a seek to where a damaged
-        # header points is an invalid argument.
-        if error.errno in (None, errno.EINVAL):
-            raise _corrupt(name, error) from error
-        if error.filename is None:
-            error.filename = os.fspath(archive)
+    except InputError:
         raise
+    except Exception as error:
+        # Decompressors raise OSError without a number, and EINVAL is a seek to where a
+        # damaged header points. Any other number comes from the disk.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            error.filename = error.filename or os.fspath(archive)
+            raise
+        raise CorruptArchiveError(
+            f"{name} is damaged, truncated, or holds no tar or zip archive: "
+            f"{str(error) or type(error).__name__}"
+        ) from error
 
 
-def _corrupt(name: str, error: Exception) -> CorruptArchiveError:
-    reason = str(error) or type(error).__name__
-    return CorruptArchiveError(
-        f"{name} is damaged, cut off, or holds no tar or zip archive: {reason}"
-    )
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _shown(text: str) -> str:
-    """Quotes a name from an archive so that no control character reaches a screen."""
-    if len(text) > _SHOWN_CHARACTERS:
-        text = text[:_SHOWN_CHARACTERS] + "..."
-    return repr(text)
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def _quote(name: str | bytes) -> str:
+    """Quotes a name from an archive, without control characters and not too long."""
+    return repr(name[:120]) + ("..." if len(name) > 120 else "")

@@ -1,4 +1,4 @@
-"""Finds images that show the same picture although their files differ."""
+"""Finds images that show the same picture in different files."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,35 +6,36 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-_HASH_SIZE = 16  # 16 x 16 comparisons of neighbouring pixels
+_HASH_SIZE = 16  # 16 x 16 comparisons of adjacent pixels
 _HASH_BITS = _HASH_SIZE * _HASH_SIZE
 _REDUCED_SIDE = 64
 
-# Measured on 2,020 images of flowers. Unrelated images differ in 126 bits with a
-# deviation of 12. Saving an image again as JPEG of quality 20 changes 4 bits (99 of
-# 100 images: at most 17), halving it 4 (14), cutting 1 % off each side 12 (22).
-_MOST_DIFFERING_BITS = 23
-# An image of a small object before an even ground has few bits set, and they are the
-# same in every other such image: what counts is the share of the bits set in either.
-_MOST_DIFFERING_SHARE = 0.25
-_FEWEST_SET_BITS = 16
-# Two hashes that differ in 23 bits at most agree in at least one of 24 bands; in nine
-# of them, mostly.
-_BANDS = _MOST_DIFFERING_BITS + 1
-# Where thousands of images agree in one band, each is compared with this many that
-# follow it in the order of the hashes; the other bands find the rest.
-_MOST_NEIGHBOURS = 256
+# Measured on 2,020 images of flowers. Unrelated images differ in 126 bits, with a
+# standard deviation of 12. On average, saving an image as JPEG with quality 20 changes
+# 4 bits (99th percentile: 17), halving its size 4 (14), cropping 1 % off each side 12
+# (22).
+_MAX_DIFFERING_BITS = 23
+# Images of a small object on a plain background have few set bits, which are the same
+# in all of them: the fraction of the bits set in either image decides.
+_MAX_DIFFERING_FRACTION = 0.25
+_MIN_SET_BITS = 16
+# Two hashes that differ in at most 23 bits agree in at least one of 24 bands, and
+# typically in nine of them.
+_BANDS = _MAX_DIFFERING_BITS + 1
+# If thousands of images agree in a band, each is compared only with this many that
+# follow it in the order of the hashes. The other bands find the rest.
+_MAX_NEIGHBOURS = 256
 
 _Words = npt.NDArray[np.uint64]
 _Indices = npt.NDArray[np.intp]
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """Returns a short description of an image that survives small changes of it.
+    """Returns a hash of an image that small changes of the image hardly change.
 
-    This is the difference hash of Krawetz ("Kind of Like That", hackerfactor.com,
-    2013) with 16 x 16 bits: each says whether the image, reduced to 17 x 16 gray
-    pixels, gets brighter from one pixel to the next on its right.
+    This is the difference hash (Krawetz, "Kind of Like That", hackerfactor.com, 2013)
+    with 16 x 16 bits. The image is reduced to 17 x 16 gray pixels; a bit is set if the
+    next pixel on the right is brighter.
 
     Args:
         image: An RGB or grayscale image of any size.
@@ -42,8 +43,8 @@ def perceptual_hash(image: Image.Image) -> str:
     Returns:
         64 hexadecimal digits, row by row from the top left.
     """
-    # The mean of whole blocks of pixels first: ten times faster than reducing all of
-    # it with antialiasing.
+    # Averaging whole blocks of pixels first is ten times faster than antialiasing the
+    # whole image.
     factor = max(1, min(image.size) // _REDUCED_SIDE)
     gray = image.convert("L").reduce(factor)
     gray = gray.resize((_HASH_SIZE + 1, _HASH_SIZE), Image.Resampling.BILINEAR)
@@ -52,71 +53,72 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 def near_duplicate_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
-    """Finds the pairs of images whose perceptual hashes nearly agree.
+    """Finds the pairs of images with almost equal perceptual hashes.
 
-    Two images are near-duplicates when at most 23 of the 256 bits differ, and at most
-    a quarter of the bits that are set in either. An image without structure, such as
-    one of a single colour, is nobody's near-duplicate. Not every pair is compared: only
-    those that agree in one of 24 bands of bits.
+    Two images are near-duplicates if they differ in at most 23 of the 256 bits, and in
+    at most a quarter of the bits that are set in either. An image without structure,
+    such as one of a single colour, has no near-duplicates. Only pairs that agree in one
+    of 24 bands of bits are compared.
 
     Args:
-        hashes: What `perceptual_hash` returned for each image.
+        hashes: The result of `perceptual_hash` for each image.
 
     Returns:
-        Pairs `(i, j)` with `i < j`, sorted: enough of them to connect all that are
-        near-duplicates of each other. Images with equal hashes are connected through
-        the first of them.
+        Sorted pairs `(i, j)` with `i < j`, enough to connect all near-duplicates of
+        each other. Images with equal hashes are connected through the first of them.
     """
     first: dict[str, int] = {}
     pairs: set[tuple[int, int]] = set()
     for index, text in enumerate(hashes):
         if text not in first:
             first[text] = index
-        elif int(text, 16).bit_count() >= _FEWEST_SET_BITS:
+        elif int(text, 16).bit_count() >= _MIN_SET_BITS:
             pairs.add((first[text], index))
-    # Sorted, so that within a band the most similar hashes stand near each other.
+    # Sorted, so that similar hashes are close to each other within a band.
     distinct = sorted(first)
     packed = np.frombuffer(bytes.fromhex("".join(distinct)), dtype=np.uint8)
     packed = packed.reshape(len(distinct), _HASH_BITS // 8)
     words = packed.view(np.uint64)
-    for left, right in _candidates(packed):
-        for one, other in _confirmed(words, left, right):
+    for left, right in _find_candidates(packed):
+        for one, other in _confirm(words, left, right):
             indices = (first[distinct[one]], first[distinct[other]])
             pairs.add((min(indices), max(indices)))
     return sorted(pairs)
 
 
-def _candidates(packed: npt.NDArray[np.uint8]) -> Iterator[tuple[_Indices, _Indices]]:
-    """Yields rows that agree in a band, as two arrays that belong together."""
+def _find_candidates(
+    packed: npt.NDArray[np.uint8],
+) -> Iterator[tuple[_Indices, _Indices]]:
+    """Yields pairs of rows that agree in a band, as two arrays of equal length."""
     bits = np.unpackbits(packed, axis=1)
-    # Folded, two hashes differ in no more bits than before, and mostly in as many as
-    # are needed to rule them out, at a quarter of the cost.
+    # Folding never adds differing bits, and usually leaves enough of them to rule a
+    # pair out at a quarter of the cost.
     folded = np.bitwise_xor.reduce(packed.view(np.uint64), axis=1)
     for band in range(_BANDS):
-        # Bits from all over the image: neighbouring ones say much the same.
+        # Bits from all over the image, because adjacent ones are correlated.
         columns = bits[:, band::_BANDS].astype(np.int64)
         keys = columns @ (1 << np.arange(columns.shape[1]))
         order = np.argsort(keys, kind="stable")
         keys, word = keys[order], folded[order]
         last = np.searchsorted(keys, keys, side="right") - 1
         start = np.arange(len(keys))
-        for distance in range(1, _MOST_NEIGHBOURS + 1):
+        for distance in range(1, _MAX_NEIGHBOURS + 1):
             start = start[start + distance <= last[start]]
             if not len(start):
                 break
             differing = np.bitwise_count(word[start] ^ word[start + distance])
-            near = start[differing <= _MOST_DIFFERING_BITS]
+            near = start[differing <= _MAX_DIFFERING_BITS]
             yield order[near], order[near + distance]
 
 
-def _confirmed(
+def _confirm(
     words: _Words, left: _Indices, right: _Indices
 ) -> Iterator[tuple[int, int]]:
-    """Yields those of the candidates that are near-duplicates."""
+    """Yields the candidates that are near-duplicates."""
     first, second = words[left], words[right]
     differing = np.bitwise_count(first ^ second).sum(axis=1)
-    near = np.flatnonzero(differing <= _MOST_DIFFERING_BITS)
+    near = np.flatnonzero(differing <= _MAX_DIFFERING_BITS)
     union = np.bitwise_count(first[near] | second[near]).sum(axis=1)
-    alike = differing[near] <= _MOST_DIFFERING_SHARE * union
-    near = near[alike & (union >= _FEWEST_SET_BITS)]
+    alike = differing[near] <= _MAX_DIFFERING_FRACTION * union
+    near = near[alike & (union >= _MIN_SET_BITS)]
     yield from zip(left[near].tolist(), right[near].tolist(), strict=True)

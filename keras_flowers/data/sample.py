@@ -1,10 +1,10 @@
 """Draws the offline sample data set: image-like pictures of five kinds of flowers.
 
-An image is composed from the back to the front: a backdrop, smaller flowers of the
-same kind out of focus, the main flower, grass or leaves in front of it, and at last
-what a camera adds (light, colour cast, blur, grain). Backdrops, foreground and camera
-come from one distribution for all classes, and the palettes of the classes overlap:
-the shape has to be learned. Only Pillow and NumPy are used.
+An image is composed from back to front: a backdrop, smaller flowers of the same kind
+out of focus, the main flower, grass or leaves in front of it, and the effects of a
+camera (light, colour cast, blur, grain). Backdrops, foreground and camera have the same
+distribution for all classes, and the palettes of the classes overlap, so that a model
+has to learn the shapes. Only Pillow and NumPy are used.
 """
 
 import math
@@ -31,7 +31,10 @@ Color = tuple[int, int, int]
 Points = npt.NDArray[np.floating]
 Point = tuple[float, float]
 
-_MAX_PHOTOS_PER_CLASS = 100_000
+SAMPLE_VERSION = "1"
+"""Names the pictures in caches. Increase it when the same arguments draw others."""
+
+_MAX_IMAGES_PER_CLASS = 100_000
 _BATCH = 256  # images handed to the threads at once
 _MIN_SIDE, _MAX_SIDE = 32, 2048
 _SUPERSAMPLING = 2  # the foreground is drawn larger and reduced: smooth edges
@@ -50,24 +53,23 @@ def write_sample(
     seed: int = 42,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draws the sample data set and writes it as plain class folders of images.
+    """Draws the sample data set and writes it as class folders of images.
 
     Image `i` of a class is `directory/<class>/<class>_<i>.jpg`, with `i` from 0001.
-    It depends on `seed`, `image_size`, the class and `i` only: a larger
-    `images_per_class` adds images and changes none. The same arguments give the same
-    bytes again with the same versions of NumPy and Pillow.
+    It depends only on `seed`, `image_size`, the class and `i`: a larger
+    `images_per_class` adds images and changes none. With the same versions of NumPy and
+    Pillow, the same arguments always give the same bytes.
 
-    The data set appears under `directory` at once when the last image is written;
-    when anything fails before, nothing is left behind.
+    `directory` appears when the last image is written. If anything fails before that,
+    nothing is left behind.
 
     Args:
-        directory: Where the class folders go. Must not exist, or be empty.
-        images_per_class: How many images of each class, 1 to 100,000.
-        image_size: `(height, width)` in pixels, each 32 to 2048, around which the
-            images vary by some 15 %; about a quarter are turned to the other
-            orientation.
+        directory: The folder for the class folders: a new or an empty one.
+        images_per_class: The number of images of each class, 1 to 100,000.
+        image_size: The average `(height, width)` in pixels, each 32 to 2048. Image
+            sizes vary by about 15 %, and about a quarter have the other orientation.
         seed: A non-negative integer.
-        progress: Called as `progress(done, total)` in the calling thread after every
+        progress: Called as `progress(done, total)` in the calling thread after each
             image.
 
     Returns:
@@ -75,20 +77,20 @@ def write_sample(
         `SAMPLE_CLASS_NAMES`, with 8-bit RGB JPEG files in it.
 
     Raises:
-        InputError: An argument is out of its range, `directory` exists and is not an
+        InputError: If an argument is out of range, `directory` exists and is not an
             empty folder, or it cannot be written.
     """
     images_per_class = check_integer(
-        "images_per_class", images_per_class, lowest=1, highest=_MAX_PHOTOS_PER_CLASS
+        "images_per_class", images_per_class, lowest=1, highest=_MAX_IMAGES_PER_CLASS
     )
-    image_size = _checked_photo_size(image_size)
+    image_size = _check_size(image_size)
     seed = check_integer("seed", seed, lowest=0)
     target = Path(directory)
     try:
-        with _appearing_at_once(target) as staging:
+        with _stage_folder(target) as staging:
             for class_name in SAMPLE_CLASS_NAMES:
                 (staging / class_name).mkdir()
-            _write_photos(staging, images_per_class, image_size, seed, progress)
+            _write_images(staging, images_per_class, image_size, seed, progress)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
@@ -97,7 +99,7 @@ def write_sample(
     return target
 
 
-def _checked_photo_size(image_size: object) -> tuple[int, int]:
+def _check_size(image_size: object) -> tuple[int, int]:
     height, width = (
         check_integer("image_size", side, lowest=_MIN_SIDE, highest=_MAX_SIDE)
         for side in check_image_size(image_size)
@@ -106,8 +108,8 @@ def _checked_photo_size(image_size: object) -> tuple[int, int]:
 
 
 @contextmanager
-def _appearing_at_once(target: Path) -> Iterator[Path]:
-    """Gives a folder beside `target` that takes its place when the block succeeds."""
+def _stage_folder(target: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `target` when the block succeeds."""
     final = target.resolve()
     if final.exists() and not (final.is_dir() and _is_empty(final)):
         raise InputError(
@@ -115,7 +117,7 @@ def _appearing_at_once(target: Path) -> Iterator[Path]:
             f"Received: {printable_path(target)}"
         )
     if final == Path.cwd():
-        # Replacing it would leave the caller's shell in a folder that is gone.
+        # Replacing it would leave the caller's shell in a deleted folder.
         raise InputError(
             "`directory` must not be the current folder; name a new one inside it. "
             f"Received: {printable_path(target)}"
@@ -146,22 +148,22 @@ def _remove_if_empty(folders: Sequence[Path]) -> None:
             return
 
 
-def _write_photos(
+def _write_images(
     folder: Path,
     images_per_class: int,
     image_size: tuple[int, int],
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    def write(photo: tuple[str, int]) -> None:
-        _write_photo(folder, *photo, image_size, seed)
+    def write(image: tuple[str, int]) -> None:
+        _write_image(folder, *image, image_size, seed)
 
-    photos = product(SAMPLE_CLASS_NAMES, range(1, images_per_class + 1))
+    images = product(SAMPLE_CLASS_NAMES, range(1, images_per_class + 1))
     total = len(SAMPLE_CLASS_NAMES) * images_per_class
     done = 0
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        while batch := list(islice(photos, _BATCH)):
+        while batch := list(islice(images, _BATCH)):
             for _ in executor.map(write, batch):
                 done += 1
                 if progress is not None:
@@ -170,12 +172,12 @@ def _write_photos(
         executor.shutdown(cancel_futures=True)
 
 
-def _write_photo(
+def _write_image(
     folder: Path, class_name: str, number: int, image_size: tuple[int, int], seed: int
 ) -> None:
     rng = np.random.default_rng([seed, SAMPLE_CLASS_NAMES.index(class_name), number])
-    photo = _draw_photo(class_name, image_size, rng)
-    photo.save(
+    image = _draw_image(class_name, image_size, rng)
+    image.save(
         folder / class_name / f"{class_name}_{number:04d}.jpg",
         quality=int(rng.integers(80, 93)),
     )
@@ -188,7 +190,7 @@ def _write_photo(
 
 @dataclass(frozen=True)
 class _Scene:
-    """What a drawing function needs: where to draw, how large it is, and chance."""
+    """The canvas, its size and the random numbers of a drawing function."""
 
     draw: ImageDraw.ImageDraw  # opaque
     glaze: ImageDraw.ImageDraw  # blends fills that have a fourth channel, but slower
@@ -231,33 +233,33 @@ class _Pose:
         )
 
 
-def _draw_photo(
+def _draw_image(
     class_name: str, image_size: tuple[int, int], rng: np.random.Generator
 ) -> Image.Image:
     flower = _FLOWERS[class_name]
     color = _pick(rng, flower.palette)
-    width, height = _photo_size(image_size, rng)
-    photo = _draw_backdrop(width, height, rng)
-    behind = _scene(photo, rng)
+    width, height = _choose_size(image_size, rng)
+    image = _draw_backdrop(width, height, rng)
+    behind = _create_scene(image, rng)
     for _ in range(rng.choice(5, p=[0.52, 0.22, 0.14, 0.08, 0.04])):
         mixed_bed = rng.random() < 0.2
         companion_color = _pick(rng, flower.palette) if mixed_bed else color
-        flower.draw(behind, _companion_pose(behind), companion_color)
-    photo = photo.filter(ImageFilter.BoxBlur(rng.uniform(0.0, 2.8)))
+        flower.draw(behind, _choose_companion_pose(behind), companion_color)
+    image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.0, 2.8)))
     large = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
-    photo = photo.resize(large, Image.Resampling.NEAREST)
-    scene = _scene(photo, rng)
-    flower.draw(scene, _main_pose(scene), color)
+    image = image.resize(large, Image.Resampling.NEAREST)
+    scene = _create_scene(image, rng)
+    flower.draw(scene, _choose_main_pose(scene), color)
     _draw_foreground(scene)
-    return _expose(photo.reduce(_SUPERSAMPLING), rng)
+    return _expose(image.reduce(_SUPERSAMPLING), rng)
 
 
-def _scene(image: Image.Image, rng: np.random.Generator) -> _Scene:
+def _create_scene(image: Image.Image, rng: np.random.Generator) -> _Scene:
     opaque, blending = ImageDraw.Draw(image), ImageDraw.Draw(image, "RGBA")
     return _Scene(opaque, blending, image.width, image.height, rng)
 
 
-def _photo_size(
+def _choose_size(
     image_size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int]:
     height, width = image_size
@@ -270,7 +272,7 @@ def _photo_size(
     )
 
 
-def _main_pose(scene: _Scene) -> _Pose:
+def _choose_main_pose(scene: _Scene) -> _Pose:
     rng = scene.rng
     return _Pose(
         x=scene.width * rng.normal(0.5, 0.04),
@@ -281,7 +283,7 @@ def _main_pose(scene: _Scene) -> _Pose:
     )
 
 
-def _companion_pose(scene: _Scene) -> _Pose:
+def _choose_companion_pose(scene: _Scene) -> _Pose:
     rng = scene.rng
     return _Pose(
         x=scene.width * rng.uniform(0.05, 0.95),
@@ -293,13 +295,13 @@ def _companion_pose(scene: _Scene) -> _Pose:
 
 
 def _expose(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Adds what a camera adds: focus, uneven light, exposure, colour cast and grain.
+    """Adds a camera's focus, uneven light, exposure, colour cast and grain.
 
     All of it in 8 bits by Pillow: a third of the time that float arrays take.
     """
     if rng.random() < 0.5:
         picture = picture.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.9)))
-    light = _uneven_light(rng).resize(picture.size, Image.Resampling.BILINEAR)
+    light = _draw_uneven_light(rng).resize(picture.size, Image.Resampling.BILINEAR)
     picture = ImageChops.multiply(picture, Image.merge("RGB", [light] * 3))
     exposure, contrast = rng.uniform(1.0, 1.4), rng.uniform(0.85, 1.15)
     levels = np.arange(256.0)
@@ -307,16 +309,18 @@ def _expose(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
         (levels * exposure * cast - 120.0) * contrast + 120.0
         for cast in rng.normal(1.0, 0.035, 3)
     ]
-    picture = picture.point(_as_levels(np.concatenate(curves)))
+    picture = picture.point(_round_to_levels(np.concatenate(curves)))
     grain = Image.frombytes(
         "L", picture.size, rng.bytes(picture.width * picture.height)
     )
-    grain = grain.point(_as_levels(128.0 + rng.uniform(1.0, 7.0) * _NORMAL_QUANTILES))
+    grain = grain.point(
+        _round_to_levels(128.0 + rng.uniform(1.0, 7.0) * _NORMAL_QUANTILES)
+    )
     return ImageChops.add(picture, Image.merge("RGB", [grain] * 3), offset=-128)
 
 
-def _uneven_light(rng: np.random.Generator) -> Image.Image:
-    """A small map of the light that falls on the scene: a slope and a vignette."""
+def _draw_uneven_light(rng: np.random.Generator) -> Image.Image:
+    """Draws a small map of the light on the scene: a slope and a vignette."""
     x = np.linspace(-1.0, 1.0, 16)
     slope_x, slope_y = rng.uniform(-0.16, 0.16, 2)
     slope = 0.84 + slope_x * x + slope_y * x[:, None]
@@ -324,12 +328,12 @@ def _uneven_light(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(slope * vignette * 255, 0, 255).astype(np.uint8))
 
 
-def _as_levels(values: Points) -> list[int]:
+def _round_to_levels(values: Points) -> list[int]:
     levels: list[int] = np.clip(np.rint(values), 0, 255).astype(int).tolist()
     return levels
 
 
-# What turns a uniformly random byte into a normally distributed number.
+# Turns a uniformly random byte into a normally distributed number.
 _NORMAL_QUANTILES = np.array(
     [NormalDist().inv_cdf((level + 0.5) / 256) for level in range(256)]
 )
@@ -357,7 +361,7 @@ _PETAL_COLORS = (_WHITE, _LEMON, _YELLOW, _ORANGE, _RED, _PINK, _MAGENTA, _VIOLE
 
 
 def _mix(first: Color, second: Color, share: float) -> Color:
-    """`first` with a share 0..1 of `second` in it."""
+    """Mixes `first` with a share 0..1 of `second`."""
     return (
         round(first[0] + (second[0] - first[0]) * share),
         round(first[1] + (second[1] - first[1]) * share),
@@ -380,15 +384,15 @@ def _vary(rng: np.random.Generator, color: Color, amount: float = 12.0) -> Color
     return red, green, blue
 
 
-def _variants(
+def _vary_each(
     rng: np.random.Generator, color: Color, count: int, amount: float
 ) -> Points:
-    """Slightly different colours for the petals of one flower, shape [count, 3]."""
+    """Returns `count` slightly different colours, shape [count, 3]."""
     return rng.normal(color, amount, (count, 3))
 
 
 def _shades(colors: Points, brightness: float | Points) -> list[Color]:
-    """What `_shade` does, for many colours at once."""
+    """Applies `_shade` to many colours at once."""
     factor = np.reshape(brightness, (-1, 1))
     darker = colors * np.minimum(factor, 1.0)
     lighter = (255.0 - colors) * np.maximum(factor - 1.0, 0.0)
@@ -397,17 +401,17 @@ def _shades(colors: Points, brightness: float | Points) -> list[Color]:
 
 
 def _pick(rng: np.random.Generator, weighted: dict[Color, float]) -> Color:
-    """One of the colours, by weight, slightly varied."""
+    """Chooses one of the colours by weight and varies it slightly."""
     colors = list(weighted)
     weights = np.array(list(weighted.values()))
     return _vary(rng, colors[rng.choice(len(colors), p=weights / weights.sum())])
 
 
-def _one_of(rng: np.random.Generator, colors: Sequence[Color]) -> Color:
+def _choose(rng: np.random.Generator, colors: Sequence[Color]) -> Color:
     return colors[int(rng.integers(len(colors)))]
 
 
-def _leaf_green(rng: np.random.Generator) -> Color:
+def _choose_leaf_green(rng: np.random.Generator) -> Color:
     return _vary(rng, _shade(_GREEN, rng.uniform(0.6, 1.15)), 10.0)
 
 
@@ -416,8 +420,8 @@ def _leaf_green(rng: np.random.Generator) -> Color:
 # ---------------------------------------------------------------------------
 
 
-def _outline(base: float, tip: float, points: int = 9) -> Points:
-    """A petal or leaf along x from 0 to 1 with half width 1, shape [2 * points, 2].
+def _trace_outline(base: float, tip: float, points: int = 9) -> Points:
+    """Returns a petal or leaf along x from 0 to 1, half width 1: [2 * points, 2].
 
     The half width follows t**base * (1 - t)**tip: small exponents make a round end,
     1 makes a pointed one, more a hollow one.
@@ -428,7 +432,7 @@ def _outline(base: float, tip: float, points: int = 9) -> Points:
     return np.stack([np.r_[t, t[::-1]], np.r_[half, -half[::-1]]], axis=-1)
 
 
-def _ring(
+def _place_in_ring(
     outline: Points,
     angles: Points,
     lengths: Points | float,
@@ -436,7 +440,7 @@ def _ring(
     start: float = 0.0,
     lift: Points | float = 0.0,
 ) -> Points:
-    """Petals around the middle of a flower, shape [petals, points, 3].
+    """Places petals around the middle of a flower, shape [petals, points, 3].
 
     Petal k points to `angles[k]`, begins at the radius `start`, has the given length
     and full width, and bends towards the camera by `lift` times its radius squared.
@@ -480,7 +484,7 @@ def _draw_petals(
 
 
 def _draw_veins(scene: _Scene, petal: Points, color: Color) -> None:
-    """Fine lines from the base of a petal [points, 2] towards its tip."""
+    """Draws fine lines from the base of a petal [points, 2] towards its tip."""
     base, tip = petal[0], petal[len(petal) // 2]
     width = max(1, round(scene.short_side / 240))
     for index in range(2, len(petal) - 2, 3):
@@ -491,7 +495,7 @@ def _draw_veins(scene: _Scene, petal: Points, color: Color) -> None:
 
 
 def _draw_disc(scene: _Scene, pose: _Pose, radius: float, color: Color) -> None:
-    """A flat disc in the middle of a flower, darker at its rim."""
+    """Draws a flat disc in the middle of a flower, darker at its rim."""
     angles = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles), np.zeros(24)], axis=-1)
     for size, brightness in ((1.0, 0.62), (0.9, 0.85), (0.6, 1.0)):
@@ -502,7 +506,7 @@ def _draw_disc(scene: _Scene, pose: _Pose, radius: float, color: Color) -> None:
 def _draw_florets(
     scene: _Scene, pose: _Pose, radius: float, colors: Sequence[Color], count: int
 ) -> None:
-    """Dots in the spirals of a flower disc (Vogel's model, 1979), middle to rim.
+    """Draws dots in the spirals of a disc (Vogel's model, 1979), middle to rim.
 
     `colors` run from the middle to the rim.
     """
@@ -524,7 +528,7 @@ def _draw_florets(
 def _draw_stem(
     scene: _Scene, top: Point, thickness: float, color: Color
 ) -> list[float]:
-    """A bent stem from `top` to the lower edge; returns x at its four joints."""
+    """Draws a bent stem from `top` to the lower edge; returns x of four joints."""
     x, y = top
     foot_x = x + scene.rng.normal(0.0, 0.08) * scene.width
     bend = scene.rng.normal(0.0, 0.03) * scene.width
@@ -541,14 +545,14 @@ def _draw_stem(
 
 
 # Pointing up, as long as wide.
-_LEAF = _ring(_outline(0.7, 0.9), np.array([np.pi / 2]), 1.0, 1.0)
-_LANCE_LEAF = _ring(_outline(0.7, 1.2), np.array([np.pi / 2]), 1.0, 1.0)
+_LEAF = _place_in_ring(_trace_outline(0.7, 0.9), np.array([np.pi / 2]), 1.0, 1.0)
+_LANCE_LEAF = _place_in_ring(_trace_outline(0.7, 1.2), np.array([np.pi / 2]), 1.0, 1.0)
 
 
 def _draw_leaf(
     scene: _Scene, pose: _Pose, color: Color, slimness: float, shape: Points = _LEAF
 ) -> None:
-    """A leaf from (x, y), `radius` long, pointing up and turned by `turn`."""
+    """Draws a leaf from (x, y), `radius` long, pointing up and turned by `turn`."""
     points = pose.project(shape * (slimness, 1.0, 1.0))
     colors = np.array([color], dtype=float)
     _draw_petals(scene, points, colors, ((1.0, 0.72), (0.82, 1.0)))
@@ -561,7 +565,7 @@ def _draw_leaf(
 def _draw_blades(
     scene: _Scene, count: int, feet: tuple[float, float], heights: tuple[float, float]
 ) -> None:
-    """Blades of grass; feet and heights as shares of the picture's height."""
+    """Draws blades of grass; feet and heights are fractions of the height."""
     rng = scene.rng
     foot_x = rng.uniform(-0.05, 1.05, count) * scene.width
     foot_y = rng.uniform(*feet, count) * scene.height
@@ -572,7 +576,7 @@ def _draw_blades(
     xs += [foot_x + lean * 0.3 + half * 0.7, foot_x + half]
     ys = [foot_y, foot_y - height * 0.6, foot_y - height, foot_y - height * 0.6, foot_y]
     blades = np.stack([np.stack(xs, -1), np.stack(ys, -1)], -1).reshape(count, -1)
-    greens = [_leaf_green(rng) for _ in range(5)]
+    greens = [_choose_leaf_green(rng) for _ in range(5)]
     for index, blade in enumerate(blades.tolist()):
         scene.draw.polygon(blade, fill=greens[index % 5])
 
@@ -583,17 +587,17 @@ def _draw_blades(
 
 
 def _draw_daisy(scene: _Scene, pose: _Pose, color: Color) -> None:
-    """Many thin petals with round tips around a small yellow disc."""
+    """Draws many thin petals with round tips around a small yellow disc."""
     rng = scene.rng
     _maybe_draw_stem(scene, pose)
     disc = rng.uniform(0.18, 0.28)
     count = int(rng.integers(13, 27))
-    outline = _outline(0.75, rng.uniform(0.18, 0.45))
+    outline = _trace_outline(0.75, rng.uniform(0.18, 0.45))
     for layer in range(int(rng.integers(1, 3))):
         angles = np.arange(count) * (2 * np.pi / count) + rng.normal(0, 0.07, count)
         lengths = (1.0 - 0.12 * layer - disc * 0.6) * rng.uniform(0.86, 1.05, count)
         width = rng.uniform(3.6, 5.4) / count
-        petals = _ring(
+        petals = _place_in_ring(
             outline,
             angles + layer * np.pi / count,
             lengths,
@@ -602,7 +606,7 @@ def _draw_daisy(scene: _Scene, pose: _Pose, color: Color) -> None:
             lift=rng.uniform(-0.25, 0.3) + rng.normal(0.0, 0.06, count),
         )
         kept = np.flatnonzero(rng.random(count) > 0.04)
-        colors = _variants(rng, color, len(kept), 5.0)
+        colors = _vary_each(rng, color, len(kept), 5.0)
         _draw_petals(
             scene,
             pose.project(petals[kept]),
@@ -616,7 +620,7 @@ def _draw_daisy(scene: _Scene, pose: _Pose, color: Color) -> None:
 
 
 def _draw_dandelion(scene: _Scene, pose: _Pose, color: Color) -> None:
-    """A dense pompom of rays, or the white ball of seeds that follows it."""
+    """Draws a dense pompom of rays, or the white ball of seeds it turns into."""
     if scene.rng.random() < 0.3:
         _draw_dandelion_clock(scene, pose)
     else:
@@ -626,19 +630,19 @@ def _draw_dandelion(scene: _Scene, pose: _Pose, color: Color) -> None:
 def _draw_dandelion_pompom(scene: _Scene, pose: _Pose, color: Color) -> None:
     rng = scene.rng
     _maybe_draw_stem(scene, pose)
-    outline = _outline(0.9, 0.12, points=4)
+    outline = _trace_outline(0.9, 0.12, points=4)
     rings = ((1.0, 46), (0.9, 46), (0.76, 40), (0.6, 34), (0.44, 26), (0.27, 16))
     for depth, (radius, count) in enumerate(rings):
         angles = rng.uniform(0.0, 2 * np.pi) + np.arange(count) * (2 * np.pi / count)
-        petals = _ring(
+        petals = _place_in_ring(
             outline,
             angles + rng.normal(0.0, 0.08, count),
             radius * rng.uniform(0.88, 1.03, count),
             rng.uniform(0.09, 0.12),
         )
-        petals[..., 2] += 0.1 * depth  # the inner rings stand higher
+        petals[..., 2] += 0.1 * depth  # the inner rings are higher
         tone = 0.8 + 0.05 * depth
-        colors = _variants(rng, _shade(color, tone), count, 8.0)
+        colors = _vary_each(rng, _shade(color, tone), count, 8.0)
         _draw_petals(
             scene, pose.project(petals), colors, ((1.0, 0.7), (0.86, 1.0)), 1.0
         )
@@ -647,7 +651,7 @@ def _draw_dandelion_pompom(scene: _Scene, pose: _Pose, color: Color) -> None:
 
 def _draw_dandelion_clock(scene: _Scene, pose: _Pose) -> None:
     rng, draw = scene.rng, scene.glaze
-    _draw_stem(scene, (pose.x, pose.y), pose.radius * 0.09, _leaf_green(rng))
+    _draw_stem(scene, (pose.x, pose.y), pose.radius * 0.09, _choose_leaf_green(rng))
     half = pose.radius * 0.93
     x, y = pose.x, pose.y
     for size in (1.0, 0.85, 0.65):
@@ -675,21 +679,21 @@ def _draw_dandelion_clock(scene: _Scene, pose: _Pose) -> None:
 
 
 def _draw_rose(scene: _Scene, pose: _Pose, color: Color) -> None:
-    """Broad round petals in a spiral, each partly covered by the next one inside."""
+    """Draws round petals in a spiral, each partly covered by the next inside."""
     rng = scene.rng
     pose = replace(pose, tilt=pose.tilt * 0.8)
     _maybe_draw_stem(scene, pose)
     for angle in rng.uniform(0.0, 2 * np.pi, rng.integers(0, 4)):
         leaf_pose = replace(pose, radius=pose.radius * 1.25, tilt=0.0, turn=angle)
-        _draw_leaf(scene, leaf_pose, _leaf_green(rng), 0.45)
+        _draw_leaf(scene, leaf_pose, _choose_leaf_green(rng), 0.45)
     count = int(rng.integers(16, 25))
     share = np.arange(count) / count
     reach = 1.0 - 0.86 * share**0.85
     angles = rng.uniform(0.0, 2 * np.pi) + np.arange(count) * (
         _GOLDEN_ANGLE + rng.normal(0.0, 0.05)
     )
-    petals = _ring(
-        _outline(0.55, rng.uniform(0.16, 0.28), points=13),
+    petals = _place_in_ring(
+        _trace_outline(0.55, rng.uniform(0.16, 0.28), points=13),
         angles,
         reach * rng.uniform(0.92, 1.05, count),
         reach * rng.uniform(1.15, 1.45, count),
@@ -697,20 +701,20 @@ def _draw_rose(scene: _Scene, pose: _Pose, color: Color) -> None:
     )
     petals[..., 2] += 0.35 * share[:, None]
     tones = ((1.0, 0.72), (0.98, 1.1), (0.9, 1.0), (0.76, 0.88), (0.58, 0.74))
-    colors = _variants(rng, color, count, 5.0) * (1.0 - 0.22 * share[:, None])
+    colors = _vary_each(rng, color, count, 5.0) * (1.0 - 0.22 * share[:, None])
     _draw_petals(scene, pose.project(petals), colors, tones, focus=0.0)
 
 
 def _draw_sunflower(scene: _Scene, pose: _Pose, color: Color) -> None:
-    """A large dark disc of florets with short pointed petals around it."""
+    """Draws a large dark disc of florets with short pointed petals around it."""
     rng = scene.rng
     _maybe_draw_stem(scene, pose)
     disc = rng.uniform(0.46, 0.6)
     count = int(rng.integers(18, 31))
-    outline = _outline(0.55, rng.uniform(0.75, 1.1))
+    outline = _trace_outline(0.55, rng.uniform(0.75, 1.1))
     for layer in range(2):
         angles = np.arange(count) * (2 * np.pi / count) + rng.normal(0, 0.06, count)
-        petals = _ring(
+        petals = _place_in_ring(
             outline,
             angles + layer * np.pi / count,
             (1.06 - 0.1 * layer - disc * 0.8) * rng.uniform(0.85, 1.06, count),
@@ -719,7 +723,7 @@ def _draw_sunflower(scene: _Scene, pose: _Pose, color: Color) -> None:
             lift=rng.uniform(-0.1, 0.25),
         )
         tone = 0.8 + 0.2 * layer
-        colors = _variants(rng, _shade(color, tone), count, 7.0)
+        colors = _vary_each(rng, _shade(color, tone), count, 7.0)
         _draw_petals(
             scene,
             pose.project(petals),
@@ -735,10 +739,10 @@ def _draw_sunflower(scene: _Scene, pose: _Pose, color: Color) -> None:
 
 
 def _draw_tulip(scene: _Scene, pose: _Pose, color: Color) -> None:
-    """A cup seen from the side: three pointed petals in front, a stem, long leaves."""
+    """Draws a cup from the side: three pointed petals, a stem, long leaves."""
     rng = scene.rng
     pose = replace(pose, tilt=0.0, turn=pose.turn * 0.6)
-    green = _leaf_green(rng)
+    green = _choose_leaf_green(rng)
     foot = pose.project(np.array([0.0, -0.8, 0.0]))
     xs = _draw_stem(scene, (float(foot[0]), float(foot[1])), pose.radius * 0.15, green)
     for side in (-1.0, 1.0):
@@ -749,8 +753,8 @@ def _draw_tulip(scene: _Scene, pose: _Pose, color: Color) -> None:
             )
             _draw_leaf(scene, leaf_pose, _vary(rng, green, 8.0), 0.2, _LANCE_LEAF)
     opening = rng.uniform(0.04, 0.24)
-    edge = _one_of(rng, _PETAL_COLORS) if rng.random() < 0.2 else color
-    outline = _outline(0.45, rng.uniform(0.55, 0.9))
+    edge = _choose(rng, _PETAL_COLORS) if rng.random() < 0.2 else color
+    outline = _trace_outline(0.45, rng.uniform(0.55, 0.9))
     # (lean, length, width, brightness) from the back to the front
     petals = (
         (1.1 * opening, 1.62, 0.85, 0.66),
@@ -761,7 +765,7 @@ def _draw_tulip(scene: _Scene, pose: _Pose, color: Color) -> None:
         (rng.normal(0.0, 0.04), 1.55, 1.02, 1.0),
     )
     for lean, length, width, brightness in petals:
-        petal = _ring(
+        petal = _place_in_ring(
             outline,
             np.array([np.pi / 2 + lean]),
             length * rng.uniform(0.95, 1.04),
@@ -780,12 +784,12 @@ def _draw_tulip(scene: _Scene, pose: _Pose, color: Color) -> None:
 def _maybe_draw_stem(scene: _Scene, pose: _Pose) -> None:
     if scene.rng.random() < 0.65:
         thickness = pose.radius * scene.rng.uniform(0.07, 0.14)
-        _draw_stem(scene, (pose.x, pose.y), thickness, _leaf_green(scene.rng))
+        _draw_stem(scene, (pose.x, pose.y), thickness, _choose_leaf_green(scene.rng))
 
 
 @dataclass(frozen=True)
 class _Flower:
-    """How a kind of flower is drawn, and its colours by weight."""
+    """How to draw a kind of flower, and its colours by weight."""
 
     draw: Callable[[_Scene, _Pose, Color], None]
     palette: dict[Color, float]
@@ -850,66 +854,72 @@ def _draw_backdrop(width: int, height: int, rng: np.random.Generator) -> Image.I
     return draw_backdrop(width, height, rng)
 
 
-def _mottled(
+def _draw_mottle(
     width: int,
     height: int,
     rng: np.random.Generator,
     cells: int,
     colors: tuple[Color, Color],
 ) -> Image.Image:
-    """Smooth noise between two colours, with `cells` spots across."""
+    """Draws smooth noise between two colours, with `cells` spots across."""
     rows = max(2, round(cells * height / width))
-    return _stretched(rng.random((rows, cells)), colors, width, height)
+    return _stretch(rng.random((rows, cells)), colors, width, height)
 
 
-def _stretched(
+def _stretch(
     shares: Points, colors: tuple[Color, Color], width: int, height: int
 ) -> Image.Image:
-    """A small map of shares 0..1 between two colours, enlarged smoothly."""
+    """Enlarges a map of shares 0..1 between two colours smoothly."""
     first, second = np.array(colors, dtype=float)
     pixels = first + shares[..., None] * (second - first)
     picture = Image.fromarray(np.rint(pixels).astype(np.uint8))
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _sky_and_field(width: int, height: int, rng: np.random.Generator) -> Image.Image:
+def _draw_sky_and_field(
+    width: int, height: int, rng: np.random.Generator
+) -> Image.Image:
     blue = _vary(rng, (112, 164, 224), 22.0)
     haze = _shade(blue, rng.uniform(1.3, 1.8))
     gradient = np.linspace(0.0, 1.0, 16)[:, None]
-    picture = _stretched(gradient, (blue, haze), width, height)
+    picture = _stretch(gradient, (blue, haze), width, height)
     if rng.random() < 0.8:
-        green = _leaf_green(rng)
+        green = _choose_leaf_green(rng)
         horizon = round(height * rng.uniform(0.45, 0.95))
         tones = (_shade(green, 0.7), _shade(green, 1.15))
-        field = _mottled(width, height, rng, 14, tones)
+        field = _draw_mottle(width, height, rng, 14, tones)
         picture.paste(field.crop((0, horizon, width, height)), (0, horizon))
     return picture
 
 
-def _grass(width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    green = _leaf_green(rng)
-    picture = _mottled(width, height, rng, 9, (_shade(green, 0.35), _shade(green, 0.9)))
-    _draw_blades(_scene(picture, rng), 90, (0.3, 1.3), (0.15, 0.6))
+def _draw_grass(width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    green = _choose_leaf_green(rng)
+    picture = _draw_mottle(
+        width, height, rng, 9, (_shade(green, 0.35), _shade(green, 0.9))
+    )
+    _draw_blades(_create_scene(picture, rng), 90, (0.3, 1.3), (0.15, 0.6))
     return picture
 
 
-def _soil(width: int, height: int, rng: np.random.Generator) -> Image.Image:
+def _draw_soil(width: int, height: int, rng: np.random.Generator) -> Image.Image:
     brown = _vary(rng, _mix(_BROWN, (150, 120, 92), rng.uniform(0.0, 0.9)), 10.0)
     tones = (_shade(brown, 0.55), _shade(brown, 1.2))
-    coarse = _mottled(width, height, rng, 8, tones)
-    picture = Image.blend(coarse, _mottled(width, height, rng, 70, tones), 0.5)
-    draw = _scene(picture, rng).draw
+    coarse = _draw_mottle(width, height, rng, 8, tones)
+    picture = Image.blend(coarse, _draw_mottle(width, height, rng, 70, tones), 0.5)
+    draw = _create_scene(picture, rng).draw
     for x, y, size in rng.uniform((0, 0, 1), (width, height, 5), (35, 3)).tolist():
         stone = _shade(brown, 0.6 + 0.2 * size)
         draw.ellipse((x - size, y - size * 0.7, x + size, y + size * 0.7), fill=stone)
     return picture
 
 
-def _bokeh(width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    green = _shade(_leaf_green(rng), rng.uniform(0.3, 0.9))
-    picture = _mottled(width, height, rng, 5, (_shade(green, 0.5), _shade(green, 1.2)))
-    draw = _scene(picture, rng).glaze
-    accent = _one_of(rng, _PETAL_COLORS)
+def _draw_bokeh(width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    green = _shade(_choose_leaf_green(rng), rng.uniform(0.3, 0.9))
+    picture = _draw_mottle(
+        width, height, rng, 5, (_shade(green, 0.5), _shade(green, 1.2))
+    )
+    draw = _create_scene(picture, rng).glaze
+    accent = _choose(rng, _PETAL_COLORS)
     for x, y, size in rng.uniform((0, 0, 5), (width, height, 26), (26, 3)).tolist():
         color = _mix(_shade(green, 1.3), accent, rng.uniform(0.0, 0.8))
         alpha = int(rng.integers(40, 130))
@@ -917,10 +927,10 @@ def _bokeh(width: int, height: int, rng: np.random.Generator) -> Image.Image:
     return picture
 
 
-def _foliage(width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    green = _shade(_leaf_green(rng), 0.5)
-    picture = _mottled(width, height, rng, 8, (_shade(green, 0.5), green))
-    scene = _scene(picture, rng)
+def _draw_foliage(width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    green = _shade(_choose_leaf_green(rng), 0.5)
+    picture = _draw_mottle(width, height, rng, 8, (_shade(green, 0.5), green))
+    scene = _create_scene(picture, rng)
     for _ in range(16):
         pose = _Pose(
             x=rng.uniform(0.0, 1.0) * width,
@@ -929,25 +939,33 @@ def _foliage(width: int, height: int, rng: np.random.Generator) -> Image.Image:
             tilt=0.0,
             turn=rng.normal(0.0, 1.0),
         )
-        _draw_leaf(scene, pose, _leaf_green(rng), rng.uniform(0.25, 0.5))
+        _draw_leaf(scene, pose, _choose_leaf_green(rng), rng.uniform(0.25, 0.5))
     return picture
 
 
-def _wall(width: int, height: int, rng: np.random.Generator) -> Image.Image:
+def _draw_wall(width: int, height: int, rng: np.random.Generator) -> Image.Image:
     color = _vary(rng, (126, 122, 118), 26.0)
     tones = (_shade(color, rng.uniform(0.5, 0.8)), _shade(color, 1.25))
-    return _mottled(width, height, rng, int(rng.integers(2, 6)), tones)
+    return _draw_mottle(width, height, rng, int(rng.integers(2, 6)), tones)
 
 
-# Green ones stand here more than once: they are what most flowers grow in front of.
+# Most flowers grow in front of something green, so these are repeated.
 _BACKDROPS = (
-    *(_grass, _grass, _grass, _bokeh, _bokeh, _foliage, _foliage),
-    *(_sky_and_field, _soil, _wall),
+    *(
+        _draw_grass,
+        _draw_grass,
+        _draw_grass,
+        _draw_bokeh,
+        _draw_bokeh,
+        _draw_foliage,
+        _draw_foliage,
+    ),
+    *(_draw_sky_and_field, _draw_soil, _draw_wall),
 )
 
 
 def _draw_foreground(scene: _Scene) -> None:
-    """In two images of three: grass before the flower, or a leaf across a corner."""
+    """Draws grass or a leaf in front of the flower, in two of three images."""
     rng = scene.rng
     kind = rng.random()
     if kind < 0.4:
@@ -961,4 +979,4 @@ def _draw_foreground(scene: _Scene) -> None:
             tilt=0.0,
             turn=-side * rng.uniform(0.2, 1.1),
         )
-        _draw_leaf(scene, pose, _leaf_green(rng), rng.uniform(0.2, 0.42))
+        _draw_leaf(scene, pose, _choose_leaf_green(rng), rng.uniform(0.2, 0.42))

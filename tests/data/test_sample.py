@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from keras_flowers.data.sample import SAMPLE_CLASS_NAMES, write_sample
+from keras_flowers.data.sample import (
+    SAMPLE_CLASS_NAMES,
+    SAMPLE_VERSION,
+    write_sample,
+)
 from keras_flowers.errors import InputError
 
 Floats = npt.NDArray[np.floating]
@@ -294,3 +298,19 @@ def test_numpy_integers_and_lists_are_taken(tmp_path):
         seed=np.uint8(42),
     )
     assert all_bytes(plain) == all_bytes(other)
+
+
+def test_other_pictures_need_another_version(images):
+    """If this fails because the drawing changed, increase `SAMPLE_VERSION`, too."""
+    first = [images / name / f"{name}_0001.jpg" for name in SAMPLE_CLASS_NAMES]
+    means = [np.asarray(Image.open(path)).mean(axis=(0, 1)) for path in first]
+
+    assert SAMPLE_VERSION == "1"
+    expected = [
+        [114, 100, 83],
+        [112, 114, 70],
+        [95, 92, 65],
+        [93, 81, 44],
+        [147, 140, 70],
+    ]
+    np.testing.assert_allclose(means, expected, atol=1.5)
