@@ -244,13 +244,127 @@ def test_another_weight_is_another_key(layer):
     assert backbone.key() != before
 
 
-def test_another_architecture_is_another_key():
-    def network(activation):
-        inputs = keras.Input((8, 8, 3))
-        x = layers.GlobalAveragePooling2D()(inputs)
-        return keras.Model(inputs, layers.Activation(activation)(x), name="same")
+def same_weights(first, second):
+    return first.weights_fingerprint() == second.weights_fingerprint()
 
-    assert Backbone(network("relu")).key() != Backbone(network("gelu")).key()
+
+def same_architecture(first, second):
+    return first.architecture_fingerprint() == second.architecture_fingerprint()
+
+
+def test_weights_and_architecture_are_told_apart():
+    first, other = Backbone(tiny_network(seed=3)), Backbone(tiny_network(seed=4))
+    assert same_architecture(first, other)
+    assert not same_weights(first, other)
+    assert first.key() != other.key()
+    half = Backbone(tiny_network(seed=3), dtype="mixed_bfloat16")
+    assert same_weights(first, half)
+    assert not same_architecture(first, half)
+    assert first.key() != half.key()
+
+
+def head_of(*layers_):
+    """Returns a network of layers without weights."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(inputs)
+    for layer in layers_:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def pooled(layer):
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(layer(inputs)))
+
+
+def joined(order):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(inputs)
+    both = layers.ReLU()(x), layers.Activation("tanh")(x)
+    return keras.Model(inputs, layers.Subtract()([both[i] for i in order]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda other: head_of(layers.Activation("gelu" if other else "relu")),
+        lambda other: head_of(layers.ReLU(max_value=6 if other else None)),
+        lambda other: head_of(layers.ReLU(), *([layers.ReLU()] if other else [])),
+        lambda other: head_of(layers.Rescaling(2 if other else 1)),
+        lambda other: head_of(layers.Lambda(ops.tanh if other else ops.negative)),
+        lambda other: pooled(layers.MaxPooling2D(2, strides=1 if other else 2)),
+        lambda other: pooled(layers.ZeroPadding2D(((0, 1), (1, 0)) if other else 1)),
+        lambda other: pooled(layers.RandomCrop(4, 5 if other else 4)),
+        lambda other: pooled(Shift(2 if other else 1)),
+        lambda other: pooled(keras.Sequential([Shift(2 if other else 1)])),
+        lambda other: pooled(layers.Pipeline([Shift(2 if other else 1)])),
+        lambda other: pooled(layers.ReLU() if other else layers.LeakyReLU()),
+        lambda other: joined((1, 0) if other else (0, 1)),
+    ],
+)
+def test_another_architecture_is_another_key(make):
+    one, again, other = (Backbone(make(is_other)) for is_other in (0, 0, 1))
+    assert one.key() == again.key()
+    assert same_architecture(one, again)
+    assert not same_architecture(one, other)
+    assert one.key() != other.key()
+
+
+class Shift(layers.Layer):
+    """A layer of a user."""
+
+    def __init__(self, by=1, **kwargs):
+        super().__init__(**kwargs)
+        self.by = by
+
+    def call(self, inputs):
+        return inputs + self.by
+
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+
+def test_what_changes_no_feature_is_not_part_of_the_architecture():
+    def network(**arguments):
+        inputs = keras.Input((8, 8, 3), name=arguments.pop("input_name", None))
+        x = layers.RandomFlip(seed=arguments.pop("seed", None))(inputs)
+        x = layers.Conv2D(2, 3, **arguments)(x)
+        return Backbone(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+
+    plain = network()
+    for arguments in (
+        {"name": "stem"},
+        {"input_name": "pictures"},
+        {"seed": 7},
+        {"kernel_initializer": "zeros"},
+        {"kernel_regularizer": "l2"},
+        {"trainable": False},
+    ):
+        assert same_architecture(plain, network(**arguments)), arguments
+    assert not same_architecture(plain, network(padding="same"))
+
+
+def test_a_moved_module_and_a_new_setting_of_keras_change_no_key(monkeypatch):
+    backbone = Backbone(named_network("mobilenet_0.25").build((32, 32)))
+    before = backbone.key()
+    moved = "keras_flowers.elsewhere"
+    monkeypatch.setattr(ImageNetPreprocessing, "__module__", moved)
+    assert backbone.key() == before
+    get_config = layers.Conv2D.get_config
+    init = layers.Conv2D.__init__
+
+    def newer_init(self, *arguments, use_magic=False, **options):
+        init(self, *arguments, **options)
+
+    for value, is_same in ((False, True), (None, True), (True, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(layers.Conv2D, "__init__", newer_init)
+            patch.setattr(
+                layers.Conv2D,
+                "get_config",
+                lambda self, v=value: get_config(self) | {"use_magic": v},
+            )
+            assert (backbone.key() == before) is is_same
 
 
 # --- the names
