@@ -462,8 +462,8 @@ def test_weights_that_do_not_fit_are_refused(mobilenet, tmp_path):
         (tmp_path / "text.h5", "do not fit mobilenet_0.25"),
         (tmp_path / "text.keras", "holds no model"),
         (tmp_path / "weights.npz", r"stand in a \.h5 or \.keras file"),
-        (tmp_path / "missing.h5", "no file of weights"),
-        (tmp_path, "no file of weights"),
+        (tmp_path / "missing.h5", "no weights file"),
+        (tmp_path, "no weights file"),
     ):
         with pytest.raises(InputError, match=reason) as error:
             Backbone("mobilenet_0.25", path, image_size=(32, 32))
@@ -487,7 +487,9 @@ def failing_download(**options):
 
 def test_a_download_that_fails_says_how_to_do_without(monkeypatch):
     monkeypatch.setattr(keras.applications, "MobileNet", failing_download)
-    with pytest.raises(InputError, match="mobilenet could not be had: URL") as error:
+    with pytest.raises(
+        InputError, match="mobilenet could not be downloaded: URL"
+    ) as error:
         Backbone("mobilenet")
     first, second = str(error.value).splitlines()
     assert "https://storage.googleapis.com/x.h5" in first
@@ -526,7 +528,7 @@ def test_weights_of_imagenet_are_those_that_keras_has(monkeypatch):
 def test_some_networks_have_no_weights_of_imagenet():
     with pytest.raises(InputError, match="no ImageNet weights of small_convnet"):
         Backbone("small_convnet", "imagenet")
-    with pytest.raises(InputError, match="no network of which ImageNet weights are"):
+    with pytest.raises(InputError, match="has no ImageNet weights"):
         Backbone(tiny_network(), "imagenet")
 
 
@@ -568,7 +570,7 @@ def test_a_file_is_a_backbone(tmp_path):
     assert backbone.is_frozen
     rebuilt = Backbone.from_config(backbone.get_config())
     (tmp_path / "tiny.keras").rename(tmp_path / "moved.keras")
-    with pytest.raises(InputError, match="no file of weights.*tiny.keras"):
+    with pytest.raises(InputError, match="no weights file.*tiny.keras"):
         rebuilt.load_pretrained_weights()
 
 
@@ -616,12 +618,12 @@ def test_a_network_of_any_size_takes_the_size_asked_for(size):
     backbone = Backbone(tiny_network((None, None)), image_size=size)
     assert backbone.image_size == size
     assert Backbone(tiny_network((None, None))).image_size == (224, 224)
-    with pytest.raises(InputError, match="cannot take photos of 2x2 pixels"):
+    with pytest.raises(InputError, match="cannot take images of 2x2 pixels"):
         Backbone(tiny_network((None, None)), image_size=(2, 2))
 
 
 def test_a_network_of_one_size_takes_no_other():
-    with pytest.raises(InputError, match="8x8 pixels and no others.*16"):
+    with pytest.raises(InputError, match="8x8 pixels only.*16"):
         Backbone(tiny_network(), image_size=(16, 16))
 
 
@@ -674,11 +676,11 @@ def lambda_layer():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (two_inputs, "must have one input, photos"),
+        (two_inputs, "must have one input, images"),
         (two_outputs, "and one output"),
-        (gray, "must have one input, photos"),
-        (text, "must have one input, photos"),
-        (sequence, r"it gives \(None, 16, 6\)"),
+        (gray, "must have one input, images"),
+        (text, "must have one input, images"),
+        (sequence, r"it returns \(None, 16, 6\)"),
         (softmax, "a classifier: it ends in 3 probabilities"),
         (sigmoid, "a classifier"),
         (softmax_layer, "a classifier"),
@@ -704,7 +706,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     tiny_network().save_weights(tmp_path / "tiny.weights.h5")
     for path, reason in (
         (tmp_path / "text.keras", "holds no model"),
-        (tmp_path / "tiny.weights.h5", "weights alone goes with a name"),
+        (tmp_path / "tiny.weights.h5", "weights file needs a name"),
         (tmp_path / "missing.keras", "There is no file .*missing.keras"),
         (tmp_path, "There is no file"),
     ):
