@@ -536,16 +536,17 @@ def test_a_backend_that_is_none(capsys, monkeypatch, backend):
 # --- tensorboard
 
 
-def test_tensorboard_shows_a_folder_of_runs(trained):
-    expected = {f"run/tensorboard{part}" for part in ("", "/train", "/validation")}
-    with running_tensorboard(trained) as address:
-        assert expected <= runs_of(address, expected)
-
-
-def test_tensorboard_shows_several_run_directories(trained):
+def test_tensorboard_shows_run_directories_and_folders_of_runs(trained):
     shutil.copytree(trained / "run", "other/run")
-    expected = {f"{run}/tensorboard/train" for run in ("run", "run (2)")}
-    with running_tensorboard(trained / "run", "other/run") as address:
+    shutil.copytree(trained / "run", "runs/first")
+    parts = ("", "/train", "/validation")
+    expected = {
+        f"{run}/tensorboard{part}"
+        for run in ("run", "run (2)", "runs/first")
+        for part in parts
+    }
+    folders = (trained / "run", "other/run", "runs")
+    with running_tensorboard(*folders) as address:
         assert expected <= runs_of(address, expected)
 
 
@@ -559,19 +560,12 @@ def test_tensorboard_refuses_what_it_cannot_show(capsys, tmp_path, trained):
     assert_bad_input(capsys, ["tensorboard", trained, "--port", "65536"], "65536")
 
 
-def test_tensorboard_names_a_port_that_is_taken(trained):
-    program = "from keras_flowers_cli.main import main; main()"
+def test_tensorboard_names_a_port_that_is_taken(trained, capfd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         options = ["--host", "127.0.0.1", "--port", port]
-        result = subprocess.run(
-            [sys.executable, "-c", program, "tensorboard", trained, *options],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-    assert result.returncode == 2
-    (error,) = result.stderr.strip().splitlines()
+        assert run(["tensorboard", str(trained), *options]) == 2
+    (error,) = capfd.readouterr().err.strip().splitlines()
     assert error.startswith("error: ")
     assert port in error
 
