@@ -1,4 +1,4 @@
-"""What the layers that augment make of images, without a trace in the training."""
+"""Augments images as a model does in training, without changing that training."""
 
 from typing import Any
 
@@ -6,60 +6,60 @@ import keras
 import numpy as np
 
 
-def image_layers(model: keras.Model) -> keras.Model | None:
+def find_image_layers(model: keras.Model) -> keras.Model | None:
     """Returns the part of a model that maps images to images.
 
-    It goes from the input along the chain of layers as long as a layer has nothing
-    to train and gives images of one or three channels: resizing, rescaling and
-    augmentation, also where they are a model of their own.
+    It follows the chain of layers from the input while a layer has no trainable
+    variables and returns images of one or three channels: resizing, rescaling and
+    augmentation, as layers or as a nested model.
 
     Args:
         model: Any built model.
 
     Returns:
-        A model that shares those layers, or `None` where there are none: a model
-        without a chain of layers, or one that begins with something else.
+        A model that shares those layers; `None` if the model has no chain of layers
+        or begins with another kind of layer.
     """
     try:
         (inputs,) = model.inputs
     except (AttributeError, TypeError, ValueError):
-        return None  # not built of layers that know their place, or several inputs
+        return None  # a subclassed model, or several inputs
     last = inputs
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        is_next = _single(layer, "input") is last
-        output = _single(layer, "output")
+        is_next = _single_tensor(layer, "input") is last
+        output = _single_tensor(layer, "output")
         if not is_next or layer.trainable_variables or not _is_image(output):
             break
         last = output
     if last is inputs:
         return None
-    return keras.Model(inputs, last, name="photo_layers")
+    return keras.Model(inputs, last, name="image_layers")
 
 
-def augmented(layers: keras.Model, images: Any) -> np.ndarray:
-    """Returns images as they come out of `image_layers` in training.
+def augment_images(layers: keras.Model, images: Any) -> np.ndarray:
+    """Returns images as the layers of a model augment them in training.
 
-    The state of random numbers stays as it was, so that a run in which images are
-    drawn equals one in which they are not.
+    The state of the random numbers is left unchanged, so a run that draws images
+    equals one that does not.
 
     Args:
-        layers: What `image_layers` returned.
+        layers: What `find_image_layers` returned.
         images: Array `(batch, height, width, channels)`.
 
     Returns:
         Array `(batch, height, width, channels)` of the layers' dtype and range.
     """
-    # What layers assign within the scope, the seed state above all, ends with it.
+    # What layers assign in the scope, above all the seed state, ends with it.
     with keras.StatelessScope():
         outputs = layers(keras.ops.convert_to_tensor(images), training=True)
         outputs = keras.ops.cast(outputs, "float32")
         return np.asarray(keras.ops.convert_to_numpy(outputs))
 
 
-def _single(layer: keras.layers.Layer, side: str) -> Any:
-    """Returns the input or output, or `None` of a layer that has several or none."""
+def _single_tensor(layer: keras.layers.Layer, side: str) -> Any:
+    """Returns the input or output of a layer; `None` if it has several or none."""
     try:
         tensor = getattr(layer, side)
     except (AttributeError, ValueError):

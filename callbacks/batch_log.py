@@ -1,4 +1,4 @@
-"""Metrics of single batches, by the steps of the optimizer."""
+"""Writes the metrics of single batches by optimizer step."""
 
 import contextlib
 import time
@@ -6,48 +6,49 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-from keras_flowers.callbacks.event_files import TRAIN, EventFiles
+from keras_flowers.callbacks.event_writer import TRAIN, EventWriter
 
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.errors import InputError
 
 
 class BatchLog:
     """Writes the metrics of every n-th batch.
 
-    The steps count on from where the optimizer stands, so they go on after a resumed
-    start. Summaries that a model writes itself get the same step.
+    Steps continue from the step of the optimizer, also in a resumed run. Summaries
+    that the model writes itself get the same step.
 
     Args:
-        files: Where to write.
-        model: Whose optimizer counts.
+        events: Where to write.
+        model: The model whose optimizer counts.
         every: Batches from one entry to the next.
         with_speed: Whether to write the batches per second.
     """
 
     def __init__(
-        self, files: EventFiles, model: keras.Model, every: int, with_speed: bool
+        self, events: EventWriter, model: keras.Model, every: int, with_speed: bool
     ) -> None:
-        self._files = files
+        self._events = events
         self._every = every
         self._with_speed = with_speed
         self._model = model
-        self._before_epoch = files.steps_before + steps_done(model)
+        self._before_epoch = events.steps_before + count_steps(model)
         self._in_epoch = 0
         self._started = 0.0
-        self._context: contextlib.ExitStack | None = None
+        self._context: contextlib.AbstractContextManager[None] | None = None
 
     def begin_epoch(self) -> None:
-        """Counts on."""
+        """Continues the count."""
         # Not asked of the optimizer: it knows only the steps that it applied.
         self._before_epoch += self._in_epoch
         self._in_epoch = 0
 
     def begin_batch(self, batch: int) -> None:
-        """Makes the writer that of the summaries of the model."""
+        """Receives the summaries that the model writes itself."""
         step = self._before_epoch + batch + 1
-        self._context = contextlib.ExitStack()
-        self._context.enter_context(self._files.writer(TRAIN).as_default(step))
-        self._context.enter_context(self._files.record_if(step % self._every == 0))
+        is_recorded = step % self._every == 0
+        self._context = self._events.receive_summaries(TRAIN, step, is_recorded)
+        self._context.__enter__()
         self._started = time.perf_counter()
 
     def end_batch(self, batch: int, logs: Mapping[str, Any] | None) -> None:
@@ -58,19 +59,19 @@ class BatchLog:
             values = {name: float(value) for name, value in (logs or {}).items()}
             if self._with_speed:
                 values["steps_per_second"] = 1 / (time.perf_counter() - self._started)
-            for name, value in values.items():
-                self._files.scalar(f"batch_{name}", value, step=step)
-        self.leave()
+            scalars = {f"batch_{name}": value for name, value in values.items()}
+            self._events.write_scalars(TRAIN, step, scalars)
+        self.stop_receiving()
 
-    def leave(self) -> None:
-        """Gives back the place of the default writer."""
+    def stop_receiving(self) -> None:
+        """Stops receiving the summaries of the model."""
         if self._context is not None:
-            self._context.close()
+            self._context.__exit__(None, None, None)
             self._context = None
 
 
-def steps_done(model: keras.Model) -> int:
-    """Returns how many batches the optimizer of a model has seen; 0 without one."""
+def count_steps(model: keras.Model) -> int:
+    """Returns the number of batches that the optimizer has seen, 0 without one."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return 0
@@ -78,18 +79,19 @@ def steps_done(model: keras.Model) -> int:
     return applied * (getattr(optimizer, "gradient_accumulation_steps", None) or 1)
 
 
-def checked_batch_frequency(update_freq: Any) -> int | None:
-    """Returns batches from one entry to the next; `None` for epochs alone.
+def check_update_freq(update_freq: Any) -> int | None:
+    """Returns the batches from one entry to the next; `None` for epochs only.
 
     Raises:
-        InputError: If it is none of what Keras's callback takes.
+        InputError: If it is not what Keras's callback takes.
     """
     if update_freq == "epoch":
         return None
-    every = 1 if update_freq == "batch" else update_freq
-    if not hasattr(every, "__index__") or isinstance(every, bool) or every < 1:
+    try:
+        every = 1 if update_freq == "batch" else update_freq
+        return check_integer("update_freq", every, lowest=1)
+    except InputError as error:
         raise InputError(
             "`update_freq` must be 'epoch', 'batch' or a positive integer. "
             f"Received: update_freq={update_freq!r}"
-        )
-    return int(every)
+        ) from error

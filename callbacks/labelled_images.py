@@ -1,7 +1,6 @@
-"""Images with their labels, and what a model says of them."""
+"""Images with their labels, and what a model predicts for them."""
 
 import dataclasses
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_flowers.errors import InputError
+from keras_flowers.scores import predict_labels, rank_mistakes
 
 _BATCH_SIZE = 32
 
@@ -16,103 +16,109 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Mistake:
-    """An image that was taken for another class.
+class MisclassifiedImage:
+    """An image that the model takes for another class.
 
     Attributes:
-        image: Array `(height, width, channels)`, as the model got it or as it was
+        image: Array `(height, width, channels)`, as the model gets it or as it was
             looked up.
         true: Label of its class.
-        predicted: Label of the class it was taken for.
-        probability: Of `predicted`, in 0..1.
+        predicted: Label of the predicted class, -1 if the prediction is non-finite.
+        probability: Probability of the predicted class, 0..1, or NaN.
+        true_probability: Probability of the true class, 0..1, or NaN.
+        position: Position of the image in the data.
     """
 
     image: np.ndarray
     true: int
     predicted: int
     probability: float
+    true_probability: float
+    position: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """What a model said of labelled images.
+class Predictions:
+    """What a model predicts for labelled images.
 
     Attributes:
         matrix: Counts, float64 `(classes, classes)`; rows are true, columns
-            predicted.
-        mistakes: Those of the highest loss, highest first.
+            predicted. Non-finite predictions are in no column.
+        count: Number of images.
+        mistakes: The mistakes of the highest loss, highest first.
     """
 
     matrix: np.ndarray
-    mistakes: Sequence[Mistake]
+    count: int
+    mistakes: Sequence[MisclassifiedImage]
 
 
-def answers(
+def classify_batches(
     model: keras.Model,
     data: Any,
     mistakes: int = 0,
     image_of: Callable[[int], np.ndarray] | None = None,
-) -> Answers:
+) -> Predictions:
     """Classifies labelled images.
 
     Args:
         model: Maps a batch of images to one value per class, probabilities or
             logits, or to the probability of the second of two classes.
-        data: What `batches` takes.
-        mistakes: The most mistakes to keep.
-        image_of: Returns the image at a position of `data`, where that holds something
-            else, such as features; `None` where it holds images.
+        data: What `iterate_batches` takes.
+        mistakes: Maximum number of mistakes to keep.
+        image_of: Returns the image at a position of `data` if that holds something
+            else, such as features; `None` if it holds images.
     """
-    pairs: list[np.ndarray] = []
-    worst: list[tuple[float, int, Mistake]] = []
+    cells: list[np.ndarray] = [np.zeros(0, np.int64)]
+    worst: list[MisclassifiedImage] = []
     count, classes = 0, 0
-    for images, labels in batches(data):
-        rows = probabilities(model.predict_on_batch(images))
+    for images, labels in iterate_batches(data):
+        rows = to_probabilities(model.predict_on_batch(images))
         classes = rows.shape[1]
-        said = rows.argmax(axis=1)
-        pairs.append(labels * classes + said)
-        for index in np.flatnonzero(said != labels) if mistakes else ():
-            true, predicted = int(labels[index]), int(said[index])
-            of_true = float(rows[index, true])
-            if len(worst) == mistakes and -of_true <= worst[0][0]:
-                continue
-            # A copy: the batch lives in memory that the pipeline uses again.
-            found = Mistake(
-                images[index].copy(), true, predicted, float(rows[index, predicted])
+        predicted = predict_labels(rows)
+        is_finite = predicted >= 0
+        cells.append((labels * classes + predicted)[is_finite])
+        worst.extend(
+            MisclassifiedImage(
+                # A copy: the pipeline uses the memory of the batch again.
+                image=images[index].copy(),
+                true=int(labels[index]),
+                predicted=int(predicted[index]),
+                probability=float(rows[index].max()),
+                true_probability=float(rows[index, labels[index]]),
+                position=count + index,
             )
-            entry = (-of_true, -count - int(index), found)
-            push = heapq.heappushpop if len(worst) == mistakes else heapq.heappush
-            push(worst, entry)
+            for index in rank_mistakes(rows, labels)[:mistakes].tolist()
+        )
+        # Stable: of equal losses the earlier image comes first.
+        worst = sorted(worst, key=_order_by_loss)[:mistakes]
         count += len(labels)
-    cells = np.concatenate([np.zeros(0, np.int64), *pairs])
-    matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-    ordered = [
-        mistake
-        if image_of is None
-        else dataclasses.replace(mistake, image=image_of(-position))
-        for _, position, mistake in sorted(worst, key=lambda e: e[:2])[::-1]
-    ]
-    return Answers(matrix.astype(np.float64), ordered)
+    matrix = np.bincount(np.concatenate(cells), minlength=classes**2)
+    if image_of is not None:
+        worst = [dataclasses.replace(m, image=image_of(m.position)) for m in worst]
+    return Predictions(
+        matrix.reshape(classes, classes).astype(np.float64), count, worst
+    )
 
 
-def batches(data: Any) -> Iterator[Batch]:
+def iterate_batches(data: Any) -> Iterator[Batch]:
     """Yields images and labels, int64 `(batch,)`, as NumPy arrays.
 
     Args:
-        data: `(images, labels)` as two arrays; or anything that gives batches of
-            images and labels each time it is gone through: a `tf.data.Dataset`, a
+        data: `(images, labels)` as two arrays; or anything that yields batches of
+            images and labels each time you iterate over it: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a PyTorch `DataLoader`, a list. Labels are
             integers, or rows whose largest entry marks the class.
 
     Raises:
-        InputError: If a batch is no pair of images and labels.
+        InputError: If a batch is not a pair of images and labels.
     """
-    for batch in _raw_batches(data):
+    for batch in _iterate_raw_batches(data):
         try:
-            images, labels = (_array(part) for part in tuple(batch)[:2])
+            images, labels = (_to_array(part) for part in tuple(batch)[:2])
         except (TypeError, ValueError) as error:
             raise InputError(
-                "`validation_data` must give batches (photos, labels). "
+                "`validation_data` must yield batches (images, labels). "
                 f"Received: {type(batch).__name__}"
             ) from error
         if labels.ndim == 2 and labels.shape[1] > 1:
@@ -120,28 +126,35 @@ def batches(data: Any) -> Iterator[Batch]:
         yield images, labels.reshape(-1).astype(np.int64)
 
 
-def probabilities(outputs: Any) -> np.ndarray:
-    """Returns one probability per class: float `(batch, classes)`, classes >= 2.
+def to_probabilities(outputs: Any) -> np.ndarray:
+    """Returns one probability per class: float64 `(batch, classes)`, classes >= 2.
 
     Args:
         outputs: What a model returned for a batch: probabilities, logits (rows that
-            do not sum to 1), or `(batch, 1)` for the second of two classes.
+            do not sum to 1), or `(batch, 1)` for the second of two classes. Rows that
+            are not finite stay so.
     """
-    rows = _array(outputs).astype(np.float64)
+    rows = _to_array(outputs).astype(np.float64)
     rows = rows.reshape(len(rows), -1)
     if rows.shape[1] == 1:
         is_logit = bool(((rows < 0) | (rows > 1)).any())
         second = 1 / (1 + np.exp(-rows)) if is_logit else rows
         return np.concatenate([1 - second, second], axis=1)
-    sums = rows.sum(axis=1)
-    if (rows >= 0).all() and np.allclose(sums, 1, atol=0.02):
+    is_finite = np.isfinite(rows).all(axis=1)
+    finite = rows[is_finite]
+    if (finite >= 0).all() and np.allclose(finite.sum(axis=1), 1, atol=0.02):
         return rows
-    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
-    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    result = np.full_like(rows, np.nan)
+    powers = np.exp(finite - finite.max(axis=1, keepdims=True))
+    result[is_finite] = powers / powers.sum(axis=1, keepdims=True)
     return result
 
 
-def _raw_batches(data: Any) -> Iterator[Any]:
+def _order_by_loss(mistake: MisclassifiedImage) -> float:
+    return mistake.true_probability if mistake.predicted >= 0 else -np.inf
+
+
+def _iterate_raw_batches(data: Any) -> Iterator[Any]:
     if isinstance(data, tuple):
         images, labels = data[:2]
         for start in range(0, len(images), _BATCH_SIZE):
@@ -153,5 +166,5 @@ def _raw_batches(data: Any) -> Iterator[Any]:
         yield from data
 
 
-def _array(values: Any) -> np.ndarray:
+def _to_array(values: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(values))

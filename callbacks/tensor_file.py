@@ -1,114 +1,89 @@
-"""Named arrays in one file, in the format of safetensors.
+"""Named arrays in one file of safetensors, written atomically."""
 
-The format is an eight-byte length, a header of JSON and the bytes of the arrays
-(https://huggingface.co/docs/safetensors): it holds no code, its length says whether it
-is whole, and writing it costs what the disk needs for its bytes.
-"""
-
-import json
-import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from keras_flowers.files import temporary_sibling
+from keras_flowers.files import remove_leftovers, temporary_sibling
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(bool),
-    "U8": np.dtype("uint8"),
-    "I8": np.dtype("int8"),
-    "U16": np.dtype("uint16"),
-    "I16": np.dtype("int16"),
-    "U32": np.dtype("uint32"),
-    "I32": np.dtype("int32"),
-    "U64": np.dtype("uint64"),
-    "I64": np.dtype("int64"),
-    "F16": np.dtype("float16"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F32": np.dtype("float32"),
-    "F64": np.dtype("float64"),
-}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-STORABLE = frozenset(_NAMES)
-_ALIGNMENT = 8
+STORABLE = frozenset(
+    np.dtype(name)
+    for name in (
+        "bool",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        *("float16", "float32", "float64", ml_dtypes.bfloat16),
+    )
+)
+# Under such a name safetensors writes before it renames the file.
+_TEMPORARY_NAME = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes arrays and texts into one file that is either whole or not there.
+    """Writes arrays and texts into one file, atomically.
 
     Args:
         path: The file to write or to replace. Its folder must exist.
-        tensors: Arrays of booleans, integers or floats, of any shape.
+        tensors: Arrays of a dtype in `STORABLE`, of any shape.
         metadata: Texts by name.
 
     Raises:
-        InputError: The file cannot be written, with the reason: a full disk.
-        KeyError: An array has a dtype that the format lacks.
+        InputError: If the file cannot be written, with the reason, such as a full disk.
     """
-    arrays = {
-        # Unlike np.ascontiguousarray it leaves a scalar one.
-        name: np.asarray(array, order="C")
-        for name, array in tensors.items()
-    }
-    header = _header(arrays, metadata)
-    with temporary_sibling(path) as temporary, temporary.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
-        for array in arrays.values():
-            file.write(array.reshape(-1).view(np.uint8).data)
-
-
-def _header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    fields: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
-        fields[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(fields).encode()
-    return text + b" " * (-len(text) % _ALIGNMENT)
+    # safetensors takes the memory of an array as it is. Unlike np.ascontiguousarray,
+    # this keeps scalars.
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    with temporary_sibling(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        try:
+            save_file(arrays, temporary, dict(metadata))
+        except SafetensorError as error:
+            number = _ERROR_NUMBER.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        temporary.chmod(mode)  # safetensors 0.8 leaves it to its owner alone
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads what `write_tensors` wrote.
+    """Reads a file of safetensors.
 
     Args:
         path: The file.
 
     Returns:
-        The arrays, which are read from the file when they are used, and the texts.
+        The arrays and the texts.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        OSError: It cannot be read.
-        ValueError: It is no such file, or not all of it.
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+        ValueError: If it is damaged or not a file of safetensors.
     """
-    content = np.memmap(path, np.uint8, mode="r")
-    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     try:
-        fields = json.loads(content[8:start].tobytes())
-        metadata = dict(fields.pop("__metadata__"))
-        arrays = {
-            name: _array(content[start:], field) for name, field in fields.items()
-        }
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its header is damaged ({error})") from error
-    if len(content) != start + sum(array.nbytes for array in arrays.values()):
-        raise ValueError("it has another length than its header says")
-    return arrays, metadata
+        with safe_open(path, framework="np") as file:
+            return file.get_tensors(), file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
-def _array(content: np.ndarray, field: Mapping[str, Any]) -> np.ndarray:
-    dtype, shape = _DTYPES[field["dtype"]], tuple(field["shape"])
-    start, end = field["data_offsets"]
-    if end - start != math.prod(shape) * dtype.itemsize or end > len(content):
-        raise ValueError("it was cut short")
-    return np.frombuffer(content[start:end].data, dtype).reshape(shape)
+def remove_unfinished(folder: Path) -> None:
+    """Removes the files of a process that was killed while it wrote tensors.
+
+    For folders in which nobody else writes at that time.
+
+    Args:
+        folder: An existing folder.
+    """
+    remove_leftovers(folder)
+    for path in folder.iterdir():
+        if _TEMPORARY_NAME.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)

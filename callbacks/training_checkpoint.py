@@ -1,4 +1,4 @@
-"""Keeps what a training needs to go on after it was cut off at any moment."""
+"""Checkpoints from which a training resumes, bit-identical, after any interruption."""
 
 import json
 import os
@@ -10,15 +10,21 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras_flowers.callbacks.tensor_file import STORABLE, read_tensors, write_tensors
+from keras_flowers.callbacks.tensor_file import (
+    STORABLE,
+    read_tensors,
+    remove_unfinished,
+    write_tensors,
+)
 
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.errors import InputError
-from keras_flowers.files import printable_path, remove_leftovers
+from keras_flowers.files import printable_path
 
 _FORMAT = "keras_flowers.checkpoint"
 _VERSION = "1"
 
-# What the callbacks of Keras learn while training and forget when it begins anew.
+# What Keras's callbacks learn while training and forget when it starts again.
 _KERAS_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: (
         "best",
@@ -33,20 +39,20 @@ _KERAS_STATE: dict[type, tuple[str, ...]] = {
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
-    """Writes after each epoch what a training needs to go on to the bit.
+    """Saves after each epoch what a training needs to resume, bit-identical.
 
-    The checkpoint holds every variable of the model (weights, statistics, the states
-    of the random seeds of its layers), every variable of the optimizer (its learning
-    rate and step among them), and what other callbacks have learned so far. A
-    training that goes on from it ends with the same weights as one that was never cut
-    off, on the same machine, if its data come in an order that follows from the epoch.
+    The checkpoint holds every variable of the model (weights, statistics, the seed
+    states of its layers), every variable of the optimizer (including its learning rate
+    and step), and the state of other callbacks. A training that resumes from it ends
+    with the same weights as an uninterrupted one, on the same machine, if the order of
+    its data depends on the epoch alone.
 
     The variables are copied at the end of an epoch, and the copy is written while the
-    next epoch trains; that takes as much memory as the variables. An epoch counts as
-    complete when its checkpoint is on the disk: the file is replaced atomically, so
-    there is always the last complete one, and never more than that and a new one.
+    next epoch trains; that takes as much memory as the variables. An epoch is complete
+    when its checkpoint is on the disk. The file is replaced atomically, so the last
+    complete checkpoint is always there.
 
-    Serves any Keras model:
+    It works with any Keras model:
 
     ```python
     early = keras.callbacks.EarlyStopping(patience=3)
@@ -60,22 +66,22 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     )
     ```
 
-    It must stand last among the callbacks of `fit`, after those that change the model
-    or the optimizer at the end of an epoch.
+    Put it last among the callbacks of `fit`, after those that change the model or the
+    optimizer at the end of an epoch.
 
     Args:
-        directory: Folder for the checkpoint, for nothing else; created when missing.
-        callbacks: Callbacks of the same `fit` whose state is kept: `EarlyStopping`,
-            `ReduceLROnPlateau` and `ModelCheckpoint` of Keras (its best value), and any
-            with the methods `get_state()`, which returns a dictionary of numbers,
-            texts, arrays, lists and dictionaries, all keys texts, and
-            `set_state(state)`, which is called after `on_train_begin` of all of them.
-            Also `SwapEMAWeights` of Keras.
-        every: Positive integer, epochs between two checkpoints.
+        directory: Folder for the checkpoint and nothing else; created if missing.
+        callbacks: Callbacks of the same `fit` whose state is saved: `EarlyStopping`,
+            `ReduceLROnPlateau`, `ModelCheckpoint` (its best value) and
+            `SwapEMAWeights` of Keras, and any callback with the methods `get_state()`,
+            which returns a dictionary of numbers, strings, arrays, lists and
+            dictionaries with strings as keys, and `set_state(state)`, which is called
+            after `on_train_begin` of all of them.
+        every: Positive integer, epochs from one checkpoint to the next.
 
     Raises:
-        InputError: If `every` is not positive. While training: if the checkpoint
-            cannot be written, as on a full disk; the one before stays.
+        InputError: If `every` is not a positive integer. While training: if the
+            checkpoint cannot be written, as on a full disk; the previous one stays.
     """
 
     def __init__(
@@ -85,13 +91,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         every: int = 1,
     ) -> None:
         super().__init__()
-        if isinstance(every, bool) or not hasattr(every, "__index__") or every < 1:
-            raise InputError(
-                f"`every` must be a positive integer. Received: every={every!r}"
-            )
         self.directory = Path(directory)
         self.callbacks = tuple(callbacks)
-        self.every = int(every)
+        self.every = check_integer("every", every, lowest=1)
         self._restored: dict[str, Any] = {}
         self._writing: Future[None] | None = None
         self._copies: dict[str, np.ndarray] = {}
@@ -102,17 +104,17 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return self.directory / "last.safetensors"
 
     def restore(self, model: keras.Model, epochs: int) -> int:
-        """Puts the last checkpoint into a model, before `fit`.
+        """Loads the last checkpoint into a model, before `fit`.
 
-        The state of the callbacks follows when `fit` begins.
+        The state of the callbacks is restored when `fit` starts.
 
         Args:
             model: A built and compiled model like the one that was trained.
             epochs: Epochs of the whole training.
 
         Returns:
-            What to pass to `fit` as `initial_epoch`: the number of complete epochs, 0
-            without a checkpoint, and `epochs` where a callback had ended the training.
+            The `initial_epoch` for `fit`: the number of complete epochs, 0 without a
+            checkpoint, and `epochs` if a callback had stopped the training.
 
         Raises:
             InputError: If the model is not built, or the checkpoint is damaged or of
@@ -125,10 +127,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             )
         self._restored = {}
         if self.directory.is_dir():
-            remove_leftovers(self.directory)
+            remove_unfinished(self.directory)
         try:
             tensors, metadata = read_tensors(self.path)
-            state = _checked_state(metadata)
+            state = _parse_state(metadata)
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
@@ -136,35 +138,35 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"The checkpoint {printable_path(self.path)} cannot be used: {error}. "
                 "Remove it to train from the start."
             ) from error
-        forgotten = state["callbacks"].keys() - _by_key(self.callbacks).keys()
-        if forgotten:
+        missing = state["callbacks"].keys() - _key_callbacks(self.callbacks).keys()
+        if missing:
             raise InputError(
                 f"The checkpoint {printable_path(self.path)} holds the state of "
-                f"{sorted(forgotten)}: pass the same `callbacks` as before."
+                f"{sorted(missing)}: pass the same `callbacks` as before."
             )
         self._assign(model, tensors)
-        self._restored = _with_arrays(state["callbacks"], tensors)
+        self._restored = _insert_arrays(state["callbacks"], tensors)
         return epochs if state["stopped"] else int(state["epochs"])
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Gives the callbacks back what they knew."""
+        """Restores the state of the callbacks."""
         del logs
         self.directory.mkdir(parents=True, exist_ok=True)
         restored, self._restored = self._restored, {}
-        for key, callback in _by_key(self.callbacks).items():
+        for key, callback in _key_callbacks(self.callbacks).items():
             if key in restored:
                 _set_state(callback, restored[key])
 
     def on_train_batch_begin(
         self, batch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
-        """Ends the training at once where the checkpoint could not be written."""
+        """Stops the training at once if the checkpoint could not be written."""
         del batch, logs
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Copies everything and begins to write it."""
+        """Copies everything and starts to write it."""
         del logs
         if (epoch + 1) % self.every:
             return
@@ -173,13 +175,13 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         tensors = dict(self._copies)
         states = {
             key: state
-            for key, callback in _by_key(self.callbacks).items()
+            for key, callback in _key_callbacks(self.callbacks).items()
             if (state := _get_state(callback))
         }
         state = {
             "epochs": epoch + 1,
             "stopped": bool(self.model.stop_training),
-            "callbacks": _without_arrays(states, "callbacks", tensors),
+            "callbacks": _extract_arrays(states, "callbacks", tensors),
         }
         metadata = {
             "format": _FORMAT,
@@ -198,8 +200,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def wait(self) -> None:
         """Waits until the checkpoint that is being written is on the disk.
 
-        `fit` does so at its end, but not where it is left by an exception such as
-        Ctrl-C.
+        `fit` does so at its end, but not if an exception such as Ctrl-C ends it.
 
         Raises:
             InputError: If it cannot be written.
@@ -212,7 +213,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             raise error
 
     def _assign(self, model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-        variables = _named_variables(model)
+        variables = _name_variables(model)
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         stored = {
             name: array.shape
@@ -222,7 +223,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if shapes != stored:
             raise InputError(
                 f"The checkpoint {printable_path(self.path)} is of another model or "
-                f"optimizer: {_difference(stored, shapes)}"
+                f"optimizer: {_describe_difference(stored, shapes)}"
             )
         for callback in self.callbacks:
             if isinstance(callback, keras.callbacks.SwapEMAWeights):
@@ -231,8 +232,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             variable.assign(tensors[name])
 
 
-def _named_variables(model: keras.Model) -> dict[str, Any]:
-    """Returns all variables of model and optimizer by names that any process gives."""
+def _name_variables(model: keras.Model) -> dict[str, Any]:
+    """Returns all variables of model and optimizer by names that do not change."""
     optimizer = model.optimizer
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
@@ -241,11 +242,11 @@ def _named_variables(model: keras.Model) -> dict[str, Any]:
 
 
 def _copy_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
-    """Copies the value of every variable into `arrays`, whose memory is used again.
+    """Copies the value of every variable into `arrays`, reusing their memory.
 
     Fresh memory costs more than the copy: the kernel clears every page of it.
     """
-    for name, variable in _named_variables(model).items():
+    for name, variable in _name_variables(model).items():
         if keras.backend.backend() == "torch":
             value = keras.ops.convert_to_numpy(variable)
         else:
@@ -256,16 +257,16 @@ def _copy_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
         np.copyto(kept, value)
 
 
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _describe_difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     if len(stored) != len(wanted):
         return f"it holds {len(stored)} variables, the model has {len(wanted)}"
     name = next(n for n in (*stored, *wanted) if stored.get(n) != wanted.get(n))
     return f"{name} has the shape {stored.get(name)} there, {wanted.get(name)} here"
 
 
-def _checked_state(metadata: Mapping[str, str]) -> dict[str, Any]:
+def _parse_state(metadata: Mapping[str, str]) -> dict[str, Any]:
     if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
-        raise ValueError("it is no checkpoint of this version")
+        raise ValueError("it is not a checkpoint of this version")
     try:
         state: dict[str, Any] = json.loads(metadata["state"])
         epochs, callbacks = state["epochs"], state["callbacks"]
@@ -277,10 +278,10 @@ def _checked_state(metadata: Mapping[str, str]) -> dict[str, Any]:
     return state
 
 
-def _by_key(
+def _key_callbacks(
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict[str, keras.callbacks.Callback]:
-    """Returns callbacks by the name of their class and their number within it."""
+    """Returns callbacks by the name of their class and a number."""
     counts: Counter[str] = Counter()
     keyed = {}
     for callback in callbacks:
@@ -293,46 +294,46 @@ def _by_key(
 def _get_state(callback: keras.callbacks.Callback) -> Any:
     if hasattr(callback, "get_state"):
         return callback.get_state()
-    return {name: getattr(callback, name) for name in _keras_state(callback)}
+    return {name: getattr(callback, name) for name in _list_keras_state(callback)}
 
 
 def _set_state(callback: keras.callbacks.Callback, state: Any) -> None:
     if hasattr(callback, "set_state"):
         callback.set_state(state)
         return
-    for name in _keras_state(callback):
+    for name in _list_keras_state(callback):
         setattr(callback, name, state[name])
 
 
-def _keras_state(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+def _list_keras_state(callback: keras.callbacks.Callback) -> tuple[str, ...]:
     return next(
         (names for cls, names in _KERAS_STATE.items() if isinstance(callback, cls)), ()
     )
 
 
 def _swap_once(callback: keras.callbacks.SwapEMAWeights, model: keras.Model) -> None:
-    """Makes the callback know that the weights in a checkpoint are the averages.
+    """Tells the callback that the weights in a checkpoint are the averages.
 
-    It learns that by swapping alone, so this must precede their assignment.
+    Only a swap tells it, so this comes before their assignment.
     """
     if callback.swap_on_epoch:
         callback.set_model(model)
         callback.on_test_begin()
 
 
-def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Returns what JSON can hold; arrays move to `arrays`, under names below `name`.
+def _extract_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Returns what JSON can hold; moves arrays to `arrays`, under names below `name`.
 
     They are copied: their owner may change them while they are being written.
     """
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {
-            key: _without_arrays(item, f"{name}/{key}", arrays)
+            key: _extract_arrays(item, f"{name}/{key}", arrays)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [
-            _without_arrays(item, f"{name}/{i}", arrays) for i, item in enumerate(value)
+            _extract_arrays(item, f"{name}/{i}", arrays) for i, item in enumerate(value)
         ]
     if isinstance(value, np.ndarray) and value.dtype in STORABLE:
         arrays[name] = value.copy()
@@ -341,17 +342,17 @@ def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any
     if plain is None or isinstance(plain, str | int | float):
         return plain
     raise InputError(
-        "A callback's `get_state` must give numbers, texts, arrays, lists and "
-        f"dictionaries with texts as keys. Received: {name}={value!r}"
+        "A callback's `get_state` must return numbers, strings, arrays, lists and "
+        f"dictionaries with strings as keys. Received: {name}={value!r}"
     )
 
 
-def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Undoes `_without_arrays`."""
+def _insert_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Reverses `_extract_arrays`."""
     if isinstance(value, Mapping):
         if value.keys() == {"tensor"} and value["tensor"] in arrays:
             return np.array(arrays[value["tensor"]])
-        return {key: _with_arrays(item, arrays) for key, item in value.items()}
+        return {key: _insert_arrays(item, arrays) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_arrays(item, arrays) for item in value]
+        return [_insert_arrays(item, arrays) for item in value]
     return value

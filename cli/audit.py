@@ -30,9 +30,7 @@ def audit(data: str, as_json: bool, **options: Any) -> None:
     output = Output(as_json)
     with ProgressBars() as progress:
         root = ImageDatasetLoader(data, **arguments).find(progress)
-        result = scan(
-            root, progress=lambda done, total: progress("inspect", done, total)
-        )
+        result = scan(root, progress=progress)
     output.say(f"{len(result.images)} images in {root}")
     classes = TextTable("class", "images")
     for name, count in result.counts.items():

@@ -99,9 +99,9 @@ def _show(output: Output, evaluation: "Evaluation") -> None:
         f"loss {evaluation.loss:.4f}, expected calibration error "
         f"{calibration.error:.4f}"
     )
-    if evaluation.unanswered:
+    if evaluation.non_finite:
         output.say(
-            f"The predictions for {evaluation.unanswered} images are NaN, because "
+            f"The predictions for {evaluation.non_finite} images are NaN, because "
             "training diverged. They count as mistakes."
         )
     _show_classes(output, evaluation)
@@ -176,7 +176,7 @@ def _say_left_out(output: Output, count: int, what: str) -> None:
 
 def _draw(figure: "Figure", path: Path) -> None:
     from keras_flowers.files import temporary_sibling
-    from keras_flowers.plots.text import png_bytes
+    from keras_flowers.plots.rendering import png_bytes
 
     with temporary_sibling(path) as temporary:
         temporary.write_bytes(png_bytes(figure))

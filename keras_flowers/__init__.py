@@ -13,7 +13,6 @@ from keras_flowers.data.sample import write_sample as write_sample
 from keras_flowers.errors import InputError as InputError
 from keras_flowers.evaluation.calibration import Calibration as Calibration
 from keras_flowers.evaluation.calibration import CalibrationBin as CalibrationBin
-from keras_flowers.evaluation.evaluate import ClassScores as ClassScores
 from keras_flowers.evaluation.evaluate import Confusion as Confusion
 from keras_flowers.evaluation.evaluate import Evaluation as Evaluation
 from keras_flowers.evaluation.evaluate import Mistake as Mistake
@@ -31,6 +30,7 @@ from keras_flowers.models.image_classifier import Classification as Classificati
 from keras_flowers.models.image_classifier import ImageClassifier as ImageClassifier
 from keras_flowers.registration import custom_object_scope as custom_object_scope
 from keras_flowers.registration import custom_objects as custom_objects
+from keras_flowers.scores import ClassScores as ClassScores
 from keras_flowers.training.config import FineTuning as FineTuning
 from keras_flowers.training.config import TrainingConfig as TrainingConfig
 from keras_flowers.training.schedules import warm_up_and_cosine as warm_up_and_cosine

@@ -1,4 +1,4 @@
-"""Checks of arguments that several rooms take."""
+"""Checks of arguments that several modules take."""
 
 from typing import Any
 
@@ -24,16 +24,22 @@ def check_image_size(image_size: Any) -> tuple[int, int]:
 
 
 def check_integer(
-    name: str, value: Any, *, lowest: int, highest: int | None = None
+    name: str, value: Any, *, lowest: int | None = None, highest: int | None = None
 ) -> int:
     """Returns `value` as an int; integers of NumPy and of tuners are fine.
 
     Raises:
-        InputError: If it is no integer from `lowest` to `highest`.
+        InputError: If it is not an integer from `lowest` to `highest`, where given.
     """
     is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not is_integer or value < lowest or (highest is not None and value > highest):
-        if highest is not None:
+    if (
+        not is_integer
+        or (lowest is not None and value < lowest)
+        or (highest is not None and value > highest)
+    ):
+        if lowest is None:
+            kind = "an integer"
+        elif highest is not None:
             kind = f"an integer from {lowest} to {highest}"
         elif lowest == 1:
             kind = "a positive integer"

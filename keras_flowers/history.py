@@ -14,8 +14,8 @@ History = dict[str, list[float]]
 
 
 def write_history(history: History, directory: Path) -> None:
-    """Writes `history.json` and `history.csv` into a folder, atomically each."""
-    columns = {name: _integers(name, values) for name, values in history.items()}
+    """Writes `history.json` and `history.csv` into a folder, each atomically."""
+    columns = {name: _to_integers(name, values) for name, values in history.items()}
     write_text_atomically(directory / "history.json", json_text(columns))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -31,7 +31,7 @@ def read_history(path: str | os.PathLike[str]) -> History:
         The list of values, one float per epoch, of each column.
 
     Raises:
-        InputError: If there is no such file or it is no history.
+        InputError: If there is no such file or it is not a history.
     """
     path = Path(path)
     file = path / "history.json" if path.is_dir() else path
@@ -41,8 +41,8 @@ def read_history(path: str | os.PathLike[str]) -> History:
     except FileNotFoundError as error:
         raise InputError(f"There is no history at {file}.") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no history of a run: {error}") from error
+        raise InputError(f"{file} is not the history of a run: {error}") from error
 
 
-def _integers(name: str, values: Sequence[float]) -> Sequence[float]:
+def _to_integers(name: str, values: Sequence[float]) -> Sequence[float]:
     return [int(value) for value in values] if name == "epoch" else values

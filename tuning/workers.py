@@ -27,7 +27,7 @@ from keras_flowers.tuning.search_directory import SearchDirectory, back_up_oracl
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
 
-from keras_flowers.data.audit import processors
+from keras_flowers.data.inspection import processors
 from keras_flowers.errors import InputError
 from keras_flowers.files import json_text, write_text_atomically
 

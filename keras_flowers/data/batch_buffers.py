@@ -1,4 +1,4 @@
-"""Memory for the batches of a pipeline."""
+"""Reuses the memory of the batches of a pipeline."""
 
 import weakref
 
@@ -6,41 +6,41 @@ import numpy as np
 
 
 class BatchBuffers:
-    """Memory for batches, used again once nobody holds the array made of it.
+    """Allocates batches and reuses their memory once nothing refers to them.
 
-    Fresh memory costs as much as reading into it: the kernel clears every page. And
-    TensorFlow takes an array over without a copy only if it is aligned.
+    Fresh memory costs as much time as filling it, because the kernel clears every page.
+    TensorFlow takes over an array without a copy only if it is aligned.
 
-    For arrays that are handed over whole: a slice of one does not keep it.
+    Hand arrays over whole: a slice does not keep its array alive.
 
     Args:
-        photo_shape: `(height, width, channels)`.
+        image_shape: `(height, width, channels)`.
     """
 
     _ALIGNMENT = 64
-    _KEPT = 4
+    _MOST_FREE = 4
 
     def __init__(self, image_shape: tuple[int, ...]) -> None:
         self._image_shape = image_shape
         self._free: dict[int, list[np.ndarray]] = {}
 
     def array(self, count: int) -> np.ndarray:
-        """Returns a uint8 array `(count, *photo_shape)` with any content."""
+        """Returns an uninitialized uint8 array `(count, *image_shape)`."""
         free = self._free.setdefault(count, [])
         try:
             memory = free.pop()
         except IndexError:
-            memory = self._allocated(count)
-        # A view of its own: `memory` itself is what outlives it.
+            memory = self._allocate(count)
+        # A separate view, which `memory` outlives.
         array = np.frombuffer(memory, np.uint8).reshape(count, *self._image_shape)
-        weakref.finalize(array, self._give_back, free, memory)
+        weakref.finalize(array, self._reclaim, free, memory)
         return array
 
-    def _give_back(self, free: list[np.ndarray], memory: np.ndarray) -> None:
-        if len(free) < self._KEPT:
+    def _reclaim(self, free: list[np.ndarray], memory: np.ndarray) -> None:
+        if len(free) < self._MOST_FREE:
             free.append(memory)
 
-    def _allocated(self, count: int) -> np.ndarray:
+    def _allocate(self, count: int) -> np.ndarray:
         size = count * int(np.prod(self._image_shape))
         memory = np.empty(size + self._ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % self._ALIGNMENT

@@ -1,10 +1,10 @@
-"""From a data argument to tf.data pipelines, class names and an audited split."""
+"""Loads a folder of images as tf.data pipelines with an audited split."""
 
 import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_flowers.argument_checks import check_image_size, check_integer
-from keras_flowers.data.audit import Audit, build_audit, list_images
+from keras_flowers.data.audit import Audit, audit_images
 from keras_flowers.data.batch_buffers import BatchBuffers
 from keras_flowers.data.image_cache import (
     DEFAULT_DISK_BUDGET,
@@ -21,9 +21,9 @@ from keras_flowers.data.image_cache import (
     ImageReader,
 )
 from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.image_listing import list_images
 from keras_flowers.data.sources import (
     ExtractionLimits,
-    Progress,
     default_cache_directory,
     resolve_source,
 )
@@ -36,13 +36,14 @@ from keras_flowers.data.splits import (
     split_audit,
 )
 from keras_flowers.errors import InputError
+from keras_flowers.progress import Progress
 from keras_flowers.registration import register
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Arguments of a loader that say where things are kept, and nothing of the data.
+# Arguments of a loader that say where and how much to cache, not what the data is.
 STORAGE_ARGUMENTS = (
     "cache_directory",
     "disk_budget",
@@ -52,13 +53,13 @@ STORAGE_ARGUMENTS = (
 
 
 class EpochOrder:
-    """The order of the training images: a function of the seed and the epoch alone.
+    """The order of the training images, which depends only on the seed and the epoch.
 
-    Every pass over the training pipeline takes the next epoch. Assign `epoch` to
-    say which one the next pass is, as a resumed run must.
+    Every pass over the training pipeline takes the next epoch. To resume a run, assign
+    the epoch of the next pass to `epoch`.
 
     Attributes:
-        epoch: Integer from 0, the epoch of the next pass.
+        epoch: The epoch of the next pass, an integer from 0.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -67,12 +68,12 @@ class EpochOrder:
         self.epoch = 0
 
     def positions(self, epoch: int) -> np.ndarray:
-        """Returns the order of an epoch: int64 `(count,)`, each position once."""
+        """Returns the order of an epoch: int64 `(count,)`, a permutation."""
         generator = np.random.default_rng([self._seed, epoch])
         return generator.permutation(self._count)
 
     def take_epoch(self) -> np.ndarray:
-        """Returns the order of the current epoch and moves on to the next."""
+        """Returns the order of the current epoch and advances to the next."""
         positions = self.positions(self.epoch)
         self.epoch += 1
         return positions
@@ -80,29 +81,29 @@ class EpochOrder:
 
 @dataclasses.dataclass(frozen=True)
 class ImageDatasets:
-    """What a loader loads: the pipelines, and everything known about them.
+    """The pipelines that a loader loads, and everything known about their images.
 
-    The pipelines give batches `(images, labels)`: uint8 `(batch, height, width, 3)`
-    with values 0..255, and int32 `(batch,)`. The training images come in another
-    order each epoch; validation and test are never shuffled, so that row `i` of a
-    prediction belongs to path `i`.
+    The pipelines yield batches `(images, labels)`: uint8 `(batch, height, width, 3)`,
+    0 to 255, and int32 `(batch,)`. Training images come in a new order in each epoch.
+    Validation and test images are never shuffled: row `i` of a prediction belongs to
+    path `i`.
 
     Attributes:
-        train: `tf.data.Dataset` of the training images, shuffled anew each epoch.
-        train_in_order: The same images in the order of their paths.
-        validation: The same for validation, or `None` without such a split.
-        test: The same for the test split, or `None`.
+        train: `tf.data.Dataset` of the training images, reshuffled in each epoch.
+        train_in_order: The training images in the order of their paths.
+        validation: The validation images; None if there are none.
+        test: The test images; None if there are none.
         class_names: Position `i` is the name of label `i`.
         image_size: `(height, width)` in pixels.
         batch_size: Images in a batch; the last batch may be smaller.
         split: The images of each split, in order.
-        audit: What the audit found.
-        epoch_order: The order of the training images by epoch.
-        store_directory: Folder of what was computed of the images at this size.
-        reason_not_stored: Why images are decoded on the fly, in one line, or `None`
-            where they are read from the image cache.
-        read_errors: What reading images raised inside of a pipeline, where TensorFlow
-            hides it behind an error of its own.
+        audit: The audit of the data folder.
+        epoch_order: The order of the training images in each epoch.
+        image_cache_directory: The folder that caches what is computed from the images
+            at this size.
+        reason_not_cached: Why images are decoded on the fly, in one line; None if they
+            are read from the image cache.
+        read_errors: What reading images raised in the latest pass over a pipeline.
     """
 
     train: "tf.data.Dataset"
@@ -118,6 +119,29 @@ class ImageDatasets:
     image_cache_directory: Path
     reason_not_cached: str | None
     read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
+
+    @property
+    def catalog(self) -> Audit:
+        """The audit, by its name in version 0.1."""
+        return self.audit
+
+    def read_error(self) -> Exception | None:
+        """Returns what reading an image raised in the latest pass, or None."""
+        return self.read_errors[0] if self.read_errors else None
+
+    @contextlib.contextmanager
+    def naming_unreadable_images(self) -> Iterator[None]:
+        """Lets a pass over a pipeline fail with the error that names the image.
+
+        TensorFlow replaces an error in a pipeline by one that does not name it.
+        """
+        try:
+            yield
+        except Exception as error:
+            read_error = self.read_error()
+            if read_error is None:
+                raise
+            raise read_error from error
 
     def in_order(self, split: str) -> "tf.data.Dataset | None":
         """Returns the pipeline of a split in the order of `paths(split)`."""
@@ -138,7 +162,7 @@ class ImageDatasets:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def records(self, split: str) -> Sequence[ImageRecord]:
-        """Returns what is known of each image of a split, in order."""
+        """Returns the record of each image of a split, in order."""
         if split not in SPLIT_NAMES:
             raise InputError(
                 f"`split` must be one of {SPLIT_NAMES}. Received: split={split!r}"
@@ -151,36 +175,35 @@ class ImageDatasets:
 class ImageDatasetLoader:
     """Loads a folder of images, one folder per class, for training.
 
-    The first `load` decodes every image once into an image cache in the cache
-    folder; later ones, and every epoch, read from there. Files that cannot be read
-    are left out and reported in the audit of the result.
+    The first `load` decodes every image once into an image cache. Later loads, and all
+    epochs, read from there. Files that cannot be used are left out and reported in the
+    audit.
 
-    A loader is configuration alone: `keras.saving.serialize_keras_object` writes it
-    as JSON and `keras.saving.deserialize_keras_object` rebuilds it.
+    A loader only holds its configuration: `keras.saving.serialize_keras_object` writes
+    it as JSON, and `keras.saving.deserialize_keras_object` rebuilds it.
 
     Args:
-        data: A folder that holds one folder per class, a .tar, .tgz or .zip archive
-            of one, an http(s) URL of such an archive, or `"flower_photos"` or
-            `"sample"`.
+        data: A folder with one folder per class; a .tar, .tgz or .zip archive of one;
+            an http(s) URL of such an archive; `"flower_photos"` or `"sample"`.
         image_size: `(height, width)` in pixels to which images are resized.
-        batch_size: Positive integer, images in a batch.
-        validation_split: Fraction of each class, 0 to below 1, for validation.
-        test_split: The same for a test split.
-        seed: Integer that decides the split and the order of every epoch.
+        batch_size: Images in a batch, a positive integer.
+        validation_split: Fraction of each class to validate with, 0 to less than 1.
+        test_split: Fraction of each class to test with, 0 to less than 1.
+        seed: Integer from 0. Decides the split and the order of every epoch.
         keep_near_duplicates_together: Whether images that show nearly the same picture
-            stand on one side of the split, as those with equal bytes always do. Turn
-            it off for frames of a video, where all are alike.
-        split_manifest: Path of a manifest, such as the `split.json` of a run, that
-            decides the split instead of fractions and seed.
-        cache_directory: Folder for downloads, archives and image caches; `None` for
+            stay on one side of the split. Images with equal bytes always do. Turn it
+            off for video frames, which all look alike.
+        split_manifest: Path of a manifest, such as the `split.json` of a run, which
+            decides the split instead of the fractions and the seed.
+        cache_directory: Folder for downloads, archives and image caches. None uses
             `$KERAS_FLOWERS_CACHE` or the user's cache folder.
-        disk_budget: Bytes that the image cache may take. Images that would take
+        disk_budget: Maximum size of the image cache in bytes. Images that would take
             more are decoded on the fly.
-        max_extracted_size: Bytes that an archive may unpack to.
-        max_extracted_files: Files that an archive may hold.
+        max_extracted_size: Maximum size in bytes of an extracted archive.
+        max_extracted_files: Maximum number of files in an archive.
 
     Raises:
-        InputError: If an argument is outside of what is described above.
+        InputError: If an argument is not as described above.
 
     Example:
     ```python
@@ -204,7 +227,7 @@ class ImageDatasetLoader:
         max_extracted_size: int = ExtractionLimits.total_bytes,
         max_extracted_files: int = ExtractionLimits.files,
     ) -> None:
-        self.data = _as_source(data)
+        self.data = _source_text(data)
         self.image_size = check_image_size(image_size)
         self.batch_size = check_integer("batch_size", batch_size, lowest=1)
         fractions = check_fractions(validation_split, test_split)
@@ -212,8 +235,8 @@ class ImageDatasetLoader:
         self.test_split = fractions["test"]
         self.seed = check_integer("seed", seed, lowest=0)
         self.keep_near_duplicates_together = bool(keep_near_duplicates_together)
-        self.split_manifest = _as_text(split_manifest)
-        self.cache_directory = _as_text(cache_directory)
+        self.split_manifest = _path_text(split_manifest)
+        self.cache_directory = _path_text(cache_directory)
         self.disk_budget = check_integer("disk_budget", disk_budget, lowest=0)
         self.max_extracted_size = check_integer(
             "max_extracted_size", max_extracted_size, lowest=1
@@ -223,29 +246,30 @@ class ImageDatasetLoader:
         )
 
     def load(self, progress: Progress | None = None) -> ImageDatasets:
-        """Finds, audits, decodes and splits the images.
+        """Finds, decodes, audits and splits the images.
 
         Args:
-            progress: Called as `progress(stage, done, total)` while `"download"`
-                (bytes), `"extract"` (files), `"sample"` or `"decode"` (images) go
-                on; `total` is `None` where it is not known.
+            progress: Called as `progress(step, done, total)` during the steps
+                `"download"` (bytes), `"extract"` (files), `"sample"` and `"decode"`
+                (images). `total` is None if it is unknown.
 
         Returns:
             `ImageDatasets`.
 
         Raises:
-            InputError: If the data cannot be used; the message says why.
+            InputError: If the data cannot be used, with the reason.
         """
         listing = list_images(self.find(progress))
         settings = CacheSettings(self._cache(), self.disk_budget)
-        store = ImageCache(listing, self.image_size, settings, progress)
-        audit = build_audit(listing, store.records)
-        return self._datasets(store, audit, self._split(audit))
+        cache = ImageCache.open(listing, self.image_size, settings, progress)
+        audit = audit_images(listing, cache.records)
+        return self._build_datasets(cache, audit, self._split(audit))
 
     def find(self, progress: Progress | None = None) -> Path:
-        """Returns the folder that holds the class folders.
+        """Returns the folder that contains the class folders.
 
-        Downloads and unpacks what has to be; `progress` and errors as for `load`.
+        Downloads and extracts the data if necessary. `progress` and errors are those
+        of `load`.
         """
         limits = ExtractionLimits(self.max_extracted_size, self.max_extracted_files)
         return resolve_source(
@@ -270,7 +294,9 @@ class ImageDatasetLoader:
             keep_near_duplicates_together=self.keep_near_duplicates_together,
         )
 
-    def _datasets(self, store: ImageCache, audit: Audit, split: Split) -> ImageDatasets:
+    def _build_datasets(
+        self, cache: ImageCache, audit: Audit, split: Split
+    ) -> ImageDatasets:
         order = EpochOrder(len(split.train), self.seed)
         read_errors: list[Exception] = []
 
@@ -278,7 +304,7 @@ class ImageDatasetLoader:
             records: Sequence[ImageRecord], positions: Callable[[], np.ndarray]
         ) -> Any:
             labels = _labels(records, split.class_names)
-            reader = store.reader(records)
+            reader = cache.reader(records)
             return _pipeline(reader, labels, positions, self.batch_size, read_errors)
 
         def in_order(records: Sequence[ImageRecord]) -> Any:
@@ -296,8 +322,8 @@ class ImageDatasetLoader:
             split=split,
             audit=audit,
             epoch_order=order,
-            image_cache_directory=store.directory,
-            reason_not_cached=store.reason_not_cached,
+            image_cache_directory=cache.directory,
+            reason_not_cached=cache.reason_not_cached,
             read_errors=read_errors,
         )
 
@@ -331,15 +357,19 @@ def _pipeline(
     batch_size: int,
     read_errors: list[Exception],
 ) -> "tf.data.Dataset":
-    """Returns batches of images and labels in the order `positions()` of a pass."""
+    """Returns batches of images and labels; `positions()` orders each pass."""
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
-        # TensorFlow only reads images then; its claim on a GPU's memory would starve
-        # the backend. Too late where somebody else has used the GPU with it.
+        # TensorFlow only reads images then, and must not take the GPU's memory from the
+        # backend. It is too late if TensorFlow has already used the GPU.
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
     buffers = BatchBuffers(reader.image_shape)
+
+    def begin_pass() -> np.ndarray:
+        read_errors.clear()
+        return positions()
 
     def read(batch: np.ndarray) -> np.ndarray:
         images = buffers.array(len(batch))
@@ -356,7 +386,7 @@ def _pipeline(
         return images, tf.gather(tf.constant(labels), batch)
 
     return ordered_batches(
-        fetch, positions, len(labels), batch_size, reader.parallel_reads
+        fetch, begin_pass, len(labels), batch_size, reader.parallel_reads
     )
 
 
@@ -367,20 +397,20 @@ def ordered_batches(
     batch_size: int,
     parallel_calls: int | None = None,
 ) -> "tf.data.Dataset":
-    """Returns what belongs to each batch of positions, in an order asked for anew.
+    """Returns a pipeline of batches that asks for its order at the start of each pass.
 
     Args:
-        fetch: Maps a tensor of positions, int64 `(batch,)`, to the elements of the
-            pipeline.
-        positions: Called when a pass begins; returns its order, int64 `(count,)`.
+        fetch: Maps a batch of positions, an int64 tensor `(batch,)`, to an element of
+            the pipeline.
+        positions: Called at the start of a pass; returns its order, int64 `(count,)`.
         count: Number of positions.
-        batch_size: Positions in a batch; the last one may have fewer.
-        parallel_calls: How many calls of `fetch` at once; `None` for one.
+        batch_size: Positions in a batch; the last batch may be smaller.
+        parallel_calls: How many calls of `fetch` to run at once; None for one.
     """
     import tensorflow as tf
 
     def order(_: Any) -> Any:
-        # Within the pipeline, so that each pass asks anew.
+        # In the pipeline, so that it is called in every pass.
         pass_positions = tf.numpy_function(positions, [], tf.int64)
         pass_positions = tf.ensure_shape(pass_positions, (count,))
         return tf.data.Dataset.from_tensor_slices(pass_positions)
@@ -390,8 +420,8 @@ def ordered_batches(
     steps = math.ceil(count / batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     options = tf.data.Options()
-    # Everything is fixed above, and at the end of an epoch the iterator waits for the
-    # autotuner's thread to end: up to four seconds with TensorFlow 2.21.
+    # There is nothing to tune, and at the end of an epoch the iterator would wait for
+    # the autotuner's thread: up to four seconds with TensorFlow 2.21.
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
 
@@ -402,10 +432,10 @@ def _labels(records: Sequence[ImageRecord], class_names: Sequence[str]) -> np.nd
     return np.asarray(labels, dtype=np.int32)
 
 
-def _as_source(data: str | os.PathLike[str]) -> str:
-    """Returns the source as text; a path stays one where a text would be a name."""
+def _source_text(data: str | os.PathLike[str]) -> str:
+    """Returns the source as text; a path never looks like the name of a data set."""
     return data if isinstance(data, str) else os.path.join(os.curdir, data)  # noqa: PTH118
 
 
-def _as_text(path: str | os.PathLike[str] | None) -> str | None:
+def _path_text(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.fspath(path)

@@ -1,8 +1,8 @@
-"""Feature vectors on disk, each under the checksum of its image.
+"""Caches feature vectors on disk by the checksums of their images.
 
-`features-NAME.f32` holds one row of float32 per image, `features-NAME.json` says which
-row is whose. Rows are only appended, and the index is replaced when they are safely on
-disk: whoever reads the index reads finished rows, whatever happens to a writer.
+`features-NAME.f32` holds one float32 row per image, and `features-NAME.json` says which
+row belongs to which checksum. Rows are only appended, and the index is replaced once
+they are safely on disk. A reader of the index therefore never sees an unfinished row.
 """
 
 import json
@@ -10,24 +10,24 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from keras_flowers.data.image_cache import locked
+from keras_flowers.data.image_cache import LOCK_HINT
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
+from keras_flowers.locks import exclusive_lock
 
 _FORMAT = 1
 
 
 class FeatureCache:
-    """The features that one backbone gives of images.
+    """The features of images from one backbone.
 
     Args:
-        directory: The folder of the image cache of the images.
-        key: What tells the backbone from others.
-        size: Numbers in the feature vector of an image.
+        directory: The folder of the image cache.
+        key: Identifies the backbone.
+        size: Length of the feature vector of an image.
     """
 
     def __init__(self, directory: Path, key: str, size: int) -> None:
@@ -36,24 +36,24 @@ class FeatureCache:
         self._size = size
         self._rows: dict[str, int] = {}
 
-    def held(self) -> AbstractContextManager[Any]:
-        """Keeps other processes from computing the same features meanwhile.
+    def lock(self) -> AbstractContextManager[None]:
+        """Keeps other processes from computing the same features at the same time.
 
         Raises:
             InputError: If the folder cannot be written.
         """
-        return locked(self._path.with_suffix(".lock"))
+        return exclusive_lock(self._path.with_suffix(".lock"), hint=LOCK_HINT)
 
     def missing(self, checksums: Sequence[str]) -> set[str]:
-        """Returns those of which no features are stored, as the index is now."""
+        """Reads the index; returns the checksums whose features are not cached."""
         self._rows = self._read_index()
         return set(checksums) - self._rows.keys()
 
     def add(self, checksums: Sequence[str], features: np.ndarray) -> None:
-        """Writes features behind the others; for a store that is `held`.
+        """Appends features. Hold `lock()` while calling it.
 
         Args:
-            checksums: One per image.
+            checksums: The SHA-256 of each image.
             features: Float array `(images, size)`.
 
         Raises:
@@ -63,14 +63,14 @@ class FeatureCache:
         start = len(self._rows) * row_bytes
         try:
             with self._path.open("ab") as file:
-                # Left behind by a writer that was killed, perhaps.
+                # A writer that was killed may have left unfinished rows.
                 file.truncate(start)
                 file.write(np.ascontiguousarray(features, "<f4").tobytes())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise InputError(
-                f"The features cannot be stored in {self._directory}: {error.strerror}."
+                f"The features cannot be cached in {self._directory}: {error.strerror}."
             ) from error
         for checksum in checksums:
             self._rows[checksum] = len(self._rows)
@@ -89,7 +89,7 @@ class FeatureCache:
         return self._path.with_suffix(".json")
 
     def _read_index(self) -> dict[str, int]:
-        """Returns the row of each image; of what cannot be trusted, none."""
+        """Returns the row of each checksum; none if the index is missing or damaged."""
         try:
             content = json.loads(self._index.read_text())
             checksums = content["checksums"]

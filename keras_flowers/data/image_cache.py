@@ -1,10 +1,10 @@
 """Decodes every image once into uint8 rows on disk that all epochs share.
 
-A store is a folder of the cache: `images-NAME.u8` holds one row of
-`height * width * 3` bytes per image, `index.json` says which image stands in which
-row of which file. Rows are only ever appended, and the index is replaced when they
-are safely on disk: whoever reads the index reads finished rows, whatever happens to a
-writer.
+The cache of a data folder at one image size is a folder. `photos-NAME.u8` holds one row
+of `height * width * 3` bytes per image, and `index.json` says which image is in which
+row of which file. Rows are only appended, and the index is replaced once they are
+safely on disk. A reader of the index therefore never sees an unfinished row, whatever
+happens to a writer.
 """
 
 import dataclasses
@@ -17,38 +17,34 @@ import shutil
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 
-from keras_flowers.data.audit import (
-    FileEntry,
-    ImageListing,
-    default_workers,
-    inspect_files,
-)
-from keras_flowers.data.image_files import ImageRecord, load_image
+from keras_flowers.data.image_files import ImageRecord, Pixels, load_image
+from keras_flowers.data.image_listing import FileEntry, ImageListing
+from keras_flowers.data.inspection import default_workers, inspect_files
 from keras_flowers.errors import InputError
 from keras_flowers.files import write_text_atomically
+from keras_flowers.locks import exclusive_lock
 from keras_flowers.progress import Progress
 
-# Part of a store's key: raise it when the same file would give other pixels.
+# Raise it whenever a file would be decoded to other pixels than before, so that caches
+# of older versions are not used. A test pins the pixels of a few files.
 DECODER_VERSION = 1
 DEFAULT_DISK_BUDGET = 32 * 2**30
 _INDEX_FORMAT = 1
-# What is left free on the disk for everybody else.
-_DISK_MARGIN = 512 * 2**20
+_DISK_MARGIN = 512 * 2**20  # bytes to leave free on the disk
+LOCK_HINT = "Pass another folder as `cache_directory`."
 
 
 class ImageReader(ABC):
-    """Gives the pixels of images, by position in the list it was made for.
+    """Reads the pixels of images by their position in a list.
 
     Attributes:
-        photo_shape: `(height, width, 3)`.
-        parallel_reads: How many reads at once pay; `None` for one after the other.
+        image_shape: `(height, width, 3)`.
+        parallel_reads: How many reads to run at once; None for one at a time.
     """
 
     def __init__(
@@ -63,16 +59,16 @@ class ImageReader(ABC):
 
         Args:
             images: A contiguous uint8 array `(count, height, width, 3)` that receives
-                values 0..255.
-            positions: Integers, `(count,)`.
+                values from 0 to 255.
+            positions: Integers `(count,)`.
         """
 
 
-class StoredImages(ImageReader):
-    """Reads rows of a store through the page cache of the operating system.
+class CachedImages(ImageReader):
+    """Reads rows of a cache through the page cache of the operating system.
 
-    It reads with `preadv` rather than through a mapping: faster for whole rows in
-    random order, and the pages do not count as memory of the process.
+    It uses `preadv` rather than a memory map: that is faster for whole rows in random
+    order, and the pages do not count as memory of the process.
     """
 
     def __init__(
@@ -85,13 +81,13 @@ class StoredImages(ImageReader):
     def read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
         """Reads the images at `positions`."""
         for image, row in zip(images, self._rows[positions].tolist(), strict=True):
-            done = os.preadv(self._file.descriptor, [image], row * image.nbytes)
-            if done != image.nbytes:
-                raise InputError(f"The image store {self._file.path} was cut short.")
+            count = os.preadv(self._file.descriptor, [image], row * image.nbytes)
+            if count != image.nbytes:
+                raise InputError(f"The image cache {self._file.path} was truncated.")
 
 
 class DecodedImages(ImageReader):
-    """Decodes the files each time, for images that do not fit on the disk."""
+    """Decodes the files on every read, for images that do not fit on the disk."""
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]) -> None:
         super().__init__(image_size, parallel_reads=default_workers())
@@ -105,7 +101,7 @@ class DecodedImages(ImageReader):
 
 
 class _RowFile:
-    """An open file of rows; it stays readable when another process replaces it."""
+    """An open file of rows; it remains readable when another process replaces it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -115,169 +111,186 @@ class _RowFile:
 
 @dataclasses.dataclass(frozen=True)
 class CacheSettings:
-    """Where and how large image caches may be.
+    """Where image caches are and how large one may be.
 
     Attributes:
-        cache_directory: The folder that holds all stores.
-        disk_budget: Bytes that one store may take; beyond it images are decoded on
-            the fly.
+        cache_directory: The folder of all caches.
+        disk_budget: Maximum size of one image cache in bytes. Images that would take
+            more are decoded on the fly.
     """
 
     cache_directory: Path
     disk_budget: int = DEFAULT_DISK_BUDGET
 
 
+@dataclasses.dataclass(frozen=True)
 class ImageCache:
-    """The images of one data folder at one size, as they are now.
+    """The inspected and decoded images of a data folder at one image size.
+
+    Use `ImageCache.open` to create one.
 
     Attributes:
-        directory: The folder of the store.
-        records: What is known of every file of the listing, in its order.
-        is_stored: Whether pixels are on disk; if not, they are decoded on the fly.
-        reason_not_stored: One line that says why not, or `None`.
+        directory: The folder of the cache.
+        root: The data folder.
+        image_size: `(height, width)` in pixels.
+        records: The record of every file of the listing, in its order.
+        reason_not_cached: Why the images are decoded on the fly, in one line; None if
+            their pixels are on disk.
     """
 
-    def __init__(
-        self,
+    directory: Path
+    root: Path
+    image_size: tuple[int, int]
+    records: tuple[ImageRecord, ...]
+    reason_not_cached: str | None
+    _index: "_Index"
+    _file: _RowFile | None
+
+    @classmethod
+    def open(
+        cls,
         listing: ImageListing,
         image_size: tuple[int, int],
         settings: CacheSettings,
         progress: Progress | None = None,
-    ) -> None:
-        """Opens the store of a folder, decoding what it does not hold yet.
+    ) -> "ImageCache":
+        """Opens the cache of a data folder; inspects and caches what it lacks.
 
         Args:
             listing: The files of the data folder.
             image_size: `(height, width)` in pixels.
             settings: Location and limits.
-            progress: Called with `"decode"`, images done and images in all.
+            progress: Called as `progress("decode", done, total)` with the number of
+                images that are new or have changed.
+
+        Returns:
+            The cache, which covers every file of the listing.
 
         Raises:
-            InputError: If the cache folder cannot be written, or its disk is full in
-                spite of the check beforehand.
+            InputError: If the cache folder cannot be written or its disk is full.
         """
-        self._root = listing.root
-        self._image_size = image_size
-        self._row_bytes = image_size[0] * image_size[1] * 3
-        self._settings = settings
-        self.directory = image_cache_directory(
+        directory = image_cache_directory(
             settings.cache_directory, listing.root, image_size
         )
-        index = _Index.read(self.directory)
-        self.reason_not_cached = self._reason_not_to_store(listing.files, index)
-        self.is_stored = self.reason_not_cached is None
-        self._index, self._file = self._opened(listing.files, index, progress)
-        self.records = tuple(self._index.entries[f.path][0] for f in listing.files)
+        update = _CacheUpdate(directory, listing, image_size, settings, progress)
+        reason = update.find_reason_not_to_cache()
+        index, file = update.open_rows(with_rows=reason is None)
+        records = tuple(index.entries[file.path][0] for file in listing.files)
+        return cls(directory, listing.root, image_size, records, reason, index, file)
 
     def reader(self, records: Sequence[ImageRecord]) -> ImageReader:
         """Returns a reader whose position `i` is the image of `records[i]`."""
         if self._file is None:
-            paths = [self._root / record.path for record in records]
-            return DecodedImages(paths, self._image_size)
+            paths = [self.root / record.path for record in records]
+            return DecodedImages(paths, self.image_size)
         rows = [self._index.row_of(record) for record in records]
-        return StoredImages(self._file, rows, self._image_size)
+        return CachedImages(self._file, rows, self.image_size)
 
-    def _reason_not_to_store(
-        self, files: Sequence[FileEntry], index: "_Index"
-    ) -> str | None:
-        needed, budget = len(files) * self._row_bytes, self._settings.disk_budget
+
+@dataclasses.dataclass(frozen=True)
+class _CacheUpdate:
+    """Brings the cache of a listing up to date."""
+
+    directory: Path
+    listing: ImageListing
+    image_size: tuple[int, int]
+    settings: CacheSettings
+    progress: Progress | None
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.image_size[0] * self.image_size[1] * 3
+
+    def find_reason_not_to_cache(self) -> str | None:
+        """Returns why the pixels should not be cached, or None if they should."""
+        files, budget = self.listing.files, self.settings.disk_budget
+        needed = len(files) * self._row_bytes
         if needed > budget:
             return (
-                f"{_size(needed)} of decoded photos exceed the disk budget of "
-                f"{_size(budget)}: photos are decoded on the fly."
+                f"The decoded images take {_format_size(needed)}, more than the disk "
+                f"budget of {_format_size(budget)}: images are decoded on the fly."
             )
-        missing = index.missing(files, with_rows=True)
+        missing = _Index.read(self.directory).missing(files, with_rows=True)
         new = len(missing) * self._row_bytes
         places = (self.directory, *self.directory.absolute().parents)
         existing = next(place for place in places if place.exists())
         if new > shutil.disk_usage(existing).free - _DISK_MARGIN:
             return (
-                f"{_size(new)} of decoded photos do not fit on the disk of "
-                f"{self._settings.cache_directory}: photos are decoded on the fly."
+                f"The decoded images take {_format_size(new)}, which do not fit on the "
+                f"disk of {self.settings.cache_directory}: images are decoded on the "
+                "fly."
             )
         return None
 
-    def _opened(
-        self, files: Sequence[FileEntry], index: "_Index", progress: Progress | None
-    ) -> tuple["_Index", _RowFile | None]:
-        """Returns an index that covers the files, and the rows it speaks of."""
+    def open_rows(self, *, with_rows: bool) -> tuple["_Index", _RowFile | None]:
+        """Returns an index that covers the listing, and the rows it refers to."""
         for _ in range(5):
-            if not index.covers(files, with_rows=self.is_stored):
-                index = self._update(files, progress)
-            if not self.is_stored:
+            index = _Index.read(self.directory)
+            if not index.covers(self.listing.files, with_rows=with_rows):
+                index = self._inspect_and_cache(with_rows=with_rows)
+            if not with_rows:
                 return index, None
             try:
                 return index, _RowFile(self.directory / index.file_name)
             except FileNotFoundError:
-                # Another process replaced the rows in between; its index says where.
-                index = _Index.read(self.directory)
-        raise InputError(f"The image store {self.directory} is damaged: remove it.")
+                continue  # Another process has just replaced index and rows.
+        raise InputError(f"The image cache {self.directory} is damaged: remove it.")
 
-    def _update(
-        self, files: Sequence[FileEntry], progress: Progress | None
-    ) -> "_Index":
-        with locked(self.directory / "lock"):
+    def _inspect_and_cache(self, *, with_rows: bool) -> "_Index":
+        """Inspects new and changed files; with rows, also caches their pixels."""
+        files = self.listing.files
+        with exclusive_lock(self.directory / "lock", hint=LOCK_HINT):
             # Another process may have done the work while this one waited.
-            index = _Index.read(self.directory).kept(files)
+            index = _Index.read(self.directory).keep_unchanged(files)
             _remove_other_rows(self.directory, index.file_name)
-            if not index.stored_paths():
+            if not index.cached_paths():
                 index = _Index.empty(index.entries)
-            missing = index.missing(files, with_rows=self.is_stored)
-            records = self._inspect(index, missing, progress)
-            index = index.extended(records, with_rows=self.is_stored)
+            missing = index.missing(files, with_rows=with_rows)
+            if with_rows:
+                path = self.directory / index.file_name
+                with _RowWriter(path, index.row_count, self._row_bytes) as rows:
+                    records = inspect_files(
+                        self.listing.root,
+                        missing,
+                        image_size=self.image_size,
+                        progress=self.progress,
+                        step="decode",
+                        visit=rows.write,
+                    )
+            else:
+                records = inspect_files(
+                    self.listing.root, missing, progress=self.progress, step="decode"
+                )
+            index = index.append(records, with_rows=with_rows)
             if self._wastes_space(index):
-                index = self._compacted(index)
+                index = self._compact(index)
             index.write(self.directory, self._row_bytes)
             _remove_other_rows(self.directory, index.file_name)
             return index
 
-    def _inspect(
-        self,
-        index: "_Index",
-        missing: Sequence[FileEntry],
-        progress: Progress | None,
-    ) -> Sequence[ImageRecord]:
-        """Looks at the missing files; writes their pixels behind the last row."""
-
-        def report(done: int, total: int) -> None:
-            if progress is not None:
-                progress("decode", done, total)
-
-        if not self.is_stored:
-            return inspect_files(self._root, missing, progress=report)
-        path = self.directory / index.file_name
-        with _RowWriter(path, index.row_count, self._row_bytes) as rows:
-            return inspect_files(
-                self._root,
-                missing,
-                image_size=self._image_size,
-                progress=report,
-                visit=rows.write,
-            )
-
     def _wastes_space(self, index: "_Index") -> bool:
-        """Says whether rows that belong to no image any more take too much."""
-        living = len(index.stored_paths())
+        """Returns whether rows without an image take too much space."""
+        used = len(index.cached_paths())
         size = index.row_count * self._row_bytes
-        is_over_budget = size > self._settings.disk_budget and index.row_count > living
-        return is_over_budget or index.row_count > 2 * living
+        is_over_budget = size > self.settings.disk_budget and index.row_count > used
+        return is_over_budget or index.row_count > 2 * used
 
-    def _compacted(self, index: "_Index") -> "_Index":
-        """Copies the living rows into a new file; readers keep the old one."""
-        compacted = index.renumbered()
+    def _compact(self, index: "_Index") -> "_Index":
+        """Copies the rows in use into a new file; open readers keep the old one."""
+        compact = index.renumber()
         source = self.directory / index.file_name
-        target = self.directory / compacted.file_name
+        target = self.directory / compact.file_name
         with source.open("rb") as old, target.open("xb") as new:
-            for path in compacted.stored_paths():
+            for path in compact.cached_paths():
                 old.seek(index.row_of(index.entries[path][0]) * self._row_bytes)
                 new.write(old.read(self._row_bytes))
             new.flush()
             os.fsync(new.fileno())
-        return compacted
+        return compact
 
 
 class _RowWriter:
-    """Writes rows behind those that are in use; they count once it closed well."""
+    """Appends rows; they count only if it closes without an error."""
 
     def __init__(self, path: Path, first_row: int, row_bytes: int) -> None:
         self._path = path
@@ -286,15 +299,12 @@ class _RowWriter:
 
     def __enter__(self) -> "_RowWriter":
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        # Left behind by a writer that was killed, perhaps.
+        # A writer that was killed may have left unfinished rows.
         os.ftruncate(self._descriptor, self._start)
         return self
 
-    def write(
-        self, position: int, record: ImageRecord, pixels: np.ndarray | None
-    ) -> None:
-        """Writes the pixels of the file at `position`; called by several threads."""
-        del record
+    def write(self, position: int, _: ImageRecord, pixels: Pixels | None) -> None:
+        """Writes the pixels of the file at `position`. Thread-safe."""
         if pixels is None:
             return
         view = np.ascontiguousarray(pixels).data.cast("B")
@@ -313,7 +323,7 @@ class _RowWriter:
             os.close(self._descriptor)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise InputError(
-                f"The disk of the image store {self._path.parent} is full. Pass "
+                f"The disk of the image cache {self._path.parent} is full. Pass "
                 "another `cache_directory`, or `disk_budget=0` to decode on the fly."
             ) from error
 
@@ -321,7 +331,7 @@ class _RowWriter:
 def image_cache_directory(
     cache_directory: Path, root: Path, image_size: tuple[int, int]
 ) -> Path:
-    """Returns the folder of the store of a data folder at an image size."""
+    """Returns the folder that caches the images of a data folder at an image size."""
     key = json.dumps([DECODER_VERSION, str(root.resolve()), list(image_size)])
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
     return cache_directory / "stores" / name
@@ -329,7 +339,7 @@ def image_cache_directory(
 
 @dataclasses.dataclass(frozen=True)
 class _Index:
-    """Which image stands in which row of which file, and what each file holds."""
+    """Which image is in which row of which file, and the record of every file."""
 
     file_name: str
     row_count: int
@@ -337,12 +347,12 @@ class _Index:
 
     @classmethod
     def empty(cls, entries: dict[str, Any] | None = None) -> "_Index":
-        """Returns an index without rows, whose file name was never used before."""
+        """Returns an index without rows and with a new file name."""
         return cls(f"photos-{secrets.token_hex(8)}.u8", 0, entries or {})
 
     @classmethod
     def read(cls, directory: Path) -> "_Index":
-        """Reads the index; whatever cannot be trusted counts as an empty one."""
+        """Reads the index; a missing or damaged one counts as empty."""
         try:
             content = json.loads((directory / "index.json").read_text())
             if content["format"] != _INDEX_FORMAT:
@@ -360,8 +370,8 @@ class _Index:
         return index
 
     def write(self, directory: Path, row_bytes: int) -> None:
-        """Replaces the index of the store."""
-        # The file has the length of all rows also where the last ones are unreadable.
+        """Replaces the index of the cache."""
+        # Unusable files have no pixels; the file must cover their rows nevertheless.
         if self.row_count:
             os.truncate(directory / self.file_name, self.row_count * row_bytes)
         content = {
@@ -374,7 +384,7 @@ class _Index:
         write_text_atomically(directory / "index.json", json.dumps(content))
 
     def row_of(self, record: ImageRecord) -> int:
-        """Returns the row of an image that can be read."""
+        """Returns the row of a usable image."""
         row = self.entries[record.path][1]
         if row is None:
             raise ValueError(f"{record.path} has no row: {record.problem}")
@@ -383,11 +393,11 @@ class _Index:
     def missing(
         self, files: Sequence[FileEntry], *, with_rows: bool
     ) -> list[FileEntry]:
-        """Returns the files that are new or changed, or lack a row they need."""
+        """Returns the files that are new or changed, or lack a row."""
         return [file for file in files if not self._holds(file, with_rows)]
 
     def covers(self, files: Sequence[FileEntry], *, with_rows: bool) -> bool:
-        """Says whether the index describes exactly these files."""
+        """Returns whether the index describes exactly these files."""
         same_count = len(files) == len(self.entries)
         return same_count and not self.missing(files, with_rows=with_rows)
 
@@ -396,10 +406,10 @@ class _Index:
         if record is None or not _is_unchanged(record, file):
             return False
         if record.problem_kind == "unreadable":
-            return False  # a permission may have changed, which no time stamp tells
+            return False  # Its permissions may have changed since.
         return row is not None or record.problem is not None or not with_rows
 
-    def kept(self, files: Sequence[FileEntry]) -> "_Index":
+    def keep_unchanged(self, files: Sequence[FileEntry]) -> "_Index":
         """Returns the index without the entries of removed and changed files."""
         present = {file.path: file for file in files}
         entries = {
@@ -409,8 +419,8 @@ class _Index:
         }
         return dataclasses.replace(self, entries=entries)
 
-    def extended(self, records: Sequence[ImageRecord], *, with_rows: bool) -> "_Index":
-        """Returns the index with new records, whose rows follow the last one."""
+    def append(self, records: Sequence[ImageRecord], *, with_rows: bool) -> "_Index":
+        """Returns the index with new records; their rows follow the last one."""
         entries = dict(self.entries)
         for row, record in enumerate(records, start=self.row_count):
             has_row = with_rows and record.problem is None
@@ -418,13 +428,13 @@ class _Index:
         row_count = self.row_count + (len(records) if with_rows else 0)
         return dataclasses.replace(self, entries=entries, row_count=row_count)
 
-    def stored_paths(self) -> list[str]:
+    def cached_paths(self) -> list[str]:
         """Returns the images that have a row."""
         return [path for path, (_, row) in self.entries.items() if row is not None]
 
-    def renumbered(self) -> "_Index":
+    def renumber(self) -> "_Index":
         """Returns the index of a new file, with rows from 0 up."""
-        rows = {path: row for row, path in enumerate(self.stored_paths())}
+        rows = {path: row for row, path in enumerate(self.cached_paths())}
         entries = {p: (r, rows.get(p)) for p, (r, _) in self.entries.items()}
         return dataclasses.replace(_Index.empty(entries), row_count=len(rows))
 
@@ -433,28 +443,12 @@ def _is_unchanged(record: ImageRecord, file: FileEntry) -> bool:
     return (record.size, record.modified_ns) == (file.size, file.modified_ns)
 
 
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"
 
 
-def locked(path: Path) -> AbstractContextManager[Any]:
-    """Holds a lock file in a folder of the cache, which is made where it is missing.
-
-    Raises:
-        InputError: If the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(path).acquire()
-    except OSError as error:
-        raise InputError(
-            f"The cache folder {path.parent} cannot be written: {error.strerror}. "
-            "Pass another one as `cache_directory`."
-        ) from error
-
-
 def _remove_other_rows(directory: Path, file_name: str) -> None:
-    """Removes the files of rows that no index speaks of."""
+    """Removes the row files that the index does not refer to."""
     for path in directory.glob("photos-*.u8"):
         if path.name != file_name:
             path.unlink(missing_ok=True)

@@ -1,20 +1,21 @@
-"""Reads one image file: from its bytes to RGB pixels, or the reason why not.
+"""Decodes one image file to RGB pixels, or says why it cannot be used.
 
-Every image becomes 8-bit RGB in the same way, whoever reads it:
+Training, prediction and reports decode every image to 8-bit RGB in the same way:
 
-- The orientation that a camera noted in the EXIF data is applied.
-- Of an animated or multi-page file the first frame is taken.
-- Transparent parts show a white ground.
-- 16-bit samples are scaled to 8 bits, not cut off. 32-bit integers and floats have no
-  agreed white: it is the smallest of 1 (floats only), 255, 65535 and 2**31 - 1 that no
-  sample exceeds.
-- CMYK becomes RGB by the plain formula, without a colour profile.
-- A large JPEG image is decoded at a half, a quarter or an eighth of its size (the
-  decoder's own scaling; it reads the whole file nevertheless) while that leaves at
-  least twice the pixels of the wanted size on each side. On images of 12 megapixels
-  this is three times faster and changes a value by 0.2 grey levels on average.
+- The EXIF orientation is applied.
+- The first frame of an animated or multi-page file is used.
+- Transparent areas become white.
+- 16-bit samples are scaled to 8 bits, not truncated. 32-bit integers and floats have no
+  standard white level: it is the smallest of 1 (floats only), 255, 65535 and 2**31 - 1
+  that no sample exceeds.
+- CMYK is converted to RGB without a color profile.
+- A large JPEG is decoded at a half, a quarter or an eighth of its size, as long as that
+  leaves at least twice the requested pixels on each side. The JPEG decoder does this
+  itself and still reads the whole file. For 12-megapixel images it is three times
+  faster and changes pixel values by 0.2 on average.
 """
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -22,10 +23,10 @@ import re
 import stat
 import threading
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,10 +52,10 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
         ".tiff",
     }
 )
-"""The usual suffixes of the formats that can be read, in lower case.
+"""The usual suffixes of supported formats, in lower case.
 
-Whether a file is a photo is decided by its content; these are for file dialogs and
-for guessing what a user meant.
+The content of a file decides whether it is an image, not its suffix. The suffixes
+serve file dialogs and error messages.
 """
 
 _CLUTTER = frozenset({"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini"})
@@ -66,7 +67,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (rb"RIFF.{4}WEBP", "WEBP"),
     (rb"GIF8[79]a", "GIF"),
     (rb"II[*+]\0|MM\0[*+]", "TIFF"),
-    # "BM" alone begins many a text; the length of the header makes it sure.
+    # Texts may start with "BM" too; the header length tells them apart.
     (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
 )
 _UNSUPPORTED_SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -82,33 +83,33 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (rb"<svg|<\?xml.{0,20}<svg", "SVG"),
 )
 
-# An image within Pillow's limit of pixels is smaller even without any compression.
+# Larger than any uncompressed image within Pillow's pixel limit.
 _MAX_FILE_BYTES = 2**30
-# The perceptual hash never depends on the size wanted by the caller: it is taken from
-# the image decoded for at least this side.
+# The perceptual hash is computed from an image decoded to at least this side, so that
+# it does not depend on the requested image size.
 _HASH_DECODE_SIDE = 512
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What is known about one file of a data folder after it was read.
+    """The result of inspecting one file in a data folder.
 
     Attributes:
-        path: Relative to the data folder, with `/` between its parts.
-        size: Length of the file in bytes.
-        modified_ns: When it was changed last, in nanoseconds since 1970.
-        sha256: Hexadecimal SHA-256 of its bytes; "" where the file was not read to its
-            end, because it could not be or because its first bytes are no image's.
-        width: In pixels, after the EXIF orientation; 0 if unreadable.
-        height: In pixels, after the EXIF orientation; 0 if unreadable.
-        format: One of "JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"; "" if unreadable.
+        path: Relative to the data folder, with `/` as the separator.
+        size: File size in bytes.
+        modified_ns: Modification time in nanoseconds since 1970.
+        sha256: Hexadecimal SHA-256 of the content; "" if the file was not read to the
+            end because it is unreadable or does not start like an image.
+        width: In pixels, after applying the EXIF orientation; 0 if unusable.
+        height: In pixels, after applying the EXIF orientation; 0 if unusable.
+        format: One of "JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"; "" if unusable.
         perceptual_hash: See `keras_flowers.data.near_duplicates.perceptual_hash`; "" if
-            unreadable.
-        problem_kind: None for an image that can be used, otherwise one of
-            "not_an_image", "corrupt", "empty_file", "decompression_bomb",
-            "unsupported_format", "unreadable". The last one says nothing about the
-            content: the same file may be readable the next time.
-        problem: None for an image that can be used, otherwise the reason in one line.
+            unusable.
+        problem_kind: None for a usable image, otherwise one of "not_an_image",
+            "corrupt", "empty_file", "decompression_bomb", "unsupported_format",
+            "unreadable". "unreadable" says nothing about the content: the same file
+            may be readable next time.
+        problem: None for a usable image, otherwise the reason in one line.
     """
 
     path: str
@@ -124,31 +125,20 @@ class ImageRecord:
 
     @property
     def class_name(self) -> str:
-        """The folder within the data folder that the file stands in."""
+        """The class folder that contains the file."""
         return self.path.partition("/")[0]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a dictionary that `json.dump` takes.
+        """Returns the fields as a dictionary for `json.dump`.
 
-        A path may hold bytes that are no text; `json.dump` keeps them with its
-        default `ensure_ascii=True` only.
+        A path may contain bytes that are not valid text; `json.dump` preserves them
+        only with its default `ensure_ascii=True`.
         """
-        return {
-            "path": self.path,
-            "size": self.size,
-            "modified_ns": self.modified_ns,
-            "sha256": self.sha256,
-            "width": self.width,
-            "height": self.height,
-            "format": self.format,
-            "perceptual_hash": self.perceptual_hash,
-            "problem_kind": self.problem_kind,
-            "problem": self.problem,
-        }
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ImageRecord":
-        """Builds the record that `to_json` described.
+        """Creates a record from the result of `to_json`.
 
         Raises:
             TypeError: The keys of `value` are not the fields of a record.
@@ -157,39 +147,35 @@ class ImageRecord:
 
 
 def is_clutter(name: str) -> bool:
-    """Says whether a file or folder of this name belongs to a system or a program.
-
-    Hidden ones do, and those that unpacking and thumbnails leave behind.
-    """
+    """Returns whether a file or folder is hidden or belongs to a system or program."""
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
 def inspect_image(
     root: Path, relative_path: str, image_size: tuple[int, int] | None = None
 ) -> tuple[ImageRecord, Pixels | None]:
-    """Reads, hashes and fully decodes one file of a data folder.
+    """Reads, hashes and fully decodes one file in a data folder.
 
-    A bad file never raises: the reason stands in the record. Safe to call from
-    several threads at once.
+    An unusable file does not raise: its record holds the reason. Thread-safe.
 
     Args:
         root: The data folder.
-        relative_path: The file below `root`, with `/` between its parts.
-        image_size: `(height, width)` of the pixels to return, or None for none.
+        relative_path: The path of the file in `root`, with `/` as the separator.
+        image_size: `(height, width)` of the pixels to return; None returns no pixels.
 
     Returns:
-        The record, and the pixels as uint8 [height, width, 3] in RGB, 0 to 255: the
-        whole image resized bilinearly with antialiasing, without regard to its aspect
-        ratio. None instead of the pixels for a file that cannot be used, and where no
-        `image_size` is given.
+        `(record, pixels)`. `pixels` is uint8 `(height, width, 3)`, RGB, 0 to 255: the
+        whole image, resized bilinearly with antialiasing; the aspect ratio is not
+        preserved. It is None for an unusable file or without `image_size`.
     """
-    size = modified_ns = 0
-    sha256 = ""
+    record = ImageRecord(relative_path, 0, 0, "", 0, 0, "", "", None, None)
     try:
         data, status = _read(root / relative_path)
-        size, modified_ns = status.st_size, status.st_mtime_ns
-        format_name = _format(data, size)
-        sha256 = hashlib.sha256(data).hexdigest()
+        record = dataclasses.replace(
+            record, size=status.st_size, modified_ns=status.st_mtime_ns
+        )
+        format_name = _identify_format(data, status.st_size)
+        record = dataclasses.replace(record, sha256=hashlib.sha256(data).hexdigest())
         with _strict_pillow:
             image, (width, height) = _decode(data, format_name, _HASH_DECODE_SIDE)
             hashed = perceptual_hash(image)
@@ -198,32 +184,18 @@ def inspect_image(
                 side = _decode_side(image_size)
                 if side > _HASH_DECODE_SIDE and min(width, height) > min(image.size):
                     image, _ = _decode(data, format_name, side)
-                pixels = _resized(image, image_size)
-    except _UnusableError as unusable:
-        record = ImageRecord(
-            path=relative_path,
-            size=size,
-            modified_ns=modified_ns,
-            sha256=sha256,
-            width=0,
-            height=0,
-            format="",
-            perceptual_hash="",
-            problem_kind=unusable.kind,
-            problem=unusable.reason,
+                pixels = _resize(image, image_size)
+    except _UnusableError as error:
+        record = dataclasses.replace(
+            record, problem_kind=error.kind, problem=error.reason
         )
         return record, None
-    record = ImageRecord(
-        path=relative_path,
-        size=size,
-        modified_ns=modified_ns,
-        sha256=sha256,
+    record = dataclasses.replace(
+        record,
         width=width,
         height=height,
         format=format_name,
         perceptual_hash=hashed,
-        problem_kind=None,
-        problem=None,
     )
     return record, pixels
 
@@ -231,59 +203,63 @@ def inspect_image(
 def load_image(
     path: str | os.PathLike[str], image_size: tuple[int, int] | None = None
 ) -> Pixels:
-    """Reads one image, decoded exactly as in training.
+    """Loads one image, decoded exactly as in training.
 
     Args:
-        path: The image.
-        image_size: `(height, width)` to resize to, bilinearly with antialiasing and
-            without regard to the aspect ratio; None keeps the size of the image.
+        path: The image file.
+        image_size: `(height, width)` to resize to, bilinearly with antialiasing; the
+            aspect ratio is not preserved. None keeps the original size.
 
     Returns:
-        uint8 [height, width, 3] in RGB, 0 to 255.
+        uint8 `(height, width, 3)`, RGB, 0 to 255.
 
     Raises:
-        InputError: The file cannot be read or is no image that can be decoded, with
-            the reason.
+        InputError: If the file cannot be read or decoded, with the reason.
     """
     side = None if image_size is None else _decode_side(image_size)
-    return _resized(_loaded(path, side), image_size)
+    return _resize(_load(path, side), image_size)
 
 
 def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
-    """Reads one image for people to look at: decoded as in training, and small.
+    """Loads a small version of an image for display, decoded as in training.
 
     Args:
-        path: The image.
-        side: The longer side of the result in pixels at most; no image is enlarged.
+        path: The image file.
+        side: The maximum length of the longer side in pixels; images are not enlarged.
 
     Returns:
-        uint8 [height, width, 3] in RGB, 0 to 255, with the aspect ratio of the image.
+        uint8 `(height, width, 3)`, RGB, 0 to 255. The aspect ratio is preserved.
 
     Raises:
         InputError: As for `load_image`.
     """
-    image = _loaded(path, 2 * side)
+    image = _load(path, 2 * side)
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     return np.array(image)
 
 
-def _loaded(path: str | os.PathLike[str], side: int | None) -> Image.Image:
-    """Decodes an image for a user who named it, a large JPEG no smaller than `side`."""
+def _load(path: str | os.PathLike[str], side: int | None) -> Image.Image:
+    """Decodes an image that the user named; for `side` see `_decode`."""
     try:
         data, status = _read(Path(path))
-        format_name = _format(data, status.st_size)
+        format_name = _identify_format(data, status.st_size)
         with _strict_pillow:
             image, _ = _decode(data, format_name, side)
             return image
-    except _UnusableError as unusable:
+    except _UnusableError as error:
         raise InputError(
-            f"`{printable_path(path)}` must be a photo as {_SUPPORTED}. "
-            f"Received: {unusable.reason}"
-        ) from unusable
+            f"`{printable_path(path)}` must be a {_SUPPORTED} image. "
+            f"Received: {error.reason}"
+        ) from error
 
 
 class _UnusableError(Exception):
-    """Says why a file is no image: the kind to programs, the reason to people."""
+    """Raised for a file that is not a usable image.
+
+    Attributes:
+        kind: The `problem_kind` of its record.
+        reason: The `problem` of its record.
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(kind, reason)
@@ -292,14 +268,17 @@ class _UnusableError(Exception):
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    """Reads a file; of one that cannot be an image only the beginning."""
+    """Reads a file, or only its start if that is not the start of an image."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise _UnusableError("unreadable", "not a file")
         with path.open("rb") as file:
             head = file.peek(_SIGNATURE_BYTES)
-            if _matching(_SIGNATURES, head) and status.st_size <= _MAX_FILE_BYTES:
+            if (
+                _match_signature(_SIGNATURES, head)
+                and status.st_size <= _MAX_FILE_BYTES
+            ):
                 return file.read(), status
             return head, status
     except OSError as error:
@@ -307,24 +286,26 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
         raise _UnusableError("unreadable", f"cannot be read: {reason}") from error
 
 
-def _format(data: bytes, size: int) -> str:
-    """Returns which of the supported formats the first bytes announce."""
+def _identify_format(data: bytes, size: int) -> str:
+    """Returns the supported format that the first bytes belong to."""
     if not data:
         raise _UnusableError("empty_file", "empty file")
-    name = _matching(_SIGNATURES, data)
+    name = _match_signature(_SIGNATURES, data)
     if name is None:
-        unsupported = _matching(_UNSUPPORTED_SIGNATURES, data)
+        unsupported = _match_signature(_UNSUPPORTED_SIGNATURES, data)
         if unsupported is None:
             raise _UnusableError("not_an_image", "not an image")
         reason = f"unsupported format {unsupported}; use {_SUPPORTED}"
         raise _UnusableError("unsupported_format", reason)
     if size > _MAX_FILE_BYTES:
-        reason = f"{size} bytes are more than the {_MAX_FILE_BYTES} that are read"
+        reason = f"{size} bytes; the limit is {_MAX_FILE_BYTES}"
         raise _UnusableError("decompression_bomb", reason)
     return name
 
 
-def _matching(signatures: tuple[tuple[bytes, str], ...], data: bytes) -> str | None:
+def _match_signature(
+    signatures: tuple[tuple[bytes, str], ...], data: bytes
+) -> str | None:
     for pattern, name in signatures:
         if re.match(pattern, data, re.DOTALL):
             return name
@@ -332,20 +313,20 @@ def _matching(signatures: tuple[tuple[bytes, str], ...], data: bytes) -> str | N
 
 
 def _decode_side(image_size: tuple[int, int]) -> int:
-    """Returns the side down to which an image may be reduced while it is decoded."""
+    """Returns the minimum side to which decoding may reduce an image."""
     return max(_HASH_DECODE_SIDE, 2 * max(image_size))
 
 
 def _decode(
     data: bytes, format_name: str, side: int | None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Decodes an image to RGB, a large JPEG reduced to no less than `side`.
+    """Decodes an image to RGB; reduces a large JPEG, but not below `side`.
 
     Returns:
-        The image, and the (width, height) that it has in full.
+        The image and its full `(width, height)`.
     """
     try:
-        # Only this decoder may see the data: no other format can hide in the file.
+        # Only this decoder may read the data, so no other format can hide in it.
         image: Image.Image = Image.open(io.BytesIO(data), formats=(format_name,))
         width, height = image.size
         _refuse_bomb(width, height)
@@ -374,10 +355,10 @@ def _decode(
 
 
 def _refuse_bomb(width: int, height: int) -> None:
-    # Pillow itself only warns of up to twice the limit.
+    # Pillow itself only warns up to twice the limit.
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
-        reason = f"{width} x {height} pixels are more than the {limit} that are decoded"
+        reason = f"{width} x {height} pixels; the limit is {limit} pixels"
         raise _UnusableError("decompression_bomb", reason)
 
 
@@ -386,10 +367,10 @@ def _reason(error: Exception) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 where it is missing or makes no sense."""
+    """Returns the EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Broken EXIF data beside sound pixels: what the camera wrote.
+    except Exception:  # Broken EXIF data must not cost an image its intact pixels.
         return 1
     return orientation if orientation in range(1, 9) else 1
 
@@ -398,18 +379,18 @@ def _to_rgb(image: Image.Image, format_name: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _with_8_bits(image).convert("RGB")
+        return _scale_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(ground, layer).convert("RGB")
     if image.mode == "CMYK" and format_name == "JPEG" and "adobe" not in image.info:
-        # Adobe stores ink inverted, and Pillow takes every file for one of Adobe's.
+        # Adobe stores CMYK inverted, and Pillow assumes every file is from Adobe.
         return ImageChops.invert(image).convert("RGB")
     return image.convert("RGB")
 
 
-def _with_8_bits(image: Image.Image) -> Image.Image:
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Scales 16-bit integers, 32-bit integers or floats to 0 to 255, rounded."""
     samples = np.nan_to_num(np.asarray(image, dtype=np.float64))
     white = _white_level(image, float(samples.max(initial=0.0)))
@@ -419,7 +400,7 @@ def _with_8_bits(image: Image.Image) -> Image.Image:
 
 def _white_level(image: Image.Image, brightest: float) -> float:
     if image.mode.startswith("I;16"):
-        # A TIFF file may use 12 of the 16 bits only, and says so.
+        # A TIFF file may declare that it uses only 12 of the 16 bits.
         tags: dict[int, tuple[int, ...]] = getattr(image, "tag_v2", {})
         bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
         return float(2**bits - 1)
@@ -429,7 +410,7 @@ def _white_level(image: Image.Image, brightest: float) -> float:
     return next((level for level in levels if brightest <= level), brightest)
 
 
-def _resized(image: Image.Image, image_size: tuple[int, int] | None) -> Pixels:
+def _resize(image: Image.Image, image_size: tuple[int, int] | None) -> Pixels:
     if image_size is not None:
         height, width = image_size
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -437,41 +418,36 @@ def _resized(image: Image.Image, image_size: tuple[int, int] | None) -> Pixels:
 
 
 class _StrictPillow:
-    """Pillow refuses truncated files and warns nobody while a thread is inside.
+    """Makes Pillow refuse truncated files and suppresses its warnings.
 
-    Both are settings of the whole process: they are changed when the first thread
-    enters and restored when the last one leaves. `warnings.catch_warnings` would not
-    do, because threads leave in another order than they entered.
+    Both are settings of the whole process. They change when the first thread enters
+    and are restored when the last one leaves; threads may overlap in any order.
     """
-
-    _FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
-        self._load_truncated = False
+        self._threads = 0
+        self._restore = ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._inside == 0:
-                self._load_truncated = ImageFile.LOAD_TRUNCATED_IMAGES
+            if self._threads == 0:
+                self._restore.callback(
+                    setattr,
+                    ImageFile,
+                    "LOAD_TRUNCATED_IMAGES",
+                    ImageFile.LOAD_TRUNCATED_IMAGES,
+                )
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
+                self._restore.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", module=r"PIL\.")
-            self._inside += 1
+            self._threads += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._load_truncated
-                filters = cast(list[Any], warnings.filters)
-                if self._FILTER in filters:  # else somebody restored older filters
-                    filters.remove(self._FILTER)
+            self._threads -= 1
+            if self._threads == 0:
+                self._restore.close()
 
 
 _strict_pillow = _StrictPillow()

@@ -1,9 +1,9 @@
-"""Decides which images train, validate and test, and writes that down.
+"""Decides which images train, validate and test, and writes that to a manifest.
 
-A split is stratified: of each class the same fraction validates. It is decided by the
-content of the images and the seed alone, so it depends neither on the order or the
-names of files nor on the machine, and an image that is added moves few others. Copies
-of an image, and images that show nearly the same picture, stand on one side.
+A split is stratified: the same fraction of each class validates. It depends only on the
+content of the images and the seed, not on the order or names of files or on the
+machine, and a new image moves few others. Copies of an image, and images that show
+nearly the same picture, stay on one side.
 """
 
 import hashlib
@@ -14,17 +14,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    model_validator,
+)
+
+from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.audit import Audit
 from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, write_text_atomically
 
 SPLIT_NAMES = ("train", "validation", "test")
-
-_FORMAT = "keras_flowers.split"
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,14 @@ class Split:
 
     Attributes:
         class_names: The position of a name is its label.
-        seed: What decided among the images of a class.
-        validation_split: The fraction of each class that was asked for.
-        test_split: The fraction of each class that was asked for.
-        train: The training images, sorted by path, as all of the following.
-        validation: The validation images; empty if none were asked for.
-        test: The test images; empty if none were asked for.
-        not_in_manifest: Images of the folder that the manifest, by which it was
-            split, does not name. They are in none of the three.
+        seed: The seed of the split.
+        validation_split: The requested fraction of each class.
+        test_split: The requested fraction of each class.
+        train: The training images, sorted by path.
+        validation: The validation images, sorted by path; may be empty.
+        test: The test images, sorted by path; may be empty.
+        not_in_manifest: The images that the manifest of the split does not list. They
+            are in none of the three parts.
     """
 
     class_names: tuple[str, ...]
@@ -64,9 +72,9 @@ def split_audit(
     """Splits the images of each class by the same fractions.
 
     Of a class of `n` images, `round(validation_split * n)` validate and
-    `round(test_split * n)` test, at least one each where any are asked for. Where
-    copies have to stay together, a class may miss these numbers by less than the size
-    of its largest group of copies, or by more if the groups reach across classes.
+    `round(test_split * n)` test, but at least one unless the fraction is 0. Because
+    copies stay together, a class may miss these numbers by less than the size of its
+    largest group of copies, or by more if groups contain several classes.
 
     Args:
         audit: The images.
@@ -74,18 +82,18 @@ def split_audit(
         test_split: Fraction of each class, 0 to less than 1; 0 for none.
         seed: Any integer.
         keep_near_duplicates_together: Whether images that show nearly the same
-            picture stand on one side. Those with equal bytes always do.
+            picture stay on one side. Images with equal bytes always do.
 
     Returns:
         The split. Every image of the audit is in exactly one part of it.
 
     Raises:
-        InputError: A fraction is out of range, both together leave nothing for
-            training, the seed is no integer, or a class has too few different images
-            to give each part one.
+        InputError: If a fraction is out of range, no fraction is left for training,
+            the seed is not an integer, or a class has too few different images for all
+            parts.
     """
     fractions = check_fractions(validation_split, test_split)
-    seed = _checked_seed(seed)
+    seed = check_integer("seed", seed)
     sizes = audit.counts
     targets = {
         part: {name: max(1, round(fraction * n)) for name, n in sizes.items()}
@@ -113,10 +121,10 @@ def split_audit(
 
 
 def check_fractions(validation_split: Any, test_split: Any) -> dict[str, float]:
-    """Returns the fractions as floats by the name of their part.
+    """Returns the fractions as floats by the name of the part.
 
     Raises:
-        InputError: If one is out of range, or both leave nothing for training.
+        InputError: If one is out of range, or nothing is left for training.
     """
     fractions = {}
     for part, value in (("validation", validation_split), ("test", test_split)):
@@ -133,22 +141,16 @@ def check_fractions(validation_split: Any, test_split: Any) -> dict[str, float]:
         fractions[part] = number
     if sum(fractions.values()) >= 1:
         raise InputError(
-            "`validation_split` and `test_split` must leave photos for training: "
+            "`validation_split` and `test_split` must leave images for training: "
             "together less than 1. Received: "
             f"validation_split={validation_split!r}, test_split={test_split!r}"
         )
     return fractions
 
 
-def _checked_seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise InputError(f"`seed` must be an integer. Received: seed={seed!r}")
-    return int(seed)
-
-
 @dataclass(frozen=True)
 class _Group:
-    """Images that stay together, and how many of each class they are."""
+    """Images that stay together, and their number in each class."""
 
     images: tuple[ImageRecord, ...]
     counts: Mapping[str, int]
@@ -157,13 +159,13 @@ class _Group:
 def _ordered_groups(
     images: Sequence[ImageRecord], linked: Iterable[Sequence[str]], seed: int
 ) -> list[_Group]:
-    """Returns all images in groups, in an order that seed and content decide."""
+    """Returns all images in groups, in an order that depends on seed and content."""
     by_path = {record.path: record for record in images}
     members = [[by_path.pop(path) for path in group] for group in linked]
     members.extend([record] for record in by_path.values())
     groups = []
     for group in members:
-        # The first content of a group stands for it: further copies change nothing.
+        # One content represents the group, so more copies do not change its place.
         content = min(record.sha256 for record in group)
         key = hashlib.sha256(f"{seed}:{content}".encode()).digest()
         counts = Counter(record.class_name for record in group)
@@ -173,7 +175,7 @@ def _ordered_groups(
 
 
 class _Assignment:
-    """Gives groups of images to the parts of a split."""
+    """Assigns groups of images to the parts of a split."""
 
     def __init__(
         self, groups: Sequence[_Group], targets: Mapping[str, Mapping[str, int]]
@@ -181,25 +183,25 @@ class _Assignment:
         self._groups = groups
         self._targets = targets
         self._part_of = ["train"] * len(groups)
-        self._held: dict[str, Counter[str]] = {part: Counter() for part in SPLIT_NAMES}
+        self._counts = {part: Counter[str]() for part in SPLIT_NAMES}
         for group in groups:
-            self._held["train"].update(group.counts)
+            self._counts["train"].update(group.counts)
 
     def fill(self) -> None:
-        """Gives each group to the first part that still wants all of its images."""
+        """Assigns each group to the first part that still needs all of its images."""
         for index, group in enumerate(self._groups):
             for part, target in self._targets.items():
-                held = self._held[part]
-                if all(held[c] + n <= target[c] for c, n in group.counts.items()):
+                counts = self._counts[part]
+                if all(counts[c] + n <= target[c] for c, n in group.counts.items()):
                     if self._leaves_training(group):
                         self._move(index, part)
                     break
 
     def complete(self, sizes: Mapping[str, int]) -> None:
-        """Gives each part that got no image of a class the smallest group it can."""
+        """Gives each part without an image of a class the smallest possible group."""
         for name, size in sizes.items():
             for part in self._targets:
-                if self._held[part][name]:
+                if self._counts[part][name]:
                     continue
                 movable = [
                     index
@@ -224,110 +226,150 @@ class _Assignment:
         }
 
     def _leaves_training(self, group: _Group) -> bool:
-        held = self._held["train"]
-        return all(held[name] > count for name, count in group.counts.items())
+        counts = self._counts["train"]
+        return all(counts[name] > count for name, count in group.counts.items())
 
     def _move(self, index: int, part: str) -> None:
         counts = self._groups[index].counts
-        self._held[self._part_of[index]].subtract(counts)
-        self._held[part].update(counts)
+        self._counts[self._part_of[index]].subtract(counts)
+        self._counts[part].update(counts)
         self._part_of[index] = part
 
     def _too_small(self, name: str, size: int) -> str:
         groups = sum(name in group.counts for group in self._groups)
         parts = " and ".join(["train", *self._targets])
         different = (
-            f", in {groups} groups that must stay together because they are copies of "
-            "each other or look alike (`keep_near_duplicates_together=False` or "
-            "--split-near-duplicates parts the latter)"
+            f", in {groups} groups of copies or similar images that stay together "
+            "(`keep_near_duplicates_together=False` or --split-near-duplicates "
+            "separates similar ones)"
         )
         return (
             f"class {printable_path(name)} is too small to split into {parts}. "
-            f"Received: {size} photos{different if groups < size else ''}"
+            f"Received: {size} images{different if groups < size else ''}"
         )
 
 
-@dataclass(frozen=True)
-class ManifestEntry:
+def _check_relative_path(path: str) -> str:
+    parts = path.split("/")
+    if PurePosixPath(path).is_absolute() or not {"", ".", ".."}.isdisjoint(parts):
+        raise ValueError("not a path in the data folder")
+    return path
+
+
+class ManifestEntry(BaseModel):
     """One image of a manifest.
 
     Attributes:
-        path: Relative to the data folder, with `/` between its parts.
-        sha256: Hexadecimal SHA-256 of its bytes.
+        path: Relative to the data folder, with `/` as the separator.
+        sha256: Hexadecimal SHA-256 of its content.
         split: "train", "validation" or "test".
     """
 
-    path: str
-    sha256: str
-    split: str
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    # InstanceOf, because pydantic refuses text with bytes that are not valid UTF-8.
+    path: Annotated[InstanceOf[str], AfterValidator(_check_relative_path)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    split: Literal["train", "validation", "test"]
 
 
-@dataclass(frozen=True)
-class SplitManifest:
-    """A split as it stands in a file: what reproduces it on another machine.
+class SplitManifest(BaseModel):
+    """A split as a file that reproduces it on another machine.
 
     Attributes:
+        format: Identifies the file format.
+        version: Version of the file format.
         class_names: The position of a name is its label.
         seed: See `Split`.
         validation_split: See `Split`.
         test_split: See `Split`.
-        images: One entry for each image, sorted by path.
+        images: One entry per image, sorted by path.
     """
 
-    class_names: tuple[str, ...]
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: Literal["keras_flowers.split"] = "keras_flowers.split"
+    version: Literal[1] = 1
     seed: int
     validation_split: float
     test_split: float
-    images: tuple[ManifestEntry, ...]
+    class_names: Annotated[list[InstanceOf[str]], Field(min_length=2)]
+    images: Annotated[
+        list[ManifestEntry],
+        Field(min_length=1, alias="photos"),
+        AfterValidator(lambda entries: sorted(entries, key=lambda entry: entry.path)),
+    ]
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> Self:
+        check_fractions(self.validation_split, self.test_split)
+        if not all(self.class_names) or len(set(self.class_names)) < len(
+            self.class_names
+        ):
+            raise ValueError("`class_names` must be different names")
+        paths = set()
+        for entry in self.images:
+            class_name, separator, _ = entry.path.partition("/")
+            if not separator or class_name not in self.class_names:
+                raise ValueError(
+                    f"{printable_path(entry.path)} is in none of the class folders"
+                )
+            if entry.path in paths:
+                raise ValueError(f"{printable_path(entry.path)} appears twice")
+            paths.add(entry.path)
+        if not any(entry.split == "train" for entry in self.images):
+            raise ValueError("no image for training")
+        return self
 
 
 def write_manifest(split: Split, path: str | os.PathLike[str]) -> None:
-    """Writes a split as JSON: for each image its path, its SHA-256 and its part.
+    """Writes a split as JSON: the path, SHA-256 and part of every image.
 
     Args:
         split: The split.
-        path: The file, which appears or is replaced at once.
+        path: The file, which appears or is replaced atomically.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: If the file cannot be written.
     """
     images = [
         {"path": record.path, "sha256": record.sha256, "split": part}
         for part in SPLIT_NAMES
         for record in getattr(split, part)
     ]
-    content = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "seed": split.seed,
-        "validation_split": split.validation_split,
-        "test_split": split.test_split,
-        "class_names": list(split.class_names),
-        "photos": sorted(images, key=lambda image: image["path"]),
-    }
+    manifest = SplitManifest.model_validate(
+        {
+            "seed": split.seed,
+            "validation_split": split.validation_split,
+            "test_split": split.test_split,
+            "class_names": list(split.class_names),
+            "photos": images,
+        }
+    )
+    content = manifest.model_dump(by_alias=True)
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_manifest(path: str | os.PathLike[str]) -> SplitManifest:
-    """Reads a manifest and checks everything in it.
+    """Reads and validates a manifest.
 
     Args:
-        path: A file that `write_manifest` wrote.
+        path: A file from `write_manifest`.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: The file cannot be read or is no manifest of this version, with
-            the first thing that is wrong in it.
+        InputError: If the file cannot be read or is not a manifest of this version,
+            with the first error in it.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return _checked_manifest(content)
+        return SplitManifest.model_validate(content)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-    except _ManifestError as error:
-        reason = str(error)
+    except ValidationError as error:
+        reason = _describe_first_error(error, content)
     except (ValueError, RecursionError):
         reason = "a file that is not JSON"
     raise InputError(
@@ -335,67 +377,17 @@ def read_manifest(path: str | os.PathLike[str]) -> SplitManifest:
     )
 
 
-class _ManifestError(Exception):
-    """Says in a few words what is wrong in a manifest."""
-
-
-def _checked_manifest(content: Any) -> SplitManifest:
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise _ManifestError(f'JSON without "format": "{_FORMAT}"')
-    if content.get("version") != _VERSION:
-        raise _ManifestError(
-            f"version {content.get('version')!r}; this package reads {_VERSION}"
-        )
-    class_names = _checked_class_names(content.get("class_names"))
-    images = content.get("photos")
-    if not isinstance(images, list) or not images:
-        raise _ManifestError('no list of "photos"')
-    entries = tuple(_checked_entry(image, set(class_names)) for image in images)
-    twice = [p for p, n in Counter(entry.path for entry in entries).items() if n > 1]
-    if twice:
-        raise _ManifestError(f"{printable_path(twice[0])} more than once")
-    if not any(entry.split == "train" for entry in entries):
-        raise _ManifestError("no photo for training")
-    try:
-        fractions = check_fractions(
-            content.get("validation_split"), content.get("test_split")
-        )
-        seed = _checked_seed(content.get("seed"))
-    except InputError as error:
-        raise _ManifestError(str(error)) from error
-    return SplitManifest(
-        class_names=class_names,
-        seed=seed,
-        validation_split=fractions["validation"],
-        test_split=fractions["test"],
-        images=tuple(sorted(entries, key=lambda entry: entry.path)),
-    )
-
-
-def _checked_class_names(names: Any) -> tuple[str, ...]:
-    is_list = isinstance(names, list) and all(isinstance(n, str) and n for n in names)
-    if not is_list or len(names) < 2 or len(set(names)) < len(names):
-        raise _ManifestError('"class_names" that are not two or more different names')
-    return tuple(names)
-
-
-def _checked_entry(image: Any, class_names: set[str]) -> ManifestEntry:
-    if not isinstance(image, dict) or not all(
-        isinstance(image.get(key), str) for key in ("path", "sha256", "split")
-    ):
-        raise _ManifestError('a photo without "path", "sha256" and "split" as texts')
-    path, sha256, part = image["path"], image["sha256"], image["split"]
-    shown = printable_path(path)
-    parts = path.split("/")
-    if PurePosixPath(path).is_absolute() or not {"", ".", ".."}.isdisjoint(parts):
-        raise _ManifestError(f"{shown}, which is not a path below the data folder")
-    if len(parts) < 2 or parts[0] not in class_names:
-        raise _ManifestError(f"{shown}, which stands in none of the class folders")
-    if part not in SPLIT_NAMES:
-        raise _ManifestError(f"{shown} with the unknown split {part!r}")
-    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-        raise _ManifestError(f"{shown} with a sha256 that is none")
-    return ManifestEntry(path, sha256, part)
+def _describe_first_error(error: ValidationError, content: Any) -> str:
+    """Returns where in the manifest the first error is, and what it is."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    match first["loc"]:
+        case ("photos", int(row), *_) if isinstance(content["photos"][row], dict):
+            place += f" ({printable_path(str(content['photos'][row].get('path')))})"
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if first["type"] == "missing" else repr(first["input"])
+    shown = f", got {value}" if place and 0 < len(value) < 100 else ""
+    return f"{place}{': ' if place else ''}{message}{shown}"
 
 
 def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
@@ -403,15 +395,15 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
 
     Args:
         audit: The images of the folder.
-        manifest: What `read_manifest` returned.
+        manifest: The result of `read_manifest`.
 
     Returns:
         The split, with the labels of the manifest. Images that the manifest does not
-        name are in `not_in_manifest` and in no part.
+        list are in `not_in_manifest` and in no part.
 
     Raises:
-        InputError: An image of the manifest is missing in the folder, cannot be read
-            or has another content.
+        InputError: If an image of the manifest is missing, cannot be read or has
+            different content.
     """
     present = {record.path: record for record in audit.images}
     parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
@@ -425,9 +417,9 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
         else:
             parts[entry.split].append(record)
     _refuse_other_images(audit.root, "missing or unreadable", missing)
-    _refuse_other_images(audit.root, "of another content", changed)
+    _refuse_other_images(audit.root, "with different content", changed)
     return Split(
-        class_names=manifest.class_names,
+        class_names=tuple(manifest.class_names),
         seed=manifest.seed,
         validation_split=manifest.validation_split,
         test_split=manifest.test_split,
@@ -443,6 +435,6 @@ def _refuse_other_images(root: Path, what: str, paths: Sequence[str]) -> None:
         return
     shown = ", ".join(printable_path(path) for path in paths[:3])
     raise InputError(
-        f"`{printable_path(root)}` must hold the photos of the split manifest. "
+        f"`{printable_path(root)}` must contain the images of the split manifest. "
         f"Received: {len(paths)} {what}: {shown}{' ...' if len(paths) > 3 else ''}"
     )

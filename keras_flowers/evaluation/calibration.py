@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as it is sure: calibration."""
+"""Calibration: whether a classifier is right as often as it is confident."""
 
 import dataclasses
 import math
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_flowers.argument_checks import check_integer
+from keras_flowers.plots.reliability import draw_reliability
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,11 +23,11 @@ class CalibrationBin:
     The confidence of an image is the probability of its predicted class.
 
     Attributes:
-        lower: Beginning of the interval, which is not part of it.
-        upper: End of the interval, which is part of it.
+        lower: Lower end of the interval, excluded.
+        upper: Upper end of the interval, included.
         count: Number of images.
         confidence: Their mean confidence, 0..1; `None` without images.
-        accuracy: The part of them that is right, 0..1; `None` without images.
+        accuracy: The fraction of them that is right, 0..1; `None` without images.
     """
 
     lower: float
@@ -38,39 +39,39 @@ class CalibrationBin:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How well the confidence of a classifier tells how often it is right.
+    """How well the confidence of a classifier matches its accuracy.
 
     Attributes:
         bins: Intervals of equal width that cover 0..1.
-        unanswered: Images whose probabilities are no numbers, and which are in no bin.
+        non_finite: Number of images whose prediction is non-finite; they are in no bin.
     """
 
     bins: tuple[CalibrationBin, ...]
-    unanswered: int
+    non_finite: int
 
     @property
     def error(self) -> float:
-        """The expected calibration error, 0..1: the lower, the better.
+        """The expected calibration error, 0..1; lower is better.
 
         The mean distance between confidence and accuracy of the bins, weighted by
         their counts (Guo et al., "On Calibration of Modern Neural Networks", 2017).
-        NaN where an image has no probabilities.
+        NaN if a prediction is non-finite.
         """
-        if self.unanswered:
+        if self.non_finite:
             return math.nan
         return self._mean(lambda confidence, accuracy: abs(confidence - accuracy))
 
     @property
     def confidence(self) -> float:
-        """The mean confidence of all images that have one; NaN without any.
+        """The mean confidence of all images with a finite prediction, or NaN.
 
-        Above the accuracy, the classifier is too sure of itself; below, not enough.
+        Above the accuracy, the classifier is overconfident; below, underconfident.
         """
         return self._mean(lambda confidence, _: confidence)
 
     @property
     def accuracy(self) -> float:
-        """The part that is right of the images with a confidence; NaN without any."""
+        """The fraction of finite predictions that is right, or NaN without any."""
         return self._mean(lambda _, accuracy: accuracy)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,53 +83,24 @@ class Calibration:
         }
 
     def plot(self) -> "Figure":
-        """Draws the reliability diagram, and below it how many images each bin has.
+        """Draws the reliability diagram, with the number of images in each bin below.
 
-        The bars are the accuracy of each bin. Where one ends below the diagonal, the
-        classifier is too sure; where above, not sure enough. The distance to the mean
-        confidence of the bin is hatched.
+        The bars are the accuracy of each bin. A bar that ends below the diagonal means
+        that the classifier is overconfident; one that ends above, underconfident. The
+        distance to the mean confidence of the bin is hatched.
 
         Returns:
-            A `matplotlib.figure.Figure`; it belongs to no window.
+            A `matplotlib.figure.Figure` without a window.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.2, 6.2), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        filled = [one for one in self.bins if one.count]
-        centers = [(one.lower + one.upper) / 2 for one in filled]
-        accuracy = np.array([one.accuracy for one in filled], dtype=float)
-        confidence = np.array([one.confidence for one in filled], dtype=float)
-        width = 1 / len(self.bins)
-        style: dict[str, Any] = {"width": width, "linewidth": 0.8}
-        above.plot([0, 1], [0, 1], "--", color="0.45", label="perfect", zorder=3)
-        above.bar(
-            centers, accuracy, color="C0", edgecolor="white", label="accuracy", **style
+        title = f"expected calibration error {self.error:.3f}"
+        if self.non_finite:
+            title += f"\n{self.non_finite} non-finite predictions (NaN)"
+        return draw_reliability(
+            counts=np.array([one.count for one in self.bins]),
+            confidence=np.array([one.confidence for one in self.bins], dtype=float),
+            accuracy=np.array([one.accuracy for one in self.bins], dtype=float),
+            title=title,
         )
-        above.bar(
-            centers,
-            confidence - accuracy,
-            bottom=accuracy,
-            color="none",
-            edgecolor="C3",
-            hatch="////",
-            label="distance to the confidence",
-            **style,
-        )
-        above.set_ylim(0, 1)
-        above.set_ylabel("accuracy")
-        above.legend(loc="upper left")
-        above.set_title(_title(self))
-        counts = [one.count for one in filled]
-        below.bar(centers, counts, color="0.55", edgecolor="white", **style)
-        below.set_xlim(0, 1)
-        below.yaxis.get_major_locator().set_params(integer=True)
-        below.set_ylabel("photos")
-        below.set_xlabel("confidence: the probability of the predicted class")
-        for axes in (above, below):
-            axes.grid(alpha=0.3)
-            axes.set_axisbelow(True)
-        return figure
 
     def _mean(self, value: Callable[[float, float], float]) -> float:
         total = sum(one.count for one in self.bins)
@@ -147,7 +119,7 @@ def measure_calibration(
 
     Args:
         confidences: Float `(count,)`, the probability of each predicted class, 0..1;
-            NaN where there is none.
+            NaN for a non-finite prediction.
         is_right: Bool `(count,)`, whether the prediction is right.
         bins: Number of intervals, a positive integer.
 
@@ -158,38 +130,31 @@ def measure_calibration(
         InputError: If `bins` is no integer from 1 to 10000.
     """
     bins = check_integer("bins", bins, lowest=1, highest=_MOST_BINS)
-    answered = np.isfinite(confidences)
-    values = confidences[answered]
-    right = is_right[answered].astype(np.float64)
+    is_finite = np.isfinite(confidences)
+    values = confidences[is_finite]
     edges = np.linspace(0, 1, bins + 1)
-    # A value on an edge belongs to the bin that ends there; 0 to the first bin, and
-    # what rounding brought above 1 to the last. Compared in the precision of the
-    # values: 0.2 in 32 bits is a little more than 0.2 in 64.
+    # A value on an edge belongs to the bin that ends there (scikit-learn's
+    # `calibration_curve` puts it into the next one and returns no counts); 0 belongs
+    # to the first bin, and what rounding brought above 1 to the last. Compared in the
+    # precision of the values: 0.2 in 32 bits is a little more than 0.2 in 64.
     position = np.searchsorted(edges.astype(values.dtype), values, side="left") - 1
     position = np.clip(position, 0, bins - 1)
     counts = np.bincount(position, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(position, values, minlength=bins) / counts
-        accuracy = np.bincount(position, right, minlength=bins) / counts
-    rows = zip(
-        edges[:-1].tolist(),
-        edges[1:].tolist(),
-        counts.tolist(),
-        confidence.tolist(),
-        accuracy.tolist(),
-        strict=True,
+    sums = (
+        np.bincount(position, weights, minlength=bins)
+        for weights in (values, is_right[is_finite].astype(np.float64))
     )
+    columns = (column.tolist() for column in (edges[:-1], edges[1:], counts, *sums))
     return Calibration(
         bins=tuple(
-            CalibrationBin(lower, upper, count, *(means if count else (None, None)))
-            for lower, upper, count, *means in rows
+            CalibrationBin(
+                lower,
+                upper,
+                count,
+                confidence / count if count else None,
+                right / count if count else None,
+            )
+            for lower, upper, count, confidence, right in zip(*columns, strict=True)
         ),
-        unanswered=int(np.count_nonzero(~answered)),
+        non_finite=int(np.count_nonzero(~is_finite)),
     )
-
-
-def _title(calibration: Calibration) -> str:
-    title = f"expected calibration error {calibration.error:.3f}"
-    if calibration.unanswered:
-        title += f"\n{calibration.unanswered} photos without probabilities (NaN)"
-    return title

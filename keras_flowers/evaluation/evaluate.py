@@ -1,4 +1,4 @@
-"""How good a classifier is: per class, and which classes it takes for which."""
+"""How good a classifier is: its scores, its confusions and its mistakes."""
 
 import dataclasses
 import os
@@ -12,38 +12,39 @@ import numpy as np
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.data.image_files import load_thumbnail
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
-from keras_flowers.plots.confusion_matrix import draw_confusion_matrix
-from keras_flowers.plots.image_grid import Tile, draw_contact_sheet
+from keras_flowers.plots.confusion_matrix import (
+    ConfusionGrid,
+    arrange_confusions,
+    draw_confusion_matrix,
+)
+from keras_flowers.plots.image_grid import Tile, draw_image_grid
+from keras_flowers.plots.rendering import show_in_figure
+from keras_flowers.scores import (
+    ClassScores,
+    predict_labels,
+    rank_mistakes,
+    score_classes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What a file or a screen takes: beyond it, the cells that are not zero are enough.
+# With more classes, a file holds only the cells that are not zero.
 _MOST_IN_JSON_MATRIX = 1000
-_MOST_ON_SHEET = 1000
+_MOST_IN_GRID = 1000
+_COLUMNS_OF_GRID = 6
+_THUMBNAIL_SIDE = 240
 _ROWS_AT_ONCE = 4096
-# Above 1 by the rounding of 16 bits is no mistake of the model.
+# A softmax in 16 bits may exceed 1 by its rounding.
 _ROUNDING = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassScores:
-    """The scores of one class, all in 0..1 but for the count.
-
-    Attributes:
-        precision: Of the images classified so, the part that is right; 0 if none is.
-        recall: Of the images of the class, the part that was found; 0 without any.
-        f1: Harmonic mean of precision and recall.
-        count: Images of the class.
-    """
-
-    precision: float
-    recall: float
-    f1: float
-    count: int
+# A figure of the confusion matrix, in pixels at 120 dpi; 25 classes take all of it.
+_SIDE = 1500
+_CELL = 60
+_SCALE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Confusion:
     """How often one class is taken for another.
 
     Attributes:
-        true_class: What the images are.
-        predicted_class: What they were called.
+        true_class: The class that the images belong to.
+        predicted_class: The class that the model predicted.
         count: Number of images.
     """
 
@@ -68,10 +69,10 @@ class Mistake:
     Attributes:
         path: The image.
         true_class: The class of its folder.
-        predicted_class: The most probable class; `None` where the probabilities are
-            no numbers.
-        probability: That of the predicted class, 0..1, or NaN.
-        true_probability: That of the true class, 0..1, or NaN.
+        predicted_class: The most probable class; `None` if the prediction is
+            non-finite.
+        probability: Probability of the predicted class, 0..1, or NaN.
+        true_probability: Probability of the true class, 0..1, or NaN.
         loss: Cross-entropy in nats, or NaN.
     """
 
@@ -89,19 +90,19 @@ class Mistake:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a model said of images whose class is known.
+    """The predictions of a model for images whose class is known.
 
-    A model that diverged gives NaN instead of probabilities. Such an image has no
-    predicted class: it counts as a mistake, is in no column of the confusion matrix,
-    and `unanswered` says how many there are.
+    A model that diverged returns NaN instead of probabilities. A non-finite prediction
+    counts as a mistake and is in no column of the confusion matrix; `non_finite` is
+    the number of them.
 
     Attributes:
         class_names: Position `i` is the name of label `i`.
         paths: The images, in the order of the rows below.
         labels: int32 `(count,)`, the true label of each image.
         probabilities: float32 `(count, classes)`, each row sums to 1.
-        root: The data folder, below which drawings and tables show the paths.
-        split: The split that the images are; `None` where it is not known.
+        root: The data folder; drawings and tables show paths relative to it.
+        split: The split that the images belong to; `None` if it is not known.
     """
 
     class_names: tuple[str, ...]
@@ -113,10 +114,11 @@ class Evaluation:
 
     @cached_property
     def predictions(self) -> np.ndarray:
-        """The most probable label of each image, int32 `(count,)`; -1 for NaN."""
-        is_finite = np.isfinite(self.probabilities).all(axis=1)
-        best = self.probabilities.argmax(axis=1)
-        return np.where(is_finite, best, -1).astype(np.int32)
+        """The most probable label of each image, int32 `(count,)`.
+
+        -1 for a non-finite prediction.
+        """
+        return predict_labels(self.probabilities)
 
     @cached_property
     def losses(self) -> np.ndarray:
@@ -132,7 +134,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The part of the images whose most probable class is the true one."""
+        """The fraction of images whose most probable class is the true one."""
         return float((self.predictions == self.labels).mean())
 
     @property
@@ -141,8 +143,8 @@ class Evaluation:
         return int(np.count_nonzero(self.predictions != self.labels))
 
     @property
-    def unanswered(self) -> int:
-        """The number of images whose probabilities are no numbers (NaN)."""
+    def non_finite(self) -> int:
+        """The number of images whose prediction is non-finite (NaN or infinity)."""
         return int(np.count_nonzero(self.predictions < 0))
 
     @cached_property
@@ -168,26 +170,16 @@ class Evaluation:
     @property
     def per_class(self) -> dict[str, ClassScores]:
         """The scores of each class by name."""
-        size = len(self.class_names)
-        answered = self.predictions[self.predictions >= 0]
-        right = np.bincount(
-            self.labels[self.predictions == self.labels], minlength=size
-        )
-        true = np.bincount(self.labels, minlength=size)
-        said = np.bincount(answered, minlength=size)
-        precision = right / np.maximum(said, 1)
-        recall = right / np.maximum(true, 1)
-        f1 = 2 * right / np.maximum(true + said, 1)
-        columns = (precision.tolist(), recall.tolist(), f1.tolist(), true.tolist())
-        rows = zip(*columns, strict=True)
         names = self.class_names
-        return {n: ClassScores(*row) for n, row in zip(names, rows, strict=True)}
+        scores = score_classes(self.labels, self.predictions, len(names))
+        return dict(zip(names, scores, strict=True))
 
     def top_k(self, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the most probable classes of each image, the first the most.
+        """Returns the most probable classes of each image, the most probable first.
 
         Args:
-            k: Number of classes, a positive integer; no more than there are.
+            k: Number of classes, a positive integer; capped at the number of classes
+                that there are.
 
         Returns:
             Labels, int32 `(count, k)`, and probabilities, float32 `(count, k)`. Of
@@ -205,42 +197,38 @@ class Evaluation:
         return labels, np.take_along_axis(self.probabilities, labels, axis=1)
 
     def worst_mistakes(self, count: int = 24) -> tuple[Mistake, ...]:
-        """Returns the images with the highest loss of those that are predicted wrong.
+        """Returns the wrongly predicted images with the highest loss.
 
         Args:
-            count: How many at most, a positive integer. Fewer where the model made
-                fewer mistakes.
+            count: Maximum number of mistakes, a positive integer.
 
         Returns:
-            The mistakes, that with the highest loss first; NaN is higher than any
-            number.
+            The mistakes, highest loss first. Non-finite predictions come before all
+            others.
 
         Raises:
             InputError: If `count` is no positive integer.
         """
         count = check_integer("count", count, lowest=1)
-        ranks = np.where(np.isnan(self.losses), np.inf, self.losses)
-        order = np.argsort(-ranks, kind="stable")
-        wrong = order[self.predictions[order] != self.labels[order]]
-        return tuple(self._mistake(index) for index in wrong[:count].tolist())
+        ranked = rank_mistakes(self.probabilities, self.labels)
+        return tuple(self._describe_mistake(index) for index in ranked[:count].tolist())
 
     def calibration(self, bins: int = 15) -> Calibration:
-        """Returns whether the model is right as often as it is sure.
+        """Returns how well the confidence of the model matches its accuracy.
 
         Args:
-            bins: Number of intervals of equal width into which the images are sorted
-                by the probability of their predicted class; 15 as in Guo et al.
-                (2017).
+            bins: Number of bins of equal width into which the images are sorted by the
+                probability of their predicted class; 15 as in Guo et al. (2017).
 
         Raises:
             InputError: If `bins` is no positive integer.
         """
-        answered = self.predictions >= 0
-        confidences = np.where(answered, self.probabilities.max(axis=1), np.nan)
+        is_finite = self.predictions >= 0
+        confidences = np.where(is_finite, self.probabilities.max(axis=1), np.nan)
         return measure_calibration(confidences, self.predictions == self.labels, bins)
 
     def shown_path(self, path: Path) -> str:
-        """Returns an image's path below the data folder, where it stands in there."""
+        """Returns the path of an image, relative to the data folder if it is in it."""
         if self.root is not None and path.is_relative_to(self.root):
             path = path.relative_to(self.root)
         return os.fspath(path)
@@ -248,10 +236,11 @@ class Evaluation:
     def to_json(self, worst: int = 24) -> dict[str, Any]:
         """Returns the summary as plain numbers, strings and lists.
 
+        It holds all classes and confusions. The confusion matrix is `None` with more
+        than 1000 classes.
+
         Args:
-            worst: How many of the worst mistakes it holds. Classes and confusions
-                are all there; the confusion matrix as a whole is, up to 1000 classes,
-                else `None`.
+            worst: Number of the worst mistakes that it holds, a positive integer.
         """
         is_small = len(self.class_names) <= _MOST_IN_JSON_MATRIX
         return {
@@ -259,7 +248,7 @@ class Evaluation:
             "loss": self.loss,
             "accuracy": self.accuracy,
             "mistakes": self.mistakes,
-            "unanswered": self.unanswered,
+            "unanswered": self.non_finite,
             "per_class": {
                 name: dataclasses.asdict(scores)
                 for name, scores in self.per_class.items()
@@ -272,16 +261,16 @@ class Evaluation:
         }
 
     def write_predictions(self, path: str | os.PathLike[str], top: int = 3) -> None:
-        """Writes what the model said of each image as CSV, a row per image.
+        """Writes the predictions as CSV, one row per image.
 
         The columns are `path`, `true_class`, `loss`, and for each of the most probable
-        classes `class_1`, `probability_1` and so on. Where the probabilities are no
-        numbers the classes are empty and the numbers `nan`.
+        classes `class_1`, `probability_1` and so on. Of a non-finite prediction the
+        classes are empty and the numbers `nan`.
 
         Args:
-            path: The file to write or to replace, which appears when it is complete.
-                Its folder must exist.
-            top: Number of classes, a positive integer; no more than there are.
+            path: The file to write or to replace, atomically. Its folder must exist.
+            top: Number of classes, a positive integer; capped at the number of classes
+                that there are.
 
         Raises:
             InputError: If `top` is no positive integer, or the file cannot be written.
@@ -290,56 +279,53 @@ class Evaluation:
         write_csv_atomically(path, self._prediction_rows(*self.top_k(top)))
 
     def plot_confusion_matrix(self) -> "Figure":
-        """Draws the confusion matrix: counts, shaded by the part of the true class.
+        """Draws the confusion matrix: counts, shaded by fraction of the true class.
 
-        Up to 25 classes with counts, up to 60 with names; of more than 500 classes
-        neighbours share a cell.
+        Up to 25 classes have counts, up to 60 have names; of more than 500 classes,
+        neighbors share a cell.
 
         Returns:
-            A `matplotlib.figure.Figure`; it belongs to no window.
+            A `matplotlib.figure.Figure` without a window.
         """
-        title = f"{len(self.labels)} photos, accuracy {self.accuracy:.3f}"
-        if self.unanswered:
-            title += f"\n{self.unanswered} photos without probabilities (NaN)"
-        return draw_confusion_matrix(
-            self.labels, self.predictions, self.class_names, title
-        )
+        grid = arrange_confusion_matrix(self)
+        return show_in_figure(draw_confusion_matrix(grid, _SIDE, _CELL, _SCALE), _SCALE)
 
     def plot_reliability(self, bins: int = 15) -> "Figure":
         """Draws the reliability diagram: see `calibration` and `Calibration.plot`."""
         return self.calibration(bins).plot()
 
     def plot_mistakes(self, count: int = 24) -> "Figure":
-        """Draws the worst mistakes as a sheet of images, the highest loss first.
+        """Draws the worst mistakes in a grid, highest loss first.
 
-        Below each image stand its path, its true class, and the predicted class with
-        its probability. The files are read anew, as in training.
+        The caption of each image is its path, its true class, and the predicted class
+        with its probability. The files are read again, as in training.
 
         Args:
-            count: How many at most, from 1 to 1000.
+            count: Maximum number of mistakes, from 1 to 1000.
 
         Returns:
-            A `matplotlib.figure.Figure`; it belongs to no window.
+            A `matplotlib.figure.Figure` without a window.
 
         Raises:
             InputError: If `count` is out of range.
         """
-        count = check_integer("count", count, lowest=1, highest=_MOST_ON_SHEET)
-        mistakes = self.worst_mistakes(count)
-        tiles = [Tile(one.path, self._caption(one)) for one in mistakes]
-        shown = f"{len(mistakes)} of {self.mistakes} mistakes, highest loss first"
-        title = shown if mistakes else f"no mistake in {len(self.labels)} photos"
-        return draw_contact_sheet(tiles, title)
+        count = check_integer("count", count, lowest=1, highest=_MOST_IN_GRID)
+        tiles = load_mistakes(self, count)
+        shown = f"{len(tiles)} of {self.mistakes} mistakes, highest loss first"
+        title = shown if tiles else f"no mistake in {len(self.labels)} images"
+        columns = max(2, min(_COLUMNS_OF_GRID, len(tiles)))
+        grid = draw_image_grid(tiles, title, _THUMBNAIL_SIDE, columns)
+        return show_in_figure(grid)
 
     @cached_property
     def _cells(self) -> np.ndarray:
-        """The cell of the confusion matrix, in one row, of each answered image."""
-        answered = self.predictions >= 0
-        true = self.labels[answered].astype(np.int64)
-        cells: np.ndarray = true * len(self.class_names) + self.predictions[answered]
+        """The flat cell of the confusion matrix of each finite prediction."""
+        is_finite = self.predictions >= 0
+        true = self.labels[is_finite].astype(np.int64)
+        cells: np.ndarray = true * len(self.class_names) + self.predictions[is_finite]
         return cells
 
-    def _mistake(self, index: int) -> Mistake:
+    def _describe_mistake(self, index: int) -> Mistake:
         label, predicted = int(self.labels[index]), int(self.predictions[index])
         row = self.probabilities[index]
         return Mistake(
@@ -351,16 +337,6 @@ class Evaluation:
             loss=float(self.losses[index]),
         )
 
-    def _caption(self, mistake: Mistake) -> tuple[str, str, str]:
-        predicted = mistake.predicted_class
-        answer = "none" if predicted is None else predicted
-        return (
-            self.shown_path(mistake.path),
-            f"true: {mistake.true_class}",
-            # At the end, which stays when a long name is shortened.
-            f"predicted: {answer} ({mistake.probability:.3f})",
-        )
-
     def _prediction_rows(
         self, top_labels: np.ndarray, top_probabilities: np.ndarray
     ) -> Iterator[list[Any]]:
@@ -369,15 +345,15 @@ class Evaluation:
         yield ["path", "true_class", "loss", *columns]
         names = self.class_names
         for index, path in enumerate(self.paths):
-            is_answered = self.predictions[index] >= 0
+            is_finite = self.predictions[index] >= 0
             pairs = zip(top_labels[index], top_probabilities[index], strict=True)
-            answers = (
+            predictions = (
                 cell
                 for label, probability in pairs
-                for cell in (names[label] if is_answered else "", probability)
+                for cell in (names[label] if is_finite else "", probability)
             )
             true = names[self.labels[index]]
-            yield [os.fspath(path), true, self.losses[index], *answers]
+            yield [os.fspath(path), true, self.losses[index], *predictions]
 
 
 def evaluate(
@@ -386,7 +362,7 @@ def evaluate(
     split: str = "validation",
     class_names: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Classifies every image of a split and compares with its folder.
+    """Classifies every image of a split and compares the result with its folder.
 
     Args:
         model: An `ImageClassifier`, or any model that maps batches of images
@@ -402,12 +378,12 @@ def evaluate(
 
     Raises:
         InputError: If the split is empty, the data has a class that the model does
-            not know, or the model gives something other than one probability per
+            not know, or the model returns something other than one probability per
             class.
     """
     images = datasets.in_order(split)
     if images is None:
-        raise InputError(f"There are no photos in the split {split!r}.")
+        raise InputError(f"There are no images in the split {split!r}.")
     known = tuple(
         class_names or getattr(model, "class_names", None) or datasets.class_names
     )
@@ -418,32 +394,78 @@ def evaluate(
         )
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
-    try:
+    with datasets.naming_unreadable_images():
         probabilities = model.predict(images.map(lambda batch, _: batch), verbose=0)
-    except Exception as error:
-        raise next(iter(datasets.read_errors), error) from error
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),
         labels=label_of[datasets.labels(split)].astype(np.int32),
-        probabilities=_checked_probabilities(probabilities, len(known)),
+        probabilities=_check_probabilities(probabilities, len(known)),
         root=datasets.audit.root,
         split=split,
     )
 
 
-def _checked_probabilities(outputs: Any, classes: int) -> np.ndarray:
+def _check_probabilities(outputs: Any, classes: int) -> np.ndarray:
     shape = getattr(outputs, "shape", None)
     if shape is None or shape[1:] != (classes,):
         raise InputError(
-            f"The model must give one probability for each of {classes} classes. "
+            f"The model must return one probability for each of {classes} classes. "
             f"Received: outputs of shape {shape}"
         )
     probabilities = np.asarray(outputs, dtype=np.float32)
     finite = probabilities[np.isfinite(probabilities)]
     if finite.size and (finite.min() < 0 or finite.max() > 1 + _ROUNDING):
         raise InputError(
-            "The model must give probabilities, from 0 to 1, as a softmax does. "
+            "The model must return probabilities from 0 to 1, as a softmax does. "
             f"Received: numbers from {finite.min():.3g} to {finite.max():.3g}"
         )
     return probabilities
+
+
+def arrange_confusion_matrix(evaluation: Evaluation) -> ConfusionGrid:
+    """Returns what a drawing of the confusion matrix of an evaluation shows."""
+    from scipy import sparse
+
+    size = len(evaluation.class_names)
+    cells = np.divmod(evaluation._cells, size)
+    ones = np.ones(len(cells[0]), np.int64)
+    title = f"{len(evaluation.labels)} images, accuracy {evaluation.accuracy:.3f}"
+    if evaluation.non_finite:
+        title += f"\n{evaluation.non_finite} non-finite predictions (NaN)"
+    return arrange_confusions(
+        # Sparse: tens of thousands of classes have no dense matrix.
+        sparse.coo_array((ones, cells), (size, size)),
+        evaluation.class_names,
+        title,
+        totals=np.bincount(evaluation.labels, minlength=size),
+    )
+
+
+def load_mistakes(evaluation: Evaluation, count: int) -> list[Tile]:
+    """Returns the worst mistakes of an evaluation with their thumbnails.
+
+    Args:
+        evaluation: What `evaluate` returned.
+        count: Maximum number of mistakes, a positive integer.
+    """
+    return [
+        Tile(
+            _load_thumbnail(mistake.path),
+            (
+                evaluation.shown_path(mistake.path),
+                f"true: {mistake.true_class}",
+                # The end of a caption is kept when it is shortened.
+                f"predicted: {mistake.predicted_class or 'none'} "
+                f"({mistake.probability:.3f})",
+            ),
+        )
+        for mistake in evaluation.worst_mistakes(count)
+    ]
+
+
+def _load_thumbnail(path: Path) -> np.ndarray | None:
+    try:
+        return load_thumbnail(path, _THUMBNAIL_SIDE)
+    except InputError:
+        return None

@@ -2,18 +2,19 @@
 
 import copy
 import hashlib
-import json
 import os
-import re
 import zlib
 from collections.abc import Callable
 from typing import Any, Self
 
 import keras
-import numpy as np
 
 from keras_flowers.argument_checks import check_image_size, check_integer
 from keras_flowers.errors import InputError
+from keras_flowers.models.architecture import (
+    fingerprint_architecture,
+    fingerprint_weights,
+)
 from keras_flowers.models.backbone_loading import (
     AUTO,
     OWN,
@@ -209,21 +210,26 @@ class Backbone(keras.layers.Layer):
         if self.pretrained_weights is not None:
             load_weights(self.network, self.pretrained_weights)
 
-    def key(self) -> str:
-        """Returns a text that is equal for backbones that give equal features.
+    def architecture_fingerprint(self) -> str:
+        """Returns a text that is equal for networks that compute the same function.
 
-        A function of the architecture, of every weight and of Keras's backend.
+        It does not depend on the names of layers, on modules, or on settings that
+        matter in training only. It begins with the version of the description that was
+        hashed: texts with different versions cannot be compared.
         """
-        config = _changed(
-            keras.saving.serialize_keras_object(self.network), _without_training
-        )
-        # Keras numbers the names of layers by process.
-        unnumbered = re.sub(r'_\d+"', '"', json.dumps(config))
-        digest = hashlib.sha256(f"{keras.backend.backend()} {unnumbered}".encode())
-        # Not `variables`: the states of random seeds differ from process to process.
-        for weight in self.network.weights:
-            digest.update(np.asarray(keras.ops.convert_to_numpy(weight)).tobytes())
-        return digest.hexdigest()
+        return fingerprint_architecture(self.network)
+
+    def weights_fingerprint(self) -> str:
+        """Returns a hash of every weight, with its shape and dtype."""
+        return fingerprint_weights(self.network)
+
+    def key(self) -> str:
+        """Returns a text that is equal for backbones that compute equal features.
+
+        A hash of both fingerprints.
+        """
+        both = f"{self.architecture_fingerprint()} {self.weights_fingerprint()}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor; the network as it is built."""

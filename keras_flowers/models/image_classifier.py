@@ -1,4 +1,4 @@
-"""The model: from raw images to class probabilities, with the names it knows."""
+"""`ImageClassifier`: from raw images to the probabilities of named classes."""
 
 import dataclasses
 import numbers
@@ -27,7 +27,7 @@ _XLA_PAYS_FROM = 5_000
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """What a classifier says of one image.
+    """The prediction of a classifier for one image.
 
     Attributes:
         path: The image, as it was passed in.
@@ -46,26 +46,30 @@ class Classification:
 class ImageClassifier(keras.Model):
     """An image classifier that carries its preprocessing and its class names.
 
-    Resize and rescale, augmentation (in training only), `Flatten` or a backbone that
-    turns images into features, one `Dense` layer with ReLU per entry of
-    `hidden_units`, and a softmax over the classes. The defaults are 256 and 128 units
-    on images of 256x256 pixels, without a backbone. The features of a pretrained
-    backbone are normalized, each image's by themselves.
+    Images are resized and rescaled, augmented (in training only), and flattened or
+    turned into features by a backbone. One `Dense` layer with ReLU per entry of
+    `hidden_units` follows, and a softmax over the classes. The defaults are 256 and
+    128 units on images of 256x256 pixels, without a backbone. The features of a
+    pretrained backbone are normalized, those of each image separately.
+
+    The layers are named: `images`, `resize_and_rescale`, `augmentation`, `flatten` or
+    `backbone`, `feature_normalization`, `hidden_1`, `dropout_1` and so on, and
+    `predictions`. A layer or a `Backbone` that you pass keeps its own name.
 
     Args:
         class_names: Strings, at least two, all different; position `i` is the name
             of label `i`.
         image_size: Pair of integers, `(height, width)` in pixels of the images that
-            the network sees; `None` for the size the backbone is meant for, or
+            the network sees; `None` for the default size of the backbone, or
             256x256 without one.
         hidden_units: Integers, the width of each hidden layer; may be empty.
-        dropout: Float from 0 to below 1, the rate after each hidden layer. `None` is
-            0.3 with a pretrained backbone, whose features are easily learned by heart,
-            and else 0.
+        dropout: Float from 0 to below 1, the fraction of units to drop after each
+            hidden layer. `None` is 0.3 with a pretrained backbone, whose features are
+            easily memorized, and 0 otherwise.
         augmentation: `True` for the default `ImageAugmentation`, `False` for none,
             or any layer that maps images to images, with values 0..1, or 0..255
-            where there is a backbone. `None` is `False` for a pretrained backbone,
-            whose features can then be computed once for all epochs, and else `True`.
+            with a backbone. `None` is `False` for a pretrained backbone, whose
+            features can then be computed once for all epochs, and `True` otherwise.
         seed: Integer or `None`. With an integer the initial weights, the
             augmentation and the dropout are the same for every new model.
         backbone: A `Backbone`, or what it takes as `network`: a name such as
@@ -82,7 +86,7 @@ class ImageClassifier(keras.Model):
         `(batch, len(class_names))`, float32, probabilities that sum to 1.
 
     Raises:
-        InputError: If an argument is outside of what is described above.
+        InputError: If an argument is not as described above.
 
     Example:
     ```python
@@ -104,63 +108,103 @@ class ImageClassifier(keras.Model):
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
         **kwargs: Any,
     ) -> None:
-        class_names = _checked_class_names(class_names)
+        # === Arguments ===
+        class_names = _check_class_names(class_names)
         if image_size is not None:
             image_size = check_image_size(image_size)
-        hidden_units = _checked_hidden_units(hidden_units)
+        hidden_units = _check_hidden_units(hidden_units)
         if dropout is not None:
-            dropout = _checked_dropout(dropout)
+            dropout = _check_dropout(dropout)
         dtype = kwargs.get("dtype")
+
+        # === Layers ===
         if backbone is not None and not isinstance(backbone, Backbone):
             backbone = Backbone(
                 backbone,
                 image_size=image_size,
-                seed=_seed(seed, "backbone"),
+                seed=_derive_seed(seed, "backbone"),
                 dtype=dtype,
+                name="backbone",
             )
-        image_size = _size_for(backbone, image_size)
+        is_pretrained = backbone is not None and backbone.is_pretrained
+        image_size = _choose_image_size(backbone, image_size)
+        passed_names = {
+            layer.name
+            for layer in (augmentation, backbone)
+            if isinstance(layer, keras.layers.Layer)
+        }
 
-        # === Layers ===
-        # Networks differ in the values they want, and make them of 0..255 themselves.
+        def unused(name: str) -> str:
+            """Returns the name, changed where a layer that was passed in has it."""
+            return f"{name}_of_classifier" if name in passed_names else name
+
+        # Networks expect different values, and compute them from 0..255 themselves.
         highest = 1 if backbone is None else 255
-        layers = [ResizeAndRescale(image_size, scale=highest / 255, dtype=dtype)]
+        resize_and_rescale = ResizeAndRescale(
+            image_size,
+            scale=highest / 255,
+            dtype=dtype,
+            name=unused("resize_and_rescale"),
+        )
+        image_layers: list[keras.layers.Layer] = [resize_and_rescale]
         if isinstance(augmentation, keras.layers.Layer):
-            layers.append(augmentation)
-        elif augments(augmentation, is_pretrained=_is_pretrained(backbone)):
-            layers.append(
+            image_layers.append(augmentation)
+        elif augments(augmentation, is_pretrained=is_pretrained):
+            image_layers.append(
                 ImageAugmentation(
                     value_range=(0, highest),
-                    seed=_seed(seed, "augmentation"),
+                    seed=_derive_seed(seed, "augmentation"),
                     dtype=dtype,
+                    name=unused("augmentation"),
                 )
             )
-        layers.append(
-            keras.layers.Flatten(dtype=dtype) if backbone is None else backbone
+        to_features = backbone or keras.layers.Flatten(
+            dtype=dtype, name=unused("flatten")
         )
-        if _is_pretrained(backbone):
+        head_layers: list[keras.layers.Layer] = []
+        if is_pretrained:
             # Features of different networks differ in scale by orders of magnitude.
-            layers.append(keras.layers.LayerNormalization(dtype=dtype))
-        rate = _dropout_rate(dropout, backbone)
-        for index, units in enumerate(hidden_units):
-            layer_seed = _seed(seed, f"hidden layer {index}")
-            layers.append(_dense(units, "relu", layer_seed, dtype))
+            head_layers.append(
+                keras.layers.LayerNormalization(
+                    dtype=dtype, name=unused("feature_normalization")
+                )
+            )
+        rate = _choose_dropout_rate(dropout, backbone)
+        for number, units in enumerate(hidden_units, 1):
+            head_layers.append(
+                keras.layers.Dense(
+                    units,
+                    activation="relu",
+                    kernel_initializer=_initializer(seed, f"hidden layer {number - 1}"),
+                    dtype=dtype,
+                    name=unused(f"hidden_{number}"),
+                )
+            )
             if rate:
-                layer_seed = _seed(seed, f"dropout {index}")
-                layers.append(keras.layers.Dropout(rate, seed=layer_seed, dtype=dtype))
-        # Probabilities stay float32 under mixed precision: sums of half-precision
-        # probabilities are off by too much for the loss.
-        layers.append(
-            _dense(len(class_names), "softmax", _seed(seed, "output"), "float32")
+                head_layers.append(
+                    keras.layers.Dropout(
+                        rate,
+                        seed=_derive_seed(seed, f"dropout {number - 1}"),
+                        dtype=dtype,
+                        name=unused(f"dropout_{number}"),
+                    )
+                )
+        head_layers.append(
+            keras.layers.Dense(
+                len(class_names),
+                activation="softmax",
+                kernel_initializer=_initializer(seed, "output"),
+                # Sums of half-precision probabilities are too inaccurate for the loss.
+                dtype="float32",
+                name=unused("predictions"),
+            )
         )
 
         # === Functional model ===
-        inputs = keras.Input((None, None, 3), name="photos")
-        outputs = features = inputs
-        for layer in layers:
-            outputs = layer(outputs)
-            if layer is backbone:
-                features = outputs
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        images = keras.Input((None, None, 3), name=unused("images"))
+        features = _apply([*image_layers, to_features], images)
+        predictions = _apply(head_layers, features)
+        super().__init__(inputs=images, outputs=predictions, **kwargs)
         if dtype is not None:
             # Keras ignores the argument for a functional model.
             self.dtype_policy = dtype
@@ -174,6 +218,8 @@ class ImageClassifier(keras.Model):
         self.seed = seed
         self.backbone = backbone
         self._features = features
+        # Names, not layers: Keras saves weights under the attributes that hold layers.
+        self._head_layer_names = tuple(layer.name for layer in head_layers)
 
     @property
     def augments(self) -> bool:
@@ -182,8 +228,8 @@ class ImageClassifier(keras.Model):
 
     @property
     def dropout_rate(self) -> float:
-        """The rate after each hidden layer."""
-        return _dropout_rate(self.dropout, self.backbone)
+        """The fraction of units dropped after each hidden layer."""
+        return _choose_dropout_rate(self.dropout, self.backbone)
 
     @property
     def has_fixed_features(self) -> bool:
@@ -196,7 +242,8 @@ class ImageClassifier(keras.Model):
     def feature_extractor(self) -> keras.Model:
         """Returns the part from images to the features of the backbone.
 
-        Its weights are those of this model.
+        It shares its weights with this model. Without a backbone the features are the
+        rescaled values of the pixels.
         """
         return keras.Model(self.inputs[0], self._features, name="feature_extractor")
 
@@ -205,7 +252,7 @@ class ImageClassifier(keras.Model):
     ) -> keras.Model:
         """Returns the part from the features of the backbone to the probabilities.
 
-        Its weights are those of this model. It is compiled as this model is, with the
+        It shares its weights with this model. It is compiled as this model is, with the
         same optimizer, so that training it trains this model.
 
         Args:
@@ -213,16 +260,14 @@ class ImageClassifier(keras.Model):
             steps: How many training steps there will be, for the choice of
                 `jit_compile="auto"`: XLA pays from a few thousand on.
         """
-        inputs = outputs = keras.Input(self._features.shape[1:], name="features")
-        layers = self.layers[self.layers.index(self.backbone) + 1 :]
-        for layer in layers:
-            outputs = layer(outputs)
-        head = keras.Model(inputs, outputs, name="head")
+        layers = [self.get_layer(name) for name in self._head_layer_names]
+        features = keras.Input(self._features.shape[1:], name="features")
+        head = keras.Model(features, _apply(layers, features), name="head")
         if self.compiled:
             arguments = self.compile_arguments()
             arguments["steps_per_execution"] = steps_per_execution
             if arguments["jit_compile"] == "auto":
-                pays = _xla_pays(layers, arguments)
+                pays = _choose_jit_compile(layers, arguments)
                 is_short = steps is not None and steps < _XLA_PAYS_FROM
                 arguments["jit_compile"] = False if pays is True and is_short else pays
             head.compile(**arguments)
@@ -243,28 +288,33 @@ class ImageClassifier(keras.Model):
             optimizer: As for `keras.Model.compile`.
             loss: As for `keras.Model.compile`; labels are integers by default.
             metrics: As for `keras.Model.compile`. `"auto"` is the accuracy, as a
-                `ConfusionMatrix`, which also counts the classes that were mistaken.
+                `ConfusionMatrix`, which also counts which classes were confused.
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
-                Dense models gain on every device, so on TensorFlow `"auto"` is
-                `True` unless a layer, such as an augmentation of Keras, does not
-                support it. Convolutions lose on a CPU, so with a backbone, as on the
-                other backends, it is left to Keras, which uses XLA on accelerators.
+                Dense models train faster with it on every device, so on TensorFlow
+                `"auto"` is `True` unless a layer, such as a Keras augmentation, does
+                not support it. Convolutions are slower with it on a CPU, so with a
+                backbone, and on other backends, Keras decides: it uses XLA on
+                accelerators.
             **kwargs: The other arguments of `keras.Model.compile`.
         """
         is_auto = jit_compile == "auto"
+        if is_auto:
+            jit_compile = _choose_jit_compile(self.layers, kwargs)
         if isinstance(metrics, str) and metrics == "auto":
             metrics = [ConfusionMatrix(len(self.class_names))]
         super().compile(
             optimizer=optimizer,
             loss=loss,
             metrics=metrics,
-            jit_compile=_xla_pays(self.layers, kwargs) if is_auto else jit_compile,
+            jit_compile=_choose_jit_compile(self.layers, kwargs)
+            if is_auto
+            else jit_compile,
             **kwargs,
         )
         self._jit_compile_is_auto = is_auto
 
     def compile_arguments(self) -> dict[str, Any]:
-        """Returns what `compile` was given, for another model with these weights.
+        """Returns the arguments of `compile`, for another model with these weights.
 
         Optimizer and loss are those of this model, metrics are new ones.
         """
@@ -299,8 +349,8 @@ class ImageClassifier(keras.Model):
             One `Classification` per path, in the order of `paths`.
 
         Raises:
-            InputError: If a file is no readable image; the message names it. Or if
-                an argument is not as described.
+            InputError: If a file is not a readable image; the message names it. Or
+                if an argument is not as described.
         """
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
@@ -368,16 +418,16 @@ def _is_pretrained(backbone: Backbone | None) -> bool:
     return backbone is not None and backbone.is_pretrained
 
 
-def _dropout_rate(dropout: float | None, backbone: Backbone | None) -> float:
+def _choose_dropout_rate(dropout: float | None, backbone: Backbone | None) -> float:
     if dropout is None:
         return 0.3 if _is_pretrained(backbone) else 0.0
     return dropout
 
 
-def _size_for(
+def _choose_image_size(
     backbone: Backbone | None, image_size: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Returns the size of the images that a network sees."""
+    """Returns the size of the images that the network sees."""
     if backbone is None:
         return image_size or (256, 256)
     if image_size not in (None, backbone.image_size):
@@ -388,7 +438,7 @@ def _size_for(
     return backbone.image_size
 
 
-def _xla_pays(
+def _choose_jit_compile(
     layers: Sequence[keras.layers.Layer], options: Mapping[str, Any]
 ) -> bool | str:
     """Returns what `jit_compile` should be for some layers."""
@@ -399,19 +449,19 @@ def _xla_pays(
     return can and not options.get("run_eagerly", False)
 
 
-def _dense(
-    units: int, activation: str, seed: int | None, dtype: Any
-) -> keras.layers.Dense:
-    return keras.layers.Dense(
-        units,
-        activation=activation,
-        kernel_initializer=keras.initializers.GlorotUniform(seed),
-        dtype=dtype,
-    )
+def _apply(layers: Iterable[keras.layers.Layer], inputs: Any) -> Any:
+    """Returns the output of layers that are applied one after the other."""
+    for layer in layers:
+        inputs = layer(inputs)
+    return inputs
 
 
-def _seed(seed: int | None, role: str) -> int | None:
-    """Returns a seed of its own for each role.
+def _initializer(seed: int | None, role: str) -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(_derive_seed(seed, role))
+
+
+def _derive_seed(seed: int | None, role: str) -> int | None:
+    """Returns a different seed for each role.
 
     It depends on the role alone, so that a model without augmentation starts from the
     same weights as one with it.
@@ -419,7 +469,7 @@ def _seed(seed: int | None, role: str) -> int | None:
     return None if seed is None else zlib.crc32(f"{seed} {role}".encode())
 
 
-def _checked_class_names(class_names: Any) -> tuple[str, ...]:
+def _check_class_names(class_names: Any) -> tuple[str, ...]:
     is_list = isinstance(class_names, Iterable) and not isinstance(class_names, str)
     names = tuple(class_names) if is_list else ()
     is_valid = len(names) >= 2 and len(set(names)) == len(names)
@@ -431,7 +481,7 @@ def _checked_class_names(class_names: Any) -> tuple[str, ...]:
     return names
 
 
-def _checked_hidden_units(hidden_units: Any) -> tuple[int, ...]:
+def _check_hidden_units(hidden_units: Any) -> tuple[int, ...]:
     try:
         return tuple(
             check_integer("hidden_units", width, lowest=1) for width in hidden_units
@@ -443,7 +493,7 @@ def _checked_hidden_units(hidden_units: Any) -> tuple[int, ...]:
         ) from error
 
 
-def _checked_dropout(dropout: Any) -> float:
+def _check_dropout(dropout: Any) -> float:
     is_number = isinstance(dropout, numbers.Real)
     if not is_number or not 0 <= float(dropout) < 1:
         raise InputError(

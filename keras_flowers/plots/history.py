@@ -18,31 +18,30 @@ PANELS: dict[str, Callable[..., Any]] = {"loss": np.nanargmin, "accuracy": np.na
 def plot_history(runs: Any) -> "Figure":
     """Draws loss and accuracy of both splits over the epochs.
 
-    The best epoch of the validation split (of the training split without one) is
-    marked: lowest loss, highest accuracy.
+    The best epoch is marked: lowest loss and highest accuracy, of the validation split
+    if there is one.
 
     Args:
         runs: A history (what `fit` returned, or its dictionary), the path of a
-            `history.json` or of a run directory, or a list of those, or a
-            dictionary from a run's name to one of those; several are drawn over
-            each other.
+            `history.json` or of a run directory, a list of these, or a dictionary from
+            the name of a run to one of these. Several runs are drawn into one figure.
 
     Returns:
-        A `matplotlib.figure.Figure`; it belongs to no window, save it with
+        A `matplotlib.figure.Figure` without a window; save it with
         `figure.savefig(path)`.
 
     Raises:
-        InputError: If there is nothing to draw, or a path holds no history.
+        InputError: If there is nothing to draw, or a path has no history.
     """
     from matplotlib.figure import Figure
 
-    named = _named_histories(runs)
+    named = _collect_histories(runs)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, (metric, best_of) in zip(
         figure.subplots(1, len(PANELS)), PANELS.items(), strict=True
     ):
         for index, (name, history) in enumerate(named.items()):
-            _draw(axes, history, metric, best_of, f"C{index}", name)
+            _draw_run(axes, history, metric, best_of, f"C{index}", name)
         axes.set_xlabel("epoch")
         axes.set_title(metric)
         axes.grid(alpha=0.3)
@@ -53,7 +52,7 @@ def plot_history(runs: Any) -> "Figure":
     return figure
 
 
-def _draw(
+def _draw_run(
     axes: Any, history: History, metric: str, best_of: Any, colour: str, name: str
 ) -> None:
     prefix = f"{name}: " if name else ""
@@ -92,19 +91,19 @@ def _draw(
         )
 
 
-def _named_histories(runs: Any) -> dict[str, History]:
+def _collect_histories(runs: Any) -> dict[str, History]:
     if isinstance(runs, list | tuple):
-        runs = {_name(run, index): run for index, run in enumerate(runs)}
+        runs = {_name_run(run, index): run for index, run in enumerate(runs)}
     elif not _is_named(runs):
         runs = {"": runs}
-    histories = {name: _history(run) for name, run in runs.items()}
+    histories = {name: _load_history(run) for name, run in runs.items()}
     if not any(len(c) for history in histories.values() for c in history.values()):
         raise InputError("`runs` must hold at least one epoch to draw.")
     return histories
 
 
 def _is_named(runs: Any) -> bool:
-    """Tells a dictionary of runs from one history, whose values are numbers."""
+    """Tells a dictionary of runs from a history, whose values are lists of numbers."""
     if not isinstance(runs, Mapping):
         return False
     return all(
@@ -113,12 +112,12 @@ def _is_named(runs: Any) -> bool:
     )
 
 
-def _name(run: Any, index: int) -> str:
+def _name_run(run: Any, index: int) -> str:
     is_path = isinstance(run, str | os.PathLike)
     return os.fspath(run) if is_path else f"run {index + 1}"
 
 
-def _history(run: Any) -> History:
+def _load_history(run: Any) -> History:
     if isinstance(run, str | os.PathLike):
         return read_history(run)
     history = getattr(run, "history", run)

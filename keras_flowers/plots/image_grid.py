@@ -1,103 +1,143 @@
-"""Draws images with their captions on one sheet."""
+"""Draws images side by side, with captions or as the sprite of the projector."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_flowers.data.image_files import load_thumbnail
-from keras_flowers.errors import InputError
-from keras_flowers.plots.text import drawn_name, name_style
+import numpy as np
+from PIL import Image, ImageDraw
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from keras_flowers.plots.text import Colour, draw_text, fit_name
 
-_COLUMNS = 6
-_THUMBNAIL_SIDE = 240
-_TILE_WIDTH = 2.0  # inches
-_IMAGE_HEIGHT = 1.65
-_LINE_HEIGHT = 0.13
-_FONT_SIZE = 6.5
-_FAMILY = "monospace"  # so that the width of a caption is known before it is drawn
-_CAPTION_COLUMNS = 32
-_MARGIN = 0.08
-_TITLE_HEIGHT = 0.45
+_GAP = 6
+_FONT = 12
+_LINE = 16
+_INK: Colour = (32, 32, 32)
+_FAINT: Colour = (110, 110, 110)
+_PAPER: Colour = (255, 255, 255)
+_BLANK: Colour = (240, 240, 240)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of a sheet.
+    """One image of a grid.
 
     Attributes:
-        path: The file.
-        caption: Lines below the image; each is shortened to the width of the image.
+        image: uint8 `(height, width, 1 or 3)`; `None` for a file that cannot be read.
+        caption: Lines below the image, any text; shortened to the width of a column.
     """
 
-    path: Path
-    caption: tuple[str, ...]
+    image: np.ndarray | None
+    caption: tuple[str, ...] = ()
 
 
-def draw_contact_sheet(tiles: Sequence[Tile], title: str) -> "Figure":
-    """Draws images six in a row, in order, with their captions.
-
-    The files are decoded one after the other and kept as thumbnails of 240 pixels.
-    A file that cannot be read any more leaves its place empty, with a note.
+def draw_image_grid(
+    tiles: Sequence[Tile], title: str = "", side: int = 128, columns: int | None = None
+) -> Image.Image:
+    """Draws images in rows, in order, each with its caption.
 
     Args:
-        tiles: The images.
-        title: Line above them.
+        tiles: The images; may be empty.
+        title: A line above them.
+        side: Pixels, the longer side of each image in the drawing. Smaller images are
+            enlarged without smoothing.
+        columns: Number of images in a row; by default as many as there are rows, or
+            one more.
 
     Returns:
-        A `matplotlib.figure.Figure`; it belongs to no window.
+        An RGB image.
     """
-    from matplotlib.figure import Figure
-
-    columns = max(2, min(_COLUMNS, len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
+    columns = max(1, columns or math.ceil(math.sqrt(len(tiles))))
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    images = [[_resize_tile(tile, side) for tile in row] for row in rows]
     lines = max((len(tile.caption) for tile in tiles), default=0)
-    tile_height = _IMAGE_HEIGHT + (lines + 1) * _LINE_HEIGHT
-    width, height = columns * _TILE_WIDTH, rows * tile_height + _TITLE_HEIGHT
-    figure = Figure(figsize=(width, height))
-    # One set of axes in inches for all: hundreds would take minutes.
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    axes.text(
-        width / 2, _TITLE_HEIGHT / 2, title, ha="center", va="center", parse_math=False
-    )
-    for index, tile in enumerate(tiles):
-        row, column = divmod(index, columns)
-        _draw_tile(axes, tile, column * _TILE_WIDTH, _TITLE_HEIGHT + row * tile_height)
-    axes.set_aspect("auto")  # which imshow changes
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    return figure
+    heights = [
+        max(image.height for image in row) + _GAP + lines * _LINE for row in images
+    ]
+    top = _LINE + _GAP if title else 0
+    width = max(columns, 2) * (side + _GAP) + _GAP
+    grid = Image.new("RGB", (width, top + sum(heights) + _GAP), _PAPER)
+    draw = ImageDraw.Draw(grid)
+    title = fit_name(title, _FONT, width - 2 * _GAP)
+    draw_text(draw, (_GAP, _GAP), title, _FONT, _INK)
+    y = top + _GAP
+    for row, images_of_row, height in zip(rows, images, heights, strict=True):
+        for column, (tile, image) in enumerate(zip(row, images_of_row, strict=True)):
+            x = _GAP + column * (side + _GAP)
+            grid.paste(image, (x, y))
+            for number, line in enumerate(tile.caption):
+                place = x, y + image.height + number * _LINE
+                draw_text(draw, place, fit_name(line, _FONT, side), _FONT, _INK)
+        y += height
+    return grid
 
 
-def _draw_tile(axes: Any, tile: Tile, left: float, top: float) -> None:
-    room_width, room_height = _TILE_WIDTH - 2 * _MARGIN, _IMAGE_HEIGHT - _MARGIN
-    center = left + _TILE_WIDTH / 2
-    bottom = top + room_height
-    try:
-        pixels = load_thumbnail(tile.path, _THUMBNAIL_SIDE)
-    except InputError:
-        middle = top + room_height / 2
-        axes.text(center, middle, "cannot be read", ha="center", va="center", size=8)
-    else:
-        height, width, _ = pixels.shape
-        scale = min(room_width / width, room_height / height)
-        half = scale * width / 2
-        axes.imshow(
-            pixels,
-            extent=(center - half, center + half, bottom, bottom - scale * height),
-        )
-    for number, line in enumerate(tile.caption):
-        axes.text(
-            center,
-            bottom + _MARGIN / 2 + number * _LINE_HEIGHT,
-            drawn_name(line, _CAPTION_COLUMNS, _FAMILY),
-            ha="center",
-            va="top",
-            fontsize=_FONT_SIZE,
-            **name_style(_FAMILY),
-        )
+def draw_sprite(images: Sequence[np.ndarray], side: int) -> Image.Image:
+    """Draws small images into equal squares, as TensorBoard's projector reads them.
+
+    Args:
+        images: uint8 arrays `(height, width, 1 or 3)`.
+        side: Pixels, the side of each square.
+
+    Returns:
+        An RGB image of as many rows as columns.
+    """
+    columns = max(1, math.ceil(math.sqrt(len(images))))
+    sprite = Image.new("RGB", (columns * side, columns * side), _PAPER)
+    for index, array in enumerate(images):
+        image = resize_image(array, side)
+        x, y = index % columns * side, index // columns * side
+        place = x + (side - image.width) // 2, y + (side - image.height) // 2
+        sprite.paste(image, place)
+    return sprite
+
+
+def resize_image(image: np.ndarray, side: int) -> Image.Image:
+    """Returns an image as an RGB image whose longer side has `side` pixels.
+
+    Args:
+        image: uint8 `(height, width, 1 or 3)`.
+        side: A positive integer.
+    """
+    if image.shape[-1] == 1:
+        image = image.repeat(3, axis=-1)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    kind = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+    return picture.resize((width, height), kind)
+
+
+def scale_to_pixels(images: Any) -> np.ndarray:
+    """Returns images as pixels: uint8 of the same shape.
+
+    Bytes stay as they are. The range of other numbers is guessed from their values:
+    0..1, -1..1 or 0..255. Values outside these are stretched from the lowest to the
+    highest.
+
+    Args:
+        images: Array `(..., height, width, channels)` of any number type.
+    """
+    array = np.asarray(images)
+    if array.dtype == np.uint8:
+        return array
+    values = np.nan_to_num(array.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    for lowest, highest in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
+        margin = 0.01 * (highest - lowest)
+        if low >= lowest - margin and high <= highest + margin:
+            low, high = lowest, highest
+            break
+    scaled = (values - low) / (high - low) * 255
+    pixels: np.ndarray = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _resize_tile(tile: Tile, side: int) -> Image.Image:
+    if tile.image is not None:
+        return resize_image(tile.image, side)
+    blank = Image.new("RGB", (side, side * 3 // 4), _BLANK)
+    middle = side / 2, blank.height / 2
+    draw_text(ImageDraw.Draw(blank), middle, "cannot be read", _FONT, _FAINT, "mm")
+    return blank

@@ -1,4 +1,4 @@
-"""Everything that decides the outcome of a run, and what repeats it."""
+"""Everything that decides the result of a run, to reproduce it from a file."""
 
 import dataclasses
 import json
@@ -6,8 +6,7 @@ import math
 import numbers
 import os
 import platform
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -15,49 +14,37 @@ from typing import Any, Self
 import keras
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.data.dataset_loader import (
-    STORAGE_ARGUMENTS,
-    ImageDatasetLoader,
-    ImageDatasets,
-)
+from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.splits import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.training.config_difference import fingerprint_difference
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
-_CONFIG_FORMAT = 1
+_FORMAT = 2
+# Format 1, of version 0.1, held a hash of the backbone that cannot be computed anymore.
+READABLE_FORMATS = (1, 2)
 _VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
-
-# What may differ between the parts of an interrupted run: where things are kept, and
-# what the manifest of the run decides.
-_FREE_IN_A_RUN = (
-    "versions",
-    "loader.config.data",
-    "loader.config.split_manifest",
-    *(f"loader.config.{name}" for name in STORAGE_ARGUMENTS),
-)
-# Some layers draw a seed where none is given. What has come of it is in the checkpoint.
-_SEED_OF_A_LAYER = re.compile(r"model\..*layers\[\d+\]\.config\.seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning:
     """A second stage, which trains the backbone as well.
 
-    It follows the one in which a pretrained backbone is frozen. Batch normalization
-    keeps the statistics that it was pretrained with. The optimizer begins anew; its
-    learning rate rises for a twentieth of the steps and then falls along a cosine.
+    It follows the stage in which a pretrained backbone is frozen. Batch normalization
+    keeps the statistics of its pretraining. The optimizer starts afresh; its learning
+    rate rises for the first twentieth of the steps and then falls along a cosine.
 
     Attributes:
-        epochs: Positive integer, how often the training images are seen.
-        learning_rate: Above 0, the highest rate.
-        unfreeze_from: Name of the first layer of the backbone that is trained, with
-            all behind it; `None` for the whole backbone.
+        epochs: Positive integer, the number of passes over the training images.
+        learning_rate: The highest learning rate, above 0.
+        unfreeze_from: Name of the first layer of the backbone to train, with all that
+            follow it; `None` for the whole backbone.
 
     Raises:
-        InputError: If an attribute is outside of what is described above.
+        InputError: If an attribute is not as described above.
     """
 
     epochs: int
@@ -65,7 +52,7 @@ class FineTuning:
     unfreeze_from: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
+        """Checks the attributes."""
         _store(self, "epochs", check_integer("epochs", self.epochs, lowest=1))
         rate: Any = self.learning_rate
         if not isinstance(rate, numbers.Real) or not 0 < float(rate) < math.inf:
@@ -78,21 +65,25 @@ class FineTuning:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides the outcome of a run.
+    """Everything that decides the result of a run.
 
     Attributes:
-        loader: Where the images come from.
+        loader: The data.
         build_model: Called with the loaded data sets; returns the model to train.
             An `ImageClassifier` that is not compiled is compiled with its defaults.
-            To repeat a run its model is built anew from its configuration, so its
-            initial weights must follow from that, as those of an `ImageClassifier`
-            with a seed do; the weights of a backbone are loaded again.
-        epochs: Positive integer, how often the training images are seen.
-        early_stopping: Epochs without a lower validation loss after which training
-            stops and the best weights come back; `None` to run all epochs.
-        class_weights: `"balanced"` weighs each class by the inverse of its share;
+            To reproduce a run its model is built again from its configuration, which
+            must decide its initial weights, as it does for an `ImageClassifier` with a
+            seed. The weights of a backbone are loaded again.
+        epochs: Positive integer, the number of passes over the training images.
+        early_stopping: Number of epochs without a lower validation loss after which
+            training stops and the best weights are restored; `None` to train for all
+            epochs.
+        class_weights: `"balanced"` weighs each class by the inverse of its frequency;
             a dictionary from class name to weight; or `None`.
-        fine_tuning: What follows, for a model with a pretrained backbone, or `None`.
+        fine_tuning: A second stage for a model with a pretrained backbone, or `None`.
+
+    Raises:
+        InputError: If an attribute is not as described above.
     """
 
     loader: ImageDatasetLoader
@@ -103,13 +94,13 @@ class TrainingConfig:
     fine_tuning: FineTuning | None = None
 
     def __post_init__(self) -> None:
-        """Checks what no other part checks."""
+        """Checks the attributes."""
         _store_integer(self, "epochs")
         if self.early_stopping is not None:
             _store_integer(self, "early_stopping")
         weights = self.class_weights
         if isinstance(weights, Mapping):
-            _store(self, "class_weights", _checked_weights(weights))
+            _store(self, "class_weights", _check_weights(weights))
         elif weights not in (None, "balanced"):
             raise InputError(
                 "`class_weights` must be None, 'balanced' or a dictionary from class "
@@ -122,30 +113,37 @@ class TrainingConfig:
             )
 
     def to_json(self, model: keras.Model) -> dict[str, Any]:
-        """Returns what repeats the run, given the model that `build_model` built."""
+        """Returns what reproduces the run, as JSON types.
+
+        Args:
+            model: What `build_model` returned for the run.
+        """
         loader = keras.saving.serialize_keras_object(self.loader)
         tuning = self.fine_tuning
         data = Path(self.loader.data)
         if data.is_dir() or (data.suffix and data.is_file()):
-            # Else the run could be repeated from the same folder only.
+            # A relative path would depend on the working directory.
             loader["config"]["data"] = str(data.absolute())
         return {
-            "format": _CONFIG_FORMAT,
+            "format": _FORMAT,
             "loader": loader,
             "model": keras.saving.serialize_keras_object(model),
             "epochs": self.epochs,
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
-            "pretrained": _fingerprint(model),
+            "pretrained": fingerprint_pretrained(model),
             "versions": versions(),
         }
 
     def with_manifest(self, path: Path) -> Self:
-        """Returns the configuration with the split of a manifest, where there is one.
+        """Returns the configuration with the split of a manifest, if there is one.
+
+        Args:
+            path: The manifest; it may be missing.
 
         Raises:
-            InputError: If another manifest was asked for.
+            InputError: If the configuration asks for a different manifest.
         """
         if not path.exists():
             return self
@@ -154,7 +152,7 @@ class TrainingConfig:
             read_manifest(Path(given).expanduser()).images != read_manifest(path).images
         ):
             raise InputError(
-                f"The run has another split than {printable_path(given)}: see "
+                f"The split of the run is not that of {printable_path(given)}: see "
                 f"{printable_path(path)}."
             )
         loader = self.loader.get_config() | {"split_manifest": str(path)}
@@ -164,24 +162,26 @@ class TrainingConfig:
     def read(cls, path: str | os.PathLike[str]) -> Self:
         """Reads the `config.json` of a run.
 
-        The split is the one of that run: it is read from the `split.json` beside
-        the file where there is one.
+        The split is that of the run if its `split.json` is next to the file.
+
+        A file that version 0.1 wrote is read as well. It cannot tell whether the
+        weights of a pretrained backbone are still the same.
 
         Raises:
-            InputError: If the file is missing or is no configuration of a run.
+            InputError: If the file is missing or is not a run configuration.
         """
         path = Path(path)
         try:
             content = json.loads(path.read_text())
-            if content["format"] != _CONFIG_FORMAT:
-                raise ValueError(f"format {content['format']!r} is not known")
+            if content["format"] not in READABLE_FORMATS:
+                raise ValueError(f"format {content['format']!r} is unknown")
             loader_config = content["loader"]
             manifest = path.with_name("split.json")
             if manifest.exists():
                 loader_config["config"]["split_manifest"] = str(manifest)
             loader = keras.saving.deserialize_keras_object(loader_config)
             if not isinstance(loader, ImageDatasetLoader):
-                raise TypeError("its loader is none")
+                raise TypeError("its loader is not an ImageDatasetLoader")
             tuning = content.get("fine_tuning")
             return cls(
                 loader=loader,
@@ -197,7 +197,7 @@ class TrainingConfig:
             raise InputError(f"There is no configuration at {path}.") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{path} is no configuration of a run: {first_line(error)}"
+                f"{path} is not a run configuration: {first_line(error)}"
             ) from error
 
 
@@ -207,7 +207,7 @@ class _SerializedModel:
 
     path: Path
     config: dict[str, Any]
-    pretrained: str | None
+    pretrained: dict[str, str] | str | None
 
     def __call__(self, datasets: ImageDatasets) -> keras.Model:
         try:
@@ -226,63 +226,42 @@ class _SerializedModel:
             )
         if isinstance(model, ImageClassifier) and model.backbone is not None:
             model.backbone.load_pretrained_weights()
-        if self.pretrained not in (None, _fingerprint(model)):
+        if self.pretrained is not None:
+            self._require_same_backbone(model)
+        return model
+
+    def _require_same_backbone(self, model: keras.Model) -> None:
+        found = fingerprint_difference(self.pretrained, fingerprint_pretrained(model))
+        if found is None:
+            return
+        if found.startswith("pretrained.weights"):
             raise InputError(
                 f"The backbone of {self.path} had other weights than are found now at "
                 f"{model.backbone.pretrained_weights}."
             )
-        return model
+        raise InputError(
+            f"The backbone of {self.path} had another architecture than is built from "
+            f"it now: {found}."
+        )
 
 
-def _fingerprint(model: keras.Model) -> str | None:
-    """Returns what is equal for equal pretrained weights alone, `None` without any."""
+def fingerprint_pretrained(model: keras.Model) -> dict[str, str] | None:
+    """Returns what tells the pretrained backbone of a model from others.
+
+    Returns:
+        Its `"weights"` and its `"architecture"`, or `None` without one.
+    """
     backbone = model.backbone if isinstance(model, ImageClassifier) else None
     if backbone is None or not backbone.is_pretrained:
         return None
-    return backbone.key()
-
-
-def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """Returns in one line where two configurations of one run differ.
-
-    Keras numbers the names of layers by process, so numbers at the end of texts do not
-    count.
-
-    Args:
-        saved: What `TrainingConfig.to_json` returned when the run was started.
-        wanted: What it returns now.
-
-    Returns:
-        The first difference that matters, or `None`.
-    """
-    # As JSON gives it back: lists for tuples.
-    there, here = (dict(_leaves(json.loads(json.dumps(c)))) for c in (saved, wanted))
-    for name in (*there, *here):
-        is_free = name.startswith(_FREE_IN_A_RUN) or _SEED_OF_A_LAYER.fullmatch(name)
-        if not is_free and there.get(name) != here.get(name):
-            return f"{name} was {there.get(name)} and is now {here.get(name)}"
-    return None
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else key)
-    elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{name}[{index}]")
-    elif isinstance(value, list):
-        yield name, [_unnumbered(item) for item in value]
-    else:
-        yield name, _unnumbered(value)
-
-
-def _unnumbered(value: Any) -> Any:
-    return re.sub(r"_\d+$", "", value) if isinstance(value, str) else value
+    return {
+        "weights": backbone.weights_fingerprint(),
+        "architecture": backbone.architecture_fingerprint(),
+    }
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a run depends on, by name."""
+    """Returns the version of each package that a run depends on."""
     found = {name: metadata.version(name) for name in _VERSIONED_PACKAGES}
     return {
         "python": platform.python_version(),
@@ -299,7 +278,7 @@ def _store_integer(config: TrainingConfig, name: str) -> None:
     _store(config, name, check_integer(name, getattr(config, name), lowest=1))
 
 
-def _checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
+def _check_weights(weights: Mapping[str, Any]) -> dict[str, float]:
     for weight in weights.values():
         is_number = isinstance(weight, numbers.Real) and math.isfinite(float(weight))
         if not is_number or float(weight) < 0:

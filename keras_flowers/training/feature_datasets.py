@@ -48,6 +48,7 @@ def with_features(
         train_in_order=in_order["train"](None),
         validation=in_order["validation"](None),
         test=in_order["test"](None),
+        read_errors=[],  # these pipelines read no images
     )
 
 
@@ -92,7 +93,7 @@ def _arrays(
         datasets.image_cache_directory, backbone.key(), backbone.feature_size
     )
     if store.missing(everything):
-        with store.held():
+        with store.lock():
             # Another process may have done the work while this one waited.
             if missing := store.missing(everything):
                 _compute(datasets, checksums, store, missing, model, progress)
@@ -147,12 +148,10 @@ def _images(datasets: ImageDatasets, split: str) -> Any:
     """Yields the position of the first image of each batch, and its images."""
     start = 0
     batches: Any = datasets.in_order(split)
-    try:
+    with datasets.naming_unreadable_images():
         for images, _ in batches.as_numpy_iterator():
             yield start, images
             start += len(images)
-    except Exception as error:
-        raise next(iter(datasets.read_errors), error) from error
 
 
 def _filled(images: np.ndarray, count: int) -> np.ndarray:

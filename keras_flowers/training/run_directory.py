@@ -1,31 +1,24 @@
-"""The folder of a run: taken once, held while it trains, filled, taken up again."""
+"""The folder of one run: its paths, its lock, and who may write to it."""
 
 import contextlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-import keras
-
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.splits import write_manifest
 from keras_flowers.errors import InputError, first_line
-from keras_flowers.evaluation.evaluate import Evaluation
-from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import (
     printable_path,
     remove_leftovers,
-    temporary_sibling,
     write_text_atomically,
 )
-from keras_flowers.history import History, write_history
-from keras_flowers.plots.history import plot_history
-from keras_flowers.training.config import difference
+from keras_flowers.locks import LockHeldError, exclusive_lock
+from keras_flowers.training.config import READABLE_FORMATS
+from keras_flowers.training.config_difference import difference
 
 _INPUTS = ("config.json", "audit.json", "split.json")
 _HISTORY = ("history.json", "history.csv")
@@ -37,20 +30,21 @@ class RunDirectory:
     """A folder for the results of one run.
 
     Creating the object only checks the place, which is quick and comes before the
-    data is loaded. `held` keeps other processes out, and `claim` takes it for a new
-    run meanwhile. The folder `checkpoint` in it stands there from the first
-    step of the training until `complete`.
+    data is loaded. `lock` keeps other processes out; while it is locked, `claim` takes
+    the folder for a new run. The folder `checkpoint` is in it from the first step of
+    the training until `complete`.
 
     Args:
         path: The folder.
-        resume: Whether it may hold a run, which is then taken up again.
+        resume: Whether it may hold a run that is to be resumed.
 
     Attributes:
         path: The folder.
+        existing_folder: The folder, or the nearest one above that exists.
 
     Raises:
         InputError: If the place is a file, cannot be written, or holds anything but a
-            run that is to be taken up again.
+            run that is to be resumed.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False) -> None:
@@ -58,18 +52,18 @@ class RunDirectory:
         name = printable_path(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"The run directory {name} is a file.")
-        # The lock alone is of a process that died before it took the folder.
+        # A process that died before it claimed the folder leaves the lock alone.
         is_empty = not self.path.is_dir() or all(
             place.name == _LOCK for place in self.path.iterdir()
         )
         if not is_empty and not (resume and (self.path / "config.json").is_file()):
-            raise self._holds_no_run() if resume else self._is_taken()
+            raise self._no_run_error() if resume else self._not_empty_error()
         places = (self.path, *self.path.absolute().parents)
-        self._existing = next(place for place in places if place.exists())
-        is_writable = os.access(self._existing, os.W_OK | os.X_OK)
-        if not self._existing.is_dir() or not is_writable:
+        self.existing_folder = next(place for place in places if place.exists())
+        is_writable = os.access(self.existing_folder, os.W_OK | os.X_OK)
+        if not self.existing_folder.is_dir() or not is_writable:
             raise InputError(f"The run directory {name} cannot be written.")
-        self._was_there = self.path.is_dir()
+        self._existed = self.path.is_dir()
         self._is_claimed = False
 
     @property
@@ -79,7 +73,7 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder of what a run needs that is not complete."""
+        """The folder of what only an incomplete run needs."""
         return self.path / "checkpoint"
 
     @property
@@ -100,66 +94,37 @@ class RunDirectory:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it holds a run that went to its end."""
+        """Whether it holds a run that has finished."""
         return (self.path / "model.keras").is_file() and not self.checkpoint.exists()
 
-    def require_same_run(self, config: dict[str, Any]) -> None:
-        """Makes sure that the run was started as it is now to go on.
-
-        Args:
-            config: What repeats the run; JSON types only.
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder at the same time.
 
         Raises:
-            InputError: If it was started with another configuration.
+            InputError: If another process has locked it, or it cannot be written.
         """
-        path = self.path / "config.json"
-        try:
-            saved = json.loads(path.read_text())
-            found = difference(dict(saved), config)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise InputError(
-                f"{printable_path(path)} is no configuration of a run: {error}"
-            ) from error
-        if found is not None:
-            raise InputError(
-                f"The run in {printable_path(self.path)} was started otherwise: "
-                f"{found}."
-            )
-
-    def require_space(self, model: keras.Model, *, with_checkpoints: bool) -> None:
-        """Makes sure that the trained model and its checkpoints will fit on the disk.
-
-        Better known before hours of training than after.
-
-        Args:
-            model: A compiled model. Its weights and the state of its optimizer are
-                what each of the files will hold.
-            with_checkpoints: Whether a checkpoint stands beside the next one, and
-                beside the model at the end.
-
-        Raises:
-            InputError: If the disk has less free space than that.
-        """
-        model.optimizer.build(model.trainable_variables)
-        variables = [*model.variables, *model.optimizer.variables]
-        size = sum(4 * math.prod(variable.shape) for variable in variables)
-        is_one_there = any(self.checkpoint.glob("*"))
-        needed = size * (2 if with_checkpoints and not is_one_there else 1)
-        free = shutil.disk_usage(self._existing).free
-        if needed > free:
-            what = "model and checkpoints take" if with_checkpoints else "model takes"
-            raise InputError(
-                f"The disk of the run directory {printable_path(self.path)} is full: "
-                f"the {what} {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free."
-            )
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive_lock(self.path / _LOCK, wait=False))
+            except LockHeldError:
+                raise InputError(
+                    f"Another process is training in {printable_path(self.path)}."
+                ) from None
+            stack.callback(self._remove_if_new_and_empty)
+            # While it is locked: nobody else may have locked it by then.
+            stack.callback((self.path / _LOCK).unlink, missing_ok=True)
+            remove_leftovers(self.path)
+            shutil.rmtree(self.path / _DISCARDED, ignore_errors=True)
+            yield
 
     def claim(self, config: dict[str, Any], datasets: ImageDatasets) -> None:
-        """Takes the folder and writes what is known before training.
+        """Takes the locked folder for a new run and writes what is known before it.
 
-        A run that dies can then be explained. For a directory that is `held`.
+        A run that dies can then be explained.
 
         Args:
-            config: What repeats the run; JSON types only.
+            config: `TrainingConfig.to_json` of the run.
             datasets: Their audit and split are written.
 
         Raises:
@@ -170,8 +135,8 @@ class RunDirectory:
         audit = json.dumps(datasets.audit.to_json(), indent=1)
         try:
             if self.is_started:
-                raise self._is_taken()
-            # First: what stands here from now on is known to be of a run.
+                raise self._not_empty_error()
+            # First: it marks everything in the folder as part of a run.
             (self.path / "config.json").touch()
             self._is_claimed = True
             write_text_atomically(self.path / "audit.json", audit)
@@ -179,37 +144,35 @@ class RunDirectory:
             # Last: a run is started when its configuration can be read.
             write_text_atomically(self.path / "config.json", text)
         except BaseException:
-            self.give_back()
+            self.discard()
             raise
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps other processes from training in the folder at the same time.
+    def require_same_run(self, config: dict[str, Any]) -> None:
+        """Makes sure that the run was started with the same configuration.
+
+        Args:
+            config: `TrainingConfig.to_json` of the run that is to be resumed.
 
         Raises:
-            InputError: If another one is.
+            InputError: If it was started with another one; the message names the first
+                difference.
         """
+        path = self.path / "config.json"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / _LOCK)
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
+            saved = json.loads(path.read_text())
+            if saved["format"] not in READABLE_FORMATS:
+                raise ValueError(f"format {saved['format']!r} is unknown")
+            found = difference(saved, config)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(
-                f"Another process is training in {printable_path(self.path)}."
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"The run directory {printable_path(self.path)} cannot be written: "
-                f"{error.strerror}"
+                f"{printable_path(path)} is not a run configuration: "
+                f"{first_line(error)}"
             ) from error
-        try:
-            remove_leftovers(self.path)
-            shutil.rmtree(self.path / _DISCARDED, ignore_errors=True)
-            yield
-        finally:
-            (self.path / _LOCK).unlink(missing_ok=True)
-            lock.release()
-            self._remove_if_new_and_empty()
+        if found is not None:
+            raise InputError(
+                f"The run in {printable_path(self.path)} was started with another "
+                f"configuration: {found}."
+            )
 
     def remove_progress(self) -> None:
         """Removes what was recorded of epochs that left no checkpoint."""
@@ -217,62 +180,15 @@ class RunDirectory:
         for name in _HISTORY:
             (self.path / name).unlink(missing_ok=True)
 
-    def write_results(self, model: keras.Model, history: History) -> None:
-        """Writes the model, the history and its plot."""
-        with temporary_sibling(self.path / "model.keras") as path:
-            model.save(path)
-        write_history(history, self.path)
-        if history:
-            with temporary_sibling(self.path / "history.png") as path:
-                plot_history(history).savefig(path, dpi=120)
-
-    def read_model_into(self, model: keras.Model) -> None:
-        """Puts the trained weights and the optimizer's state into a model.
-
-        Args:
-            model: A built and compiled model like the one that was trained. Unlike
-                one that Keras makes from the file, it may be of any classes.
-
-        Raises:
-            InputError: If the file is damaged or of another model.
-        """
-        path = self.path / "model.keras"
-        model.optimizer.build(model.trainable_variables)
-        try:
-            model.load_weights(path)
-        except Exception as error:
-            # Keras raises nearly anything for a file that is not what it should be.
-            raise InputError(
-                f"{printable_path(path)} cannot be loaded: {first_line(error)}"
-            ) from error
-
-    def write_report(
-        self, datasets: ImageDatasets, history: History, evaluation: Evaluation | str
-    ) -> None:
-        """Writes the run as one page, `report.html`.
-
-        Args:
-            datasets: Its data.
-            history: Its history; may be empty.
-            evaluation: Its evaluation, or a sentence that says why there is none.
-        """
-        write_report(
-            self.path / "report.html",
-            config=json.loads((self.path / "config.json").read_text()),
-            datasets=datasets,
-            history=history,
-            evaluation=evaluation,
-        )
-
     def complete(self) -> None:
-        """Removes what only a run that is not complete needs."""
+        """Removes what only an incomplete run needs."""
         if self.checkpoint.exists():
-            # At once: without its file alone, the run would be trained anew.
+            # Renamed first: a run whose checkpoint is half removed would start again.
             discarded = self.checkpoint.replace(self.path / _DISCARDED)
             shutil.rmtree(discarded, ignore_errors=True)
 
-    def give_back(self) -> None:
-        """Removes what `claim` wrote, so that the place can be used again."""
+    def discard(self) -> None:
+        """Removes what this object has claimed, so that the place can be used again."""
         if not self._is_claimed:
             return
         for folder in (self.checkpoint, self.tensorboard):
@@ -282,18 +198,18 @@ class RunDirectory:
         self._remove_if_new_and_empty()
 
     def _remove_if_new_and_empty(self) -> None:
-        is_there = self._is_claimed and not self._was_there and self.path.is_dir()
-        if is_there and not any(self.path.iterdir()):
+        is_new = self._is_claimed and not self._existed
+        if is_new and self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
-    def _is_taken(self) -> InputError:
+    def _not_empty_error(self) -> InputError:
         return InputError(
             f"The run directory {printable_path(self.path)} is not empty. Name a new "
             "one: an earlier run is never overwritten."
         )
 
-    def _holds_no_run(self) -> InputError:
+    def _no_run_error(self) -> InputError:
         return InputError(
-            f"The directory {printable_path(self.path)} holds something else than a "
-            "run: there is no config.json in it."
+            f"The directory {printable_path(self.path)} does not hold a run: there is "
+            "no config.json in it."
         )

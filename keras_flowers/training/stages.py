@@ -1,4 +1,10 @@
-"""What is fitted in each stage of a training, and on what."""
+"""The stages of a run: which model is fitted, and on what.
+
+A run has one stage, or two. A model with a pretrained backbone begins with a frozen
+stage: only its head is trained, on cached features where the images do not change. With
+`FineTuning` a second stage trains the backbone as well. Any other model has one stage,
+which trains all of it.
+"""
 
 import dataclasses
 import math
@@ -17,14 +23,14 @@ from keras_flowers.training.schedules import warm_up_and_cosine
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A part of a training with a model and data of its own.
+    """One call of `fit`.
 
     Attributes:
         model: What is fitted: the model, or its head where features are fixed.
         datasets: What it is fitted on: images, or their features.
-        begin: Epochs before it.
-        end: Epochs when it is over.
-        is_on_features: Whether the model gets features in place of images.
+        begin: Number of epochs before this stage.
+        end: Number of epochs after it.
+        is_on_features: Whether the model gets features instead of images.
     """
 
     model: keras.Model
@@ -33,18 +39,13 @@ class Stage:
     end: int
     is_on_features: bool = False
 
-
-def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
-    """Refuses a second stage that the model cannot have.
-
-    Raises:
-        InputError: If the model has no pretrained backbone, or that has no such layer.
-    """
-    if tuning is not None:
-        _pretrained(model).layers_from(tuning.unfreeze_from)
+    @property
+    def is_first(self) -> bool:
+        """Whether no other stage precedes it."""
+        return self.begin == 0
 
 
-def training_stage(
+def begin_first_stage(
     config: TrainingConfig,
     model: keras.Model,
     datasets: ImageDatasets,
@@ -56,7 +57,7 @@ def training_stage(
     once, and the head of the model is fitted on them.
 
     Args:
-        config: How it is trained.
+        config: The configuration of the run.
         model: The compiled model.
         datasets: The images.
         progress: As for `with_features`.
@@ -68,44 +69,64 @@ def training_stage(
     return Stage(model, datasets, 0, config.epochs, is_on_features)
 
 
-def fine_tuning_stage(
+def begin_fine_tuning_stage(
     config: TrainingConfig,
     tuning: FineTuning,
     model: keras.Model,
     datasets: ImageDatasets,
 ) -> Stage:
-    """Unfreezes the backbone, compiles the model anew and returns the second stage."""
-    _pretrained(model).unfreeze(tuning.unfreeze_from)
+    """Returns the second stage.
+
+    Unfreezes the backbone and compiles the model with a new optimizer.
+
+    Args:
+        config: The configuration of the run.
+        tuning: The settings of the stage.
+        model: The compiled model.
+        datasets: The images.
+    """
+    _require_pretrained_backbone(model).unfreeze(tuning.unfreeze_from)
     steps = tuning.epochs * steps_per_epoch(datasets)
-    # Mixed precision puts the optimizer into another.
+    # Mixed precision wraps the optimizer in another one.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     rate = warm_up_and_cosine(tuning.learning_rate, steps)
-    anew = type(optimizer).from_config(
+    new_optimizer = type(optimizer).from_config(
         {**optimizer.get_config(), "learning_rate": rate}
     )
-    model.compile(**{**model.compile_arguments(), "optimizer": anew})
+    model.compile(**{**model.compile_arguments(), "optimizer": new_optimizer})
     end = config.epochs + tuning.epochs
     return Stage(model, datasets, config.epochs, end)
 
 
+def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
+    """Refuses a second stage that is impossible for the model.
+
+    Raises:
+        InputError: If the model has no pretrained backbone, or its backbone no layer
+            with the name to unfreeze from.
+    """
+    if tuning is not None:
+        _require_pretrained_backbone(model).layers_from(tuning.unfreeze_from)
+
+
 def has_fixed_features(model: keras.Model) -> bool:
-    """Tells whether a model can be trained on features in place of images."""
+    """Tells whether a model can be trained on features instead of images."""
     return isinstance(model, ImageClassifier) and model.has_fixed_features
 
 
 def head_to_train(
     model: ImageClassifier, steps_per_epoch: int, epochs: int
 ) -> keras.Model:
-    """Returns the head of a model, made ready for its training.
+    """Returns the head of a model, ready to be fitted on features.
 
     Args:
         model: A compiled classifier.
-        steps_per_epoch: Training steps in an epoch, which are run at once.
+        steps_per_epoch: Training steps in an epoch. They are run as one execution.
         epochs: For how many epochs it is trained.
     """
     head = model.head(steps_per_epoch, steps_per_epoch * epochs)
     if not head.optimizer.built:
-        # Else `fit` builds it while it traces the step, and has to trace that twice.
+        # `fit` would build it while it traces the step, and trace the step twice.
         head.optimizer.build(head.trainable_variables)
     return head
 
@@ -115,7 +136,7 @@ def steps_per_epoch(datasets: ImageDatasets) -> int:
     return math.ceil(len(datasets.split.train) / datasets.batch_size)
 
 
-def _pretrained(model: keras.Model) -> Backbone:
+def _require_pretrained_backbone(model: keras.Model) -> Backbone:
     backbone = model.backbone if isinstance(model, ImageClassifier) else None
     if backbone is None or not backbone.is_pretrained:
         raise InputError(

@@ -108,12 +108,12 @@ def test_copies_of_one_object_do_not_write_over_each_other(tmp_path):
 
 def test_processes_do_not_take_the_same_folder(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(history_logger._claimed_folder, [tmp_path] * 40))
+        folders = list(pool.map(history_logger._claim_folder, [tmp_path] * 40))
     assert len(set(folders)) == 40
 
 
 def test_an_untouched_folder_of_a_run_is_an_empty_history(tmp_path):
-    history_logger._claimed_folder(tmp_path)
+    history_logger._claim_folder(tmp_path)
     assert read_history(tmp_path) == {}
 
 
@@ -169,7 +169,7 @@ def test_a_metric_that_comes_late_was_nan_before(tmp_path):
 def test_what_is_no_history_is_named(tmp_path, content):
     path = tmp_path / "history.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"history\.json is no history"):
+    with pytest.raises(InputError, match=r"history\.json is not the history"):
         read_history(path)
     with pytest.raises(InputError, match="no history at"):
         read_history(tmp_path / "missing.json")

@@ -1,6 +1,8 @@
 import copy
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import keras
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from event_reading import events_of, graphs_of, read_runs
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
+from keras_flowers.callbacks.event_writer import EventWriter, KerasSummary
 
 from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
 
@@ -19,7 +22,7 @@ LABELS = (np.arange(24) % 3).astype(np.int32)
 DATA = IMAGES, LABELS
 PARTS = {
     "class_names": NAMES,
-    "training_photos": IMAGES[:4],
+    "training_images": IMAGES[:4],
     "validation_data": DATA,
     "hparams": {"units": 4, "optimizer": "adam"},
     "configuration": {"epochs": 2, "nothing": math.nan},
@@ -291,7 +294,7 @@ def test_it_serves_any_model(tmp_path, metrics):
     keras.utils.set_random_seed(0)
     model = other_model(metrics=metrics)
     options = TensorBoardOptions(images_every=1)
-    parts = {"validation_data": DATA, "training_photos": IMAGES, "options": options}
+    parts = {"validation_data": DATA, "training_images": IMAGES, "options": options}
     fit(model, TensorBoard(tmp_path, **parts))
     runs = read_runs(tmp_path)
     said = model.predict(IMAGES, verbose=0).argmax(axis=1)
@@ -367,11 +370,20 @@ def test_evaluate_alone_writes_no_epochs(tmp_path):
 
 
 def test_keras_arguments_are_those_of_keras(tmp_path):
-    callback = TensorBoard(tmp_path, 1, write_graph=False)
+    callback = TensorBoard(tmp_path, 1, write_graph=False, write_images=True)
     assert callback.histogram_freq == 1
     fit(small_model(), callback, epochs=1)
-    assert any(tag.endswith("/histogram") for tag in read_runs(tmp_path)["train"])
+    tags = read_runs(tmp_path)["train"]
+    for ending in ("/histogram", "/image"):
+        assert any(tag.endswith(ending) for tag in tags)
     assert {run for run, _ in events_of(tmp_path)} == {"train", "validation"}
+
+
+def test_what_keras_calls_in_place_of_tf_summary_is_there():
+    source = inspect.getsource(keras.callbacks.TensorBoard)
+    called = set(re.findall(r"self\.summary\.(\w+)", source))
+    assert {"create_file_writer", "scalar"} <= called
+    assert called <= set(dir(KerasSummary(EventWriter(Path("unused")))))
 
 
 @pytest.mark.parametrize(
@@ -381,7 +393,7 @@ def test_keras_arguments_are_those_of_keras(tmp_path):
         ({"update_freq": "sometimes"}, "update_freq"),
         ({"class_names": "daisy"}, "class_names"),
         ({"class_names": [1]}, "class_names"),
-        ({"training_photos": IMAGES[0]}, "training_photos"),
+        ({"training_images": IMAGES[0]}, "training_images"),
         ({"hparams": ["units"]}, "hparams"),
         ({"hparams": {"units": (1, 2)}}, "hparams"),
     ],
@@ -391,7 +403,10 @@ def test_wrong_arguments_are_named(arguments, named):
         TensorBoard(**arguments)
 
 
-@pytest.mark.parametrize("options", [{"mistakes": -1}, {"images_every": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"mistakes": -1}, {"images_every": 0}, {"image_side": 1.5}, {"class_scores": "x"}],
+)
 def test_wrong_options_are_named(options):
     (name,) = options
     with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):

@@ -3,6 +3,7 @@ import json
 import os
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -32,14 +33,14 @@ ARRAYS = {
 # --- the file
 
 
-def test_arrays_come_back_to_the_bit(tmp_path):
+def test_arrays_come_back_bit_identical(tmp_path):
     path = tmp_path / "a.safetensors"
     brain = keras.ops.convert_to_numpy(keras.ops.ones((2,), "bfloat16"))
     arrays = ARRAYS | {"brain": brain, "transposed": ARRAYS["f32"].T}
     write_tensors(path, arrays, {"note": "é"})
     read, metadata = read_tensors(path)
     assert metadata == {"note": "é"}
-    assert list(read) == list(arrays)
+    assert set(read) == set(arrays)
     for name, array in arrays.items():
         assert read[name].dtype == array.dtype
         assert read[name].shape == array.shape
@@ -57,6 +58,25 @@ def test_the_format_is_that_of_safetensors(tmp_path):
     assert metadata == {"note": "x"}
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(ours[name], array)
+
+
+def test_others_may_read_the_file_as_far_as_the_umask_allows(tmp_path):
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "a.safetensors", ARRAYS, {})
+    write_tensors(tmp_path / "a.safetensors", ARRAYS, {})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_file_of_version_0_1_is_read():
+    folder = Path(__file__).parents[1] / "saved_by_0_1"
+    for path in folder.glob("*/run/checkpoint/last.safetensors"):
+        tensors, metadata = read_tensors(path)
+        theirs = load_file(path)
+        assert tensors.keys() == theirs.keys() > {"model/0", "optimizer/0"}
+        for name, array in theirs.items():
+            np.testing.assert_array_equal(tensors[name], array)
+        assert json.loads(metadata["state"])["epochs"] == 1
 
 
 @pytest.mark.parametrize("kept", [0, 4, 9, 60, -1])
@@ -371,6 +391,7 @@ def test_the_folder_holds_one_file(tmp_path):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     fit(built(), 2, TrainingCheckpoint(tmp_path))
     (tmp_path / ".0123456789abcdef.safetensors").write_bytes(b"half")
+    (tmp_path / ".tmpAb3xYz").write_bytes(b"half")  # of safetensors itself
     (tmp_path / ".mine").touch()
     TrainingCheckpoint(tmp_path).restore(built(), 2)
     assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", ".mine"}
@@ -451,7 +472,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match=r"last\.safetensors cannot be used"):
         checkpoint.restore(built(), 2)
     write_tensors(checkpoint.path, {}, {"format": "other"})
-    with pytest.raises(InputError, match="no checkpoint of this version"):
+    with pytest.raises(InputError, match="not a checkpoint of this version"):
         checkpoint.restore(built(), 2)
 
 

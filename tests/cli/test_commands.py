@@ -560,12 +560,19 @@ def test_tensorboard_refuses_what_it_cannot_show(capsys, tmp_path, trained):
     assert_bad_input(capsys, ["tensorboard", trained, "--port", "65536"], "65536")
 
 
-def test_tensorboard_names_a_port_that_is_taken(trained, capfd):
+def test_tensorboard_names_a_port_that_is_taken(trained):
+    program = "from keras_flowers_cli.main import main; main()"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         options = ["--host", "127.0.0.1", "--port", port]
-        assert run(["tensorboard", str(trained), *options]) == 2
-    (error,) = capfd.readouterr().err.strip().splitlines()
+        result = subprocess.run(
+            [sys.executable, "-c", program, "tensorboard", trained, *options],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert result.returncode == 2
+    (error,) = result.stderr.strip().splitlines()
     assert error.startswith("error: ")
     assert port in error
 

@@ -11,14 +11,13 @@ from image_drawing import blobs, draw_data_set, draw_image, encoded
 
 from keras_flowers.data.audit import (
     Audit,
-    FileEntry,
     Finding,
-    build_audit,
-    inspect_files,
-    list_images,
+    audit_images,
     scan,
 )
 from keras_flowers.data.image_files import ImageRecord, inspect_image
+from keras_flowers.data.image_listing import FileEntry, list_images
+from keras_flowers.data.inspection import inspect_files
 from keras_flowers.errors import InputError
 
 
@@ -179,11 +178,11 @@ def test_fewer_than_two_class_folders(tmp_path: Path) -> None:
 def test_fewer_than_two_classes_with_readable_images(root: Path) -> None:
     for path in (root / "roses").iterdir():
         path.write_text("no photo")
-    with pytest.raises(InputError, match="with readable photos in them.*one: daisy"):
+    with pytest.raises(InputError, match="with readable images.*one: daisy"):
         scan(root)
     for path in (root / "daisy").iterdir():
         path.write_text("no photo")
-    with pytest.raises(InputError, match="must hold photos that can be read.*5 files"):
+    with pytest.raises(InputError, match="must contain readable images.*5 files"):
         scan(root)
 
 
@@ -194,7 +193,7 @@ def test_a_class_without_readable_images_is_dropped(root: Path) -> None:
     assert audit.class_names == ("daisy", "roses")
     found = only(audit, "empty_class")
     assert found.paths == ("lilies",)
-    assert "without a readable photo" in found.message
+    assert "without a readable image" in found.message
 
 
 # Findings
@@ -270,7 +269,7 @@ def test_imbalance_is_more_than_three_to_one(
     assert bool(found) == reported
     if reported:
         assert found[0].paths == ("daisy", "roses")
-        assert found[0].message == "daisy has 7 photos, roses only 2"
+        assert found[0].message == "daisy has 7 images, roses only 2"
 
 
 def test_messages_are_one_line_whatever_the_names(root: Path) -> None:
@@ -301,7 +300,7 @@ def test_the_order_of_the_records_does_not_matter(root: Path) -> None:
     (root / "daisy" / "copy.jpg").write_bytes((root / "roses/000.jpg").read_bytes())
     listing = list_images(root)
     records = inspect_files(root, listing.files)
-    assert build_audit(listing, records) == build_audit(listing, records[::-1])
+    assert audit_images(listing, records) == audit_images(listing, records[::-1])
 
 
 # Inspecting many files
@@ -310,15 +309,15 @@ def test_the_order_of_the_records_does_not_matter(root: Path) -> None:
 def test_records_come_in_the_order_of_the_files(root: Path) -> None:
     files = list_images(root).files[::-1]
     seen: dict[int, tuple[ImageRecord, tuple[int, ...]]] = {}
-    reported: list[tuple[int, int]] = []
+    reported: list[tuple[str, int, int | None]] = []
     callers = set()
 
     def visit(index: int, record: ImageRecord, pixels) -> None:
         seen[index] = (record, pixels.shape)
 
-    def progress(done: int, total: int) -> None:
+    def progress(step: str, done: int, total: int | None) -> None:
         callers.add(threading.current_thread())
-        reported.append((done, total))
+        reported.append((step, done, total))
 
     records = inspect_files(
         root, files, image_size=(6, 8), workers=3, progress=progress, visit=visit
@@ -326,7 +325,7 @@ def test_records_come_in_the_order_of_the_files(root: Path) -> None:
     assert [record.path for record in records] == [file.path for file in files]
     assert records == [inspect_image(root, file.path)[0] for file in files]
     assert seen == {index: (r, (6, 8, 3)) for index, r in enumerate(records)}
-    assert reported == [(done, 5) for done in range(1, 6)]
+    assert reported == [("inspect", done, 5) for done in range(1, 6)]
     assert callers == {threading.current_thread()}
 
 
@@ -375,7 +374,7 @@ def test_an_interrupt_of_the_caller_ends_the_inspection(tmp_path: Path) -> None:
         if index >= 10:
             go_on.wait(10)
 
-    def progress(done: int, _: int) -> None:
+    def progress(step: str, done: int, _: int | None) -> None:
         if done == 5:
             threading.Timer(0.05, go_on.set).start()
             raise KeyboardInterrupt
@@ -385,8 +384,8 @@ def test_an_interrupt_of_the_caller_ends_the_inspection(tmp_path: Path) -> None:
     assert len(visited) < 20
 
 
-@pytest.mark.parametrize("workers", [0, -1])
-def test_workers_must_be_positive(root: Path, workers: int) -> None:
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True])
+def test_workers_must_be_positive(root: Path, workers: object) -> None:
     with pytest.raises(InputError, match=f"`workers` must be.*workers={workers}"):
         scan(root, workers=workers)
 

@@ -8,6 +8,7 @@ import pytest
 from helpers import draw_images, small_loader
 from PIL import Image
 
+import keras_flowers
 from keras_flowers import ImageDatasetLoader, InputError
 from keras_flowers.data.image_files import load_image
 from keras_flowers.data.splits import write_manifest
@@ -203,3 +204,46 @@ def test_wrong_arguments_are_named(arguments, named):
 def test_impossible_splits_are_refused_before_anything_is_read(arguments):
     with pytest.raises(InputError, match="_split"):
         ImageDatasetLoader("no such folder", **arguments)
+
+
+def test_a_failed_pass_names_the_image_of_that_pass(tmp_path):
+    datasets = small_loader(tmp_path, disk_budget=0).load()
+    first, second = datasets.paths("validation")[:2]
+    content = first.read_bytes()
+
+    def read():
+        with datasets.naming_unreadable_images():
+            images_and_labels(datasets.validation)
+
+    first.unlink()
+    with pytest.raises(InputError, match=f"{first.name}.*No such file"):
+        read()
+    first.write_bytes(content)
+    second.write_bytes(b"no image")
+    with pytest.raises(InputError, match=f"{second.name}.*not an image"):
+        read()
+    second.write_bytes(content)
+    read()
+    assert datasets.read_error() is None
+
+
+def test_an_earlier_read_error_does_not_hide_another_error(tmp_path):
+    datasets = small_loader(tmp_path, disk_budget=0).load()
+    path = datasets.paths("validation")[0]
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(InputError), datasets.naming_unreadable_images():
+        images_and_labels(datasets.validation)
+    path.write_bytes(content)
+    with (
+        pytest.raises(ZeroDivisionError),
+        datasets.naming_unreadable_images(),
+    ):
+        for _ in datasets.train:
+            raise ZeroDivisionError
+
+
+def test_the_audit_has_its_name_of_version_0_1(tmp_path):
+    datasets = small_loader(tmp_path).load()
+    assert datasets.catalog is datasets.audit
+    assert keras_flowers.Catalog is type(datasets.audit)

@@ -1,18 +1,22 @@
+import base64
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import draw_images
 
 from keras_flowers import InputError
-from keras_flowers.data import image_cache as image_cache
-from keras_flowers.data.audit import list_images
+from keras_flowers.data import image_cache
 from keras_flowers.data.image_cache import CacheSettings, ImageCache
 from keras_flowers.data.image_files import load_image
+from keras_flowers.data.image_listing import list_images
 
 SIZE = (8, 8)
 COUNTS = {"daisy": 3, "roses": 4}
@@ -34,7 +38,7 @@ def opened(folder, settings, decoded=None):
         if decoded is not None:
             decoded.append((done, total))
 
-    return ImageCache(list_images(folder), SIZE, settings, progress)
+    return ImageCache.open(list_images(folder), SIZE, settings, progress)
 
 
 def read(reader, positions):
@@ -43,9 +47,9 @@ def read(reader, positions):
     return images
 
 
-def pixels(store):
-    usable = [record for record in store.records if record.problem is None]
-    return read(store.reader(usable), range(len(usable)))
+def pixels(cache):
+    usable = [record for record in cache.records if record.problem is None]
+    return read(cache.reader(usable), range(len(usable)))
 
 
 def expected(folder):
@@ -54,17 +58,17 @@ def expected(folder):
 
 
 def test_rows_are_the_decoded_images_in_order(folder, settings):
-    store = opened(folder, settings)
-    assert store.is_stored
-    assert [r.path for r in store.records] == [
+    cache = opened(folder, settings)
+    assert cache.reason_not_cached is None
+    assert [r.path for r in cache.records] == [
         path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))
     ]
-    np.testing.assert_array_equal(pixels(store), expected(folder))
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
 
 
 def test_positions_may_repeat_and_come_in_any_order(folder, settings):
-    store = opened(folder, settings)
-    reader = store.reader(store.records)
+    cache = opened(folder, settings)
+    reader = cache.reader(cache.records)
     np.testing.assert_array_equal(read(reader, [5, 0, 5]), expected(folder)[[5, 0, 5]])
     assert read(reader, []).shape == (0, *SIZE, 3)
 
@@ -72,9 +76,9 @@ def test_positions_may_repeat_and_come_in_any_order(folder, settings):
 def test_a_second_opening_decodes_nothing(folder, settings):
     opened(folder, settings)
     decoded = []
-    store = opened(folder, settings, decoded)
+    cache = opened(folder, settings, decoded)
     assert decoded == []
-    np.testing.assert_array_equal(pixels(store), expected(folder))
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
 
 
 def test_only_changed_and_added_images_are_decoded_again(folder, settings):
@@ -85,14 +89,14 @@ def test_only_changed_and_added_images_are_decoded_again(folder, settings):
     shutil.copy(folder / "roses" / "002.png", changed)
     os.utime(changed, ns=(1, 1))
     decoded = []
-    store = opened(folder, settings, decoded)
+    cache = opened(folder, settings, decoded)
     assert decoded[-1] == (2, 2)
-    np.testing.assert_array_equal(pixels(store), expected(folder))
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
 
 
 def test_rows_of_removed_images_are_given_back(folder, settings):
-    store = opened(folder, settings)
-    old_reader, old = store.reader(store.records), expected(folder)
+    cache = opened(folder, settings)
+    old_reader, old = cache.reader(cache.records), expected(folder)
     for name in ("daisy/000", "daisy/002", "roses/000", "roses/001", "roses/003"):
         (folder / f"{name}.png").unlink()
     smaller = opened(folder, settings)
@@ -105,30 +109,29 @@ def test_rows_of_removed_images_are_given_back(folder, settings):
 
 def test_unreadable_files_have_a_record_and_no_row(folder, settings):
     (folder / "daisy" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    store = opened(folder, settings)
-    problems = [record.path for record in store.records if record.problem]
+    cache = opened(folder, settings)
+    problems = [record.path for record in cache.records if record.problem]
     assert problems == ["daisy/broken.jpg"]
-    np.testing.assert_array_equal(pixels(store), expected(folder))
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
     decoded = []
     opened(folder, settings, decoded)
     assert decoded == []
 
 
-def test_image_sizes_have_stores_of_their_own(folder, settings):
+def test_each_image_size_has_its_own_cache(folder, settings):
     opened(folder, settings)
-    other = ImageCache(list_images(folder), (4, 6), settings)
+    other = ImageCache.open(list_images(folder), (4, 6), settings)
     assert read(other.reader(other.records), [0]).shape == (1, 4, 6, 3)
     np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
 
 
 def test_beyond_the_budget_images_are_decoded_on_the_fly(folder, settings):
     budget = CacheSettings(settings.cache_directory, disk_budget=100)
-    store = opened(folder, budget)
-    assert not store.is_stored
-    assert "decoded on the fly" in store.reason_not_cached
-    assert "\n" not in store.reason_not_cached
-    np.testing.assert_array_equal(pixels(store), expected(folder))
-    assert not list(store.directory.glob("*.u8"))
+    cache = opened(folder, budget)
+    assert "decoded on the fly" in cache.reason_not_cached
+    assert "\n" not in cache.reason_not_cached
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
+    assert not list(cache.directory.glob("*.u8"))
     decoded = []
     opened(folder, budget, decoded)
     assert decoded == []  # the audit is kept nevertheless
@@ -138,12 +141,12 @@ def test_beyond_the_budget_images_are_decoded_on_the_fly(folder, settings):
 def test_a_disk_that_is_too_small_is_noticed_before(folder, settings, monkeypatch):
     usage = shutil.disk_usage(folder)._replace(free=1000)
     monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: usage)
-    store = opened(folder, settings)
-    assert "do not fit on the disk" in store.reason_not_cached
-    np.testing.assert_array_equal(pixels(store), expected(folder))
+    cache = opened(folder, settings)
+    assert "do not fit on the disk" in cache.reason_not_cached
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
 
 
-def test_a_disk_that_fills_up_leaves_the_old_store(folder, settings, monkeypatch):
+def test_a_disk_that_fills_up_leaves_the_old_cache(folder, settings, monkeypatch):
     opened(folder, settings)
     before = expected(folder)
     (path,) = settings.cache_directory.rglob("photos-*.u8")
@@ -172,7 +175,7 @@ def test_a_disk_that_fills_up_leaves_the_old_store(folder, settings, monkeypatch
         lambda folder: next(folder.glob("photos-*.u8")).write_bytes(b"short"),
     ],
 )
-def test_a_damaged_store_is_built_again(folder, settings, damage):
+def test_a_damaged_cache_is_built_again(folder, settings, damage):
     damage(opened(folder, settings).directory)
     np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
 
@@ -189,7 +192,7 @@ def test_rows_left_by_a_killed_writer_are_not_trusted(folder, settings):
 
 
 def test_when_every_image_changed_the_old_rows_go(folder, settings):
-    reader = (store := opened(folder, settings)).reader(store.records)
+    reader = (cache := opened(folder, settings)).reader(cache.records)
     old = expected(folder)
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         os.utime(path, ns=(number, number))
@@ -203,13 +206,13 @@ def test_dead_rows_count_against_the_budget(folder, settings):
     budget = CacheSettings(settings.cache_directory, disk_budget=7 * 8 * 8 * 3)
     opened(folder, budget)
     os.utime(folder / "daisy" / "000.png", ns=(1, 1))
-    store = opened(folder, budget)
-    (rows,) = store.directory.glob("photos-*.u8")
+    cache = opened(folder, budget)
+    (rows,) = cache.directory.glob("photos-*.u8")
     assert rows.stat().st_size == 7 * 8 * 8 * 3
-    np.testing.assert_array_equal(pixels(store), expected(folder))
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
 
 
-def test_two_threads_that_build_at_once_end_with_one_good_store(folder, settings):
+def test_two_threads_that_build_at_once_end_with_one_good_cache(folder, settings):
     results, errors = [], []
 
     def build():
@@ -232,15 +235,15 @@ def test_two_threads_that_build_at_once_end_with_one_good_store(folder, settings
 KILLED_HALF_WAY = """
 import os, signal, sys
 from pathlib import Path
-from keras_flowers.data.audit import list_photos
-from keras_flowers.data.image_cache import ImageStore, StoreSettings
+from keras_flowers.data.image_cache import CacheSettings, ImageCache
+from keras_flowers.data.image_listing import list_images
 
 def progress(stage, done, total):
     if done == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
 folder, cache = map(Path, sys.argv[1:])
-ImageStore(list_photos(folder), (8, 8), StoreSettings(cache), progress)
+ImageCache.open(list_images(folder), (8, 8), CacheSettings(cache), progress)
 """
 
 
@@ -251,9 +254,9 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(folder, settings
     )
     assert killed.returncode == -9
     decoded = []
-    store = opened(folder, settings, decoded)
+    cache = opened(folder, settings, decoded)
     assert decoded[-1] == (7, 7)
-    np.testing.assert_array_equal(pixels(store), expected(folder))
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
 
 
 def test_a_cache_that_is_a_file_is_named(folder, tmp_path):
@@ -262,10 +265,42 @@ def test_a_cache_that_is_a_file_is_named(folder, tmp_path):
         opened(folder, CacheSettings(tmp_path / "cache"))
 
 
-def test_an_interrupt_leaves_the_old_store(folder, settings):
+def test_an_interrupt_leaves_the_old_cache(folder, settings):
     def interrupt(stage, done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ImageCache(list_images(folder), SIZE, settings, interrupt)
+        ImageCache.open(list_images(folder), SIZE, settings, interrupt)
     np.testing.assert_array_equal(pixels(opened(folder, settings)), expected(folder))
+
+
+def decode_pinned_files(folder):
+    """Returns the pixels of the files in decoded_files.json."""
+    contents = json.loads(Path(__file__).with_name("decoded_files.json").read_text())
+    pixels = {}
+    for name, content in contents.items():
+        (folder / name).write_bytes(base64.b64decode(content))
+        pixels[name] = load_image(folder / name, (12, 10))
+    return pixels
+
+
+def test_other_pixels_need_another_decoder_version(tmp_path):
+    # If this fails because decoding has changed on purpose, raise DECODER_VERSION and
+    # replace version and digests. The files stay as they are.
+    digests = {
+        name: hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+        for name, pixels in decode_pinned_files(tmp_path).items()
+    }
+    assert (image_cache.DECODER_VERSION, digests) == (
+        1,
+        {
+            "turned.jpg": "06f0418c8e1bd86b",
+            "reduced.jpg": "6c5bc78bc5923adf",
+            "cmyk.jpg": "b8ecd9dbfdbfdc6d",
+            "transparent.png": "6a7c785c254f3878",
+            "gray16.png": "834bff716bea444e",
+            "palette.gif": "44dbdfd656faa5bf",
+            "lossy.webp": "42301f79523feb82",
+            "float.tif": "5bcfc29aa8e9766e",
+        },
+    )

@@ -28,7 +28,7 @@ def test_the_error_by_hand():
     last = result.bins[-1]
     assert (last.lower, last.upper) == pytest.approx((0.8, 1.0))
     assert last.confidence == pytest.approx(2.65 / 3)
-    # The distance of each bin times its share of the six photos.
+    # The distance of each bin times its share of the six images.
     by_hand = (1 * 0.70 + 1 * 0.45 + 1 * 0.65 + 3 * (2.65 / 3 - 2 / 3)) / 6
     assert result.error == pytest.approx(by_hand, abs=1e-6)
     assert result.confidence == pytest.approx(sum(confidences) / 6, abs=1e-6)
@@ -48,7 +48,7 @@ def test_a_sum_that_rounding_brought_above_1_is_in_the_last_bin():
 
 
 def plain_error(confidences, is_right, bins):
-    """The definition, photo by photo."""
+    """The definition, image by image."""
     members = [[] for _ in range(bins)]
     for confidence, right in zip(confidences, is_right, strict=True):
         index = max(1, math.ceil(confidence * bins - 1e-9)) - 1
@@ -79,15 +79,15 @@ def test_the_error_is_that_of_the_definition(rows, bins):
     assert whole.error <= result.error + 1e-9
 
 
-def test_a_image_without_probabilities_is_not_hidden():
+def test_a_non_finite_prediction_is_not_hidden():
     result = measured([0.9, math.nan], [1, 0])
     assert math.isnan(result.error)
-    assert result.unanswered == 1
+    assert result.non_finite == 1
     assert sum(one.count for one in result.bins) == 1
     assert result.confidence == pytest.approx(0.9)
     title = result.plot().axes[0].get_title()
     assert "nan" in title
-    assert "1 photos without probabilities" in title
+    assert "1 non-finite predictions" in title
 
 
 def test_nothing_but_nan_is_drawn(tmp_path):

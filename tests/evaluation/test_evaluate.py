@@ -106,7 +106,7 @@ def test_the_worst_mistakes_are_wrong_and_sorted_by_their_loss():
     assert first.probability == pytest.approx(0.8)
     assert first.true_probability == pytest.approx(0.1)
     assert first.loss == pytest.approx(-np.log(0.1), rel=1e-5)
-    # The photo with a loss of -log(0.5) is right, and none.
+    # The image with a loss of -log(0.5) is right, and none.
     assert second.loss == pytest.approx(-np.log(0.3), rel=1e-5)
     assert result.worst_mistakes(1) == (first,)
     with pytest.raises(InputError, match="count"):
@@ -210,9 +210,9 @@ def diverged():
 
 def test_images_without_probabilities_are_mistakes_and_counted():
     result = diverged()
-    assert result.unanswered == 2
+    assert result.non_finite == 2
     assert result.predictions.tolist() == [-1, 0, -1, 1, 0]
-    # argmax of NaN would be the first class, which photo 0 is.
+    # argmax of NaN would be the first class, which is that of image 0.
     assert result.accuracy == pytest.approx(1 / 5)
     assert result.mistakes == 4
     assert np.isnan(result.loss)
@@ -221,7 +221,7 @@ def test_images_without_probabilities_are_mistakes_and_counted():
     assert (a.recall, a.precision, a.count) == (pytest.approx(1 / 3), 1 / 2, 3)
     assert (b.recall, b.precision, b.count) == (0, 0, 2)
     assert np.isnan(result.calibration().error)
-    assert result.calibration().unanswered == 2
+    assert result.calibration().non_finite == 2
 
 
 def test_images_without_probabilities_come_first():
@@ -246,10 +246,10 @@ def test_the_files_say_nan(tmp_path):
     assert content["worst_mistakes"][0]["probability"] == "NaN"
 
 
-def test_one_nan_in_a_row_is_no_answer():
+def test_one_nan_in_a_row_is_a_mistake():
     result = evaluation()
     result.probabilities[3, 2] = np.nan
-    assert result.unanswered == 1
+    assert result.non_finite == 1
     assert result.predictions[3] == -1
 
 

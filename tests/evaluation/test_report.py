@@ -1,6 +1,9 @@
 """report.html, read back: what it shows, and that it is whole in every case."""
 
+import base64
 import dataclasses
+import hashlib
+import io
 import json
 import math
 import os
@@ -12,10 +15,15 @@ import numpy as np
 import pytest
 from helpers import draw_images, small_loader
 from html_reading import read_html, table_of
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 import keras_flowers
 from keras_flowers import Evaluation, ImageClassifier, InputError, train, write_report
 from keras_flowers.data.audit import Finding
+from keras_flowers.evaluation.report import _load_template
+from keras_flowers.files import printable_path
 
 CONFIG = {
     "format": 1,
@@ -52,12 +60,12 @@ SECTIONS = [
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
-    """24 photos, 19 of them for training."""
+    """24 images, 19 of them for training."""
     return small_loader(tmp_path_factory.mktemp("data")).load()
 
 
 def evaluated(datasets, predictions):
-    """An evaluation in which each validation photo is called so with 0.75."""
+    """An evaluation that predicts each validation image so with 0.75."""
     labels = datasets.labels("validation")
     rows = np.full((len(labels), 3), 0.125, np.float32)
     rows[np.arange(len(labels)), predictions] = 0.75
@@ -139,17 +147,17 @@ def test_a_report_shows_the_run(tmp_path, datasets):
     error = result.calibration().error
     assert shown["Expected calibration error"][0] == f"{error:.3f}"
     assert shown["Epochs"] == ["2", "best validation accuracy 0.750"]
-    assert shown["Training time"] == ["3.8 s", "2,000 photos/s"]
-    assert shown["Photos"] == ["24", "19 train, 5 validation"]
+    assert shown["Training time"] == ["3.8 s", "2,000 images/s"]
+    assert shown["Images"] == ["24", "19 train, 5 validation"]
     assert shown["Classes"] == ["3"]
 
 
 def test_the_tables_hold_the_numbers_of_the_run(tmp_path, datasets):
     labels = datasets.labels("validation")
-    result = evaluated(datasets, np.zeros_like(labels))  # all are called daisy
+    result = evaluated(datasets, np.zeros_like(labels))  # all are predicted as daisy
     root = report(tmp_path, datasets, result)
     counts = [datasets.counts(split) for split in ("train", "validation")]
-    assert table_of(root, "Photos of each class and split") == [
+    assert table_of(root, "Images of each class and split") == [
         ["class", "train", "validation"],
         *([n, str(counts[0][n]), str(counts[1][n])] for n in datasets.class_names),
         ["all classes", "19", "5"],
@@ -160,8 +168,8 @@ def test_the_tables_hold_the_numbers_of_the_run(tmp_path, datasets):
         ["2", "0.001", "2.25", "2000", "1", "0.625", "1.125", "0.75"],
     ]
     daisies, *others = (str(counts[1][name]) for name in datasets.class_names)
-    assert table_of(root, "Photos by true and predicted class") == [
-        ["true \\ called", "daisy", "roses", "tulips"],
+    assert table_of(root, "Images by true and predicted class") == [
+        ["true \\ predicted", "daisy", "roses", "tulips"],
         ["daisy", daisies, "0", "0"],
         ["roses", others[0], "0", "0"],
         ["tulips", others[1], "0", "0"],
@@ -177,11 +185,11 @@ def test_the_tables_hold_the_numbers_of_the_run(tmp_path, datasets):
         ["roses", "0.000", "0.000", "0.000", others[0]],
         ["tulips", "0.000", "0.000", "0.000", others[1]],
     ]
-    bins = table_of(root, "Bins of the 5 photos")
+    bins = table_of(root, "Bins of the 5 images")
     assert len(bins) == 16
     filled = [row for row in bins[1:] if row[1] != "0"]
     assert filled == [["0.733 to 0.800", "5", "0.750", f"{result.accuracy:.3f}"]]
-    settings = table_of(root, "What repeats the run")
+    settings = table_of(root, "Settings that reproduce the run")
     assert settings[1:] == [
         ["loader", "ImageDatasetLoader"],
         ["loader.data", "photos"],
@@ -189,7 +197,7 @@ def test_the_tables_hold_the_numbers_of_the_run(tmp_path, datasets):
         ["epochs", "2"],
     ]
     assert json.loads(root.one("pre").text) == CONFIG
-    versions = table_of(root, "What the run was computed with")
+    versions = table_of(root, "Software that computed the run")
     assert versions[1:] == [["python", "3.11.9"], ["keras", "3.15.1"]]
 
 
@@ -203,7 +211,9 @@ def test_the_worst_mistakes_are_shown_with_their_images(tmp_path, datasets):
         path = mistake.path.relative_to(datasets.audit.root).as_posix()
         caption = item.one("figcaption")
         assert caption.one("span").text == path
-        called = f"{mistake.true_class} called {mistake.predicted_class} with 0.750"
+        called = (
+            f"{mistake.true_class} predicted as {mistake.predicted_class} with 0.750"
+        )
         assert called in caption.text
         assert path in item.one("img").attributes["alt"]
         assert item.one("img").attributes["src"].startswith("data:image/jpeg;base64,")
@@ -214,11 +224,11 @@ def test_no_mistake_is_said(tmp_path, datasets):
     root = report(
         tmp_path, datasets, evaluated(datasets, datasets.labels("validation"))
     )
-    assert "None: all 5 photos are right." in root.one("section", id="mistakes").text
+    assert "None: all 5 images are right." in root.one("section", id="mistakes").text
     assert "No class is taken for another." in root.text
 
 
-def test_a_image_that_is_gone_is_said(tmp_path, datasets):
+def test_an_image_that_is_gone_is_said(tmp_path, datasets):
     labels = datasets.labels("validation")
     result = evaluated(datasets, (labels + 1) % 3)
     paths = tuple(tmp_path / f"{i}.png" for i in range(len(labels)))
@@ -262,7 +272,9 @@ def test_a_run_that_diverged(tmp_path, datasets):
     }
     root = report(tmp_path, datasets, result, history=history)
     warning = root.one("p", **{"class": "warning"}).text
-    assert "For 2 of 5 photos the model gave no probabilities (NaN)" in warning
+    assert (
+        "For 2 of 5 images the model returned non-finite probabilities (NaN)" in warning
+    )
     assert figures(root)["Loss, validation"][0] == "NaN"
     assert figures(root)["Expected calibration error"][0] == "NaN"
     rows = table_of(root, "One row per epoch")
@@ -270,7 +282,7 @@ def test_a_run_that_diverged(tmp_path, datasets):
     assert [row[6] for row in rows[1:]] == ["-∞", "NaN"]
     items = [*root.one("section", id="mistakes").all("li")]
     assert len(items) == 2
-    assert "got no answer (NaN)" in items[0].text
+    assert "non-finite prediction (NaN)" in items[0].text
 
 
 def test_a_sound_run_has_no_warning(tmp_path, datasets):
@@ -296,12 +308,85 @@ def test_names_are_text(tmp_path):
     result = dataclasses.replace(result, paths=paths)
     root = report(tmp_path / "<script>", datasets, result, config=config)
     shown = [n.replace("\n", "\\n").replace("\udcff", "\\udcff") for n in names]
-    rows = table_of(root, "Photos of each class and split")
+    rows = table_of(root, "Images of each class and split")
     assert {row[0] for row in rows} == {*shown, "class", "all classes"}
     assert root.one("title").text == "Training run <script>"
     assert "<script>alert(1)<: truncated or corrupt" in root.text
     assert "<x> & \\udcff.png" in root.text
     assert json.loads(root.one("pre").text) == config
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</p><img src=x onerror=alert(1)>",
+    "\"quoted\" & 'single' &amp;",
+    "</style><!-- ]]>",
+)
+ANY_TEXT = st.text() | st.text(alphabet="<>&\"'/=-! \n\0\udcff")
+
+
+def rendered(text):
+    """A text in an element and in an attribute, as the template renders them."""
+    source = '<p title="{{ text }}">{{ text }}</p>{{ text }}'
+    markup = _load_template().environment.from_string(source).render(text=text)
+    markup.encode("utf-8")
+    return read_html(markup).content
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_no_markup(text):
+    paragraph, rest = rendered(text)
+    assert paragraph.text == rest == text
+    assert paragraph.attributes == {"title": text}
+
+
+@given(ANY_TEXT)
+def test_any_text_is_read_back_on_one_line(text):
+    paragraph, *rest = rendered(text)
+    shown = printable_path(text)
+    assert paragraph.text == "".join(rest) == shown
+    assert paragraph.attributes["title"] == shown
+
+
+def test_a_page_allows_its_own_style_alone(tmp_path, datasets):
+    root = report(tmp_path, datasets, "No evaluation.")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>\n")
+    assert root.one("html").attributes == {"lang": "en"}
+    policy = root.one("meta", **{"http-equiv": "Content-Security-Policy"})
+    rules = dict(
+        re.fullmatch(r"(\S+) (.*)", rule.strip()).groups()
+        for rule in policy.attributes["content"].split(";")
+    )
+    style = root.one("style").text.encode()
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": f"'sha256-{digest}'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_a_table_names_its_rows_and_columns(tmp_path, datasets):
+    root = report(tmp_path, datasets, evaluated(datasets, [0] * 5))
+    for table in root.all("table"):
+        head, *rows = table.all("tr")
+        assert {cell.attributes["scope"] for cell in head.all("th", "td")} == {"col"}
+        for row in rows:
+            first, *others = row.all("th", "td")
+            assert (first.tag, first.attributes["scope"]) == ("th", "row")
+            assert {cell.tag for cell in others} <= {"td"}
+
+
+def test_pictures_stand_in_the_page_with_their_size(tmp_path, datasets):
+    root = report(tmp_path, datasets, evaluated(datasets, [0] * 5))
+    for image in root.all("img"):
+        content = image.attributes["src"].partition(";base64,")[2]
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            size = tuple(map(str, picture.size))
+        assert size == (image.attributes["width"], image.attributes["height"])
 
 
 def test_long_lists_are_cut_and_say_so(tmp_path, datasets):
@@ -326,11 +411,11 @@ def test_long_lists_are_cut_and_say_so(tmp_path, datasets):
         "800 earlier epochs are left out here. 15 more columns are left out here.",
         "180 more settings are left out here.",
         "more characters are left out here.",
-        "24 of the 150 photos whose predicted class is wrong",
+        "24 of the 150 images whose predicted class is wrong",
         "The configuration names none.",
     ):
         assert line in text, line
-    assert "true \\ called" not in text  # the matrix is a drawing
+    assert "true \\ predicted" not in text  # the matrix is a drawing
     assert "Confusion matrix of 150 classes" in [
         image.attributes["alt"].partition(";")[0] for image in root.all("img")
     ]

@@ -71,7 +71,7 @@ def test_the_title_and_the_sections(driver):
 def test_the_tables_are_filled_with_the_numbers_of_the_run(driver, run):
     counts = [run.datasets.counts(split) for split in ("train", "validation")]
     shown = dict(zip(NAMES, SHOWN, strict=True))
-    data = table(driver, "Photos of each class and split")
+    data = table(driver, "Images of each class and split")
     assert data[1:-1] == [
         [shown[name], *(str(count[name]) for count in counts)]
         for name in run.datasets.class_names
@@ -83,7 +83,7 @@ def test_the_tables_are_filled_with_the_numbers_of_the_run(driver, run):
         f"{value:.4g}" for value in run.history["val_loss"]
     ]
     evaluation = keras_flowers.evaluate(run.model, run.datasets)
-    matrix = table(driver, "Photos by true and predicted class")
+    matrix = table(driver, "Images by true and predicted class")
     assert [row[1:] for row in matrix[1:]] == [
         [str(count) for count in row] for row in evaluation.confusion_matrix.tolist()
     ]
@@ -93,7 +93,7 @@ def test_the_tables_are_filled_with_the_numbers_of_the_run(driver, run):
     ]
     figures = [one.text for one in find_all(driver, "dd.value")]
     assert figures[:2] == [f"{evaluation.accuracy:.3f}", f"{evaluation.loss:.3f}"]
-    versions = dict(table(driver, "What the run was computed with"))
+    versions = dict(table(driver, "Software that computed the run"))
     assert versions["keras-flowers"] == keras_flowers.__version__
 
 

@@ -31,7 +31,7 @@ def rows(count, first=0, size=3):
 def store_of(tmp_path, *checksums, first=0):
     """Returns a store to which features of some photos were added."""
     store = FeatureCache(tmp_path / "store", "key", 3)
-    with store.held():
+    with store.lock():
         store.missing(checksums)
         store.add(checksums, rows(len(checksums), first))
     return store
@@ -122,8 +122,8 @@ def test_a_full_disk_is_named_and_keeps_what_is_there(tmp_path):
     store = store_of(tmp_path, "a")
     with (
         no_file_larger_than(20),
-        store.held(),
-        pytest.raises(InputError, match="features cannot be stored in .*store: "),
+        store.lock(),
+        pytest.raises(InputError, match="features cannot be cached in .*store: "),
     ):
         store.add(["b"], rows(1, 3))
     again = FeatureCache(tmp_path / "store", "key", 3)
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     store = FeatureCache(tmp_path / "store", "key", 3)
     with (
         pytest.raises(InputError, match="store cannot be written.*cache_directory"),
-        store.held(),
+        store.lock(),
     ):
         pass
 

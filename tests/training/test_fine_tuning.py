@@ -233,7 +233,9 @@ def test_other_weights_in_place_of_those_of_a_run_are_refused(tmp_path, file):
     config = TrainingConfig.read(tmp_path / "run" / "config.json")
     with pytest.raises(InputError, match="had other weights than .*tiny.keras"):
         train(config, verbose=0)
-    with pytest.raises(InputError, match="was started otherwise: pretrained"):
+    with pytest.raises(
+        InputError, match=r"another configuration: pretrained\.weights was"
+    ):
         run(tmp_path, epochs=1, fine_tuning=None, resume=True)
 
 
@@ -382,7 +384,7 @@ def test_a_complete_run_is_returned(whole):
 )
 def test_a_run_is_resumed_as_it_was_started(whole, tuning, named):
     folder, _, _ = whole
-    with pytest.raises(InputError, match=f"started otherwise: .*{named}"):
+    with pytest.raises(InputError, match=f"another configuration: .*{named}"):
         run(folder, directory="whole", resume=True, fine_tuning=tuning)
 
 
@@ -546,16 +548,16 @@ def test_tensorboard_shows_both_stages_as_one_run(whole):
 
 
 def test_mistakes_are_shown_as_images(tmp_path, file, monkeypatch):
-    sheets = []
+    grids = []
     from keras_flowers.callbacks import run_record
 
-    make = run_record.contact_sheet
+    draw = run_record.draw_image_grid
 
-    def noted(images, *arguments, **options):
-        sheets.append([np.asarray(image) for image in images])
-        return make(images, *arguments, **options)
+    def draw_noted(tiles, *arguments, **options):
+        grids.append([tile.image for tile in tiles])
+        return draw(tiles, *arguments, **options)
 
-    monkeypatch.setattr(run_record, "contact_sheet", noted)
+    monkeypatch.setattr(run_record, "draw_image_grid", draw_noted)
 
     def build(datasets):
         model = small_model(datasets, backbone=file)
@@ -572,8 +574,8 @@ def test_mistakes_are_shown_as_images(tmp_path, file, monkeypatch):
     assert len(wrong)
     order = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
     expected = [load_image(paths[i], (8, 8)) for i in order]
-    assert len(sheets[-1]) == len(expected)
-    for shown, image in zip(sheets[-1], expected, strict=True):
+    assert len(grids[-1]) == len(expected)
+    for shown, image in zip(grids[-1], expected, strict=True):
         np.testing.assert_allclose(shown, image, atol=1)
     assert "mistakes" in read_runs(tmp_path / "run" / "tensorboard")["validation"]
 

@@ -340,7 +340,7 @@ def test_a_run_is_resumed_as_it_was_started(tmp_path, options, named):
 
     loader = small_loader(tmp_path, batch_size=options.pop("batch_size", 4))
     rest = {k: v for k, v in options.items() if k in ("epochs", "early_stopping")}
-    with pytest.raises(InputError, match=f"started otherwise: .*{named}"):
+    with pytest.raises(InputError, match=f"another configuration: .*{named}"):
         run(tmp_path, loader=loader, build_model=build, resume=True, **rest)
     assert {
         p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()
@@ -370,12 +370,14 @@ def test_resume_needs_a_directory_that_may_hold_a_run(tmp_path):
         run(tmp_path, resume="no")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").touch()
-    with pytest.raises(InputError, match="something else than a run"):
+    with pytest.raises(
+        InputError, match="does not hold a run: there is no config.json"
+    ):
         run(tmp_path, resume=True)
     with pytest.raises(InputError, match="`checkpoint_every`"):
         run(tmp_path, checkpoint_every=0)
     (tmp_path / "run" / "config.json").write_text("[")
-    with pytest.raises(InputError, match="no configuration of a run"):
+    with pytest.raises(InputError, match="is not a run configuration"):
         run(tmp_path, resume=True)
 
 

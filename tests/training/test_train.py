@@ -13,7 +13,8 @@ from keras_flowers import (
     TrainingConfig,
     train,
 )
-from keras_flowers.training import run_directory
+from keras_flowers.training import recording
+from keras_flowers.training.preparation import weigh_labels
 
 
 def run(tmp_path, *, directory="run", build_model=small_model, loader=None, **options):
@@ -127,18 +128,18 @@ def test_early_stopping_brings_the_best_weights_back(tmp_path):
 
 def test_balanced_class_weights(tmp_path):
     datasets = small_loader(tmp_path).load()
-    weights = keras_flowers.training.train._class_weights("balanced", datasets)
+    weights = weigh_labels("balanced", datasets)
     counts = datasets.counts("train")
     products = [weights[i] * n for i, n in enumerate(counts.values())]
     assert products == pytest.approx([sum(counts.values()) / 3] * 3)
     named = {"daisy": 1.0, "roses": 2.0, "tulips": 3.0}
-    assert keras_flowers.training.train._class_weights(named, datasets) == {
+    assert weigh_labels(named, datasets) == {
         0: 1.0,
         1: 2.0,
         2: 3.0,
     }
     with pytest.raises(InputError, match="class_weights"):
-        keras_flowers.training.train._class_weights({"daisy": 1.0}, datasets)
+        weigh_labels({"daisy": 1.0}, datasets)
 
 
 class InterruptAt(keras.callbacks.Callback):
@@ -187,7 +188,7 @@ def test_a_disk_without_room_for_the_model_is_noticed_before_training(
 ):
     usage = shutil.disk_usage(tmp_path)._replace(free=2000)
     small_loader(tmp_path).load()  # decoded while there is room
-    monkeypatch.setattr(run_directory.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(recording.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"run is full: .*checkpoints take"):
         run(tmp_path)
     assert not (tmp_path / "run").exists()
@@ -314,7 +315,7 @@ def test_a_config_with_an_unknown_model_is_named(tmp_path):
         train(TrainingConfig.read(path), verbose=0)
     config["loader"] = config["model"]
     path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"config\.json is no configuration"):
+    with pytest.raises(InputError, match=r"config\.json is not a run configuration"):
         TrainingConfig.read(path)
 
 
@@ -326,15 +327,26 @@ def test_early_stopping_needs_validation(tmp_path):
 
 def test_a_config_says_everything(tmp_path):
     config = TrainingConfig(small_loader(tmp_path), small_model)
-    with pytest.raises(InputError, match="epochs"):
-        train(config, epochs=3)
+    tuning = keras_flowers.FineTuning(1)
+    for given in (
+        {"epochs": 3},
+        {"early_stopping": 2},
+        {"class_weights": "balanced"},
+        {"fine_tuning": tuning},
+        {"build_model": small_model},
+    ):
+        (name,) = given
+        with pytest.raises(InputError, match=f"already holds every .*: {name}"):
+            train(config, **given)
+    with pytest.raises(TypeError, match="epoch"):
+        train(small_loader(tmp_path), epoch=3)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": 9}', "[]"])
 def test_what_is_no_config_is_named(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"config\.json is no configuration"):
+    with pytest.raises(InputError, match=r"config\.json is not a run configuration"):
         TrainingConfig.read(path)
     with pytest.raises(InputError, match="no configuration at"):
         TrainingConfig.read(tmp_path / "missing.json")

@@ -1,0 +1,66 @@
+"""Draws whether a classifier is right as often as it is confident."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_reliability(
+    counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, title: str = ""
+) -> "Figure":
+    """Draws the reliability diagram, with the number of images in each bin below.
+
+    The bars are the accuracy of each bin. A bar that ends below the diagonal means
+    that the classifier is overconfident; one that ends above, underconfident. The
+    distance to the mean confidence of the bin is hatched.
+
+    Args:
+        counts: Integers `(bins,)`, images in each of the bins of equal width that
+            cover 0..1.
+        confidence: Float `(bins,)`, their mean confidence, 0..1. Empty bins are left
+            out.
+        accuracy: Float `(bins,)`, the fraction that is right, 0..1.
+        title: Lines above the diagram.
+
+    Returns:
+        A `matplotlib.figure.Figure` without a window.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 6.2), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    width = 1 / len(counts)
+    filled = np.flatnonzero(counts)
+    centers, counts = (filled + 0.5) * width, counts[filled]
+    confidence, accuracy = confidence[filled], accuracy[filled]
+    style: dict[str, Any] = {"width": width, "linewidth": 0.8}
+    above.plot([0, 1], [0, 1], "--", color="0.45", label="perfect", zorder=3)
+    above.bar(
+        centers, accuracy, color="C0", edgecolor="white", label="accuracy", **style
+    )
+    above.bar(
+        centers,
+        confidence - accuracy,
+        bottom=accuracy,
+        color="none",
+        edgecolor="C3",
+        hatch="////",
+        label="gap to the confidence",
+        **style,
+    )
+    above.set_ylim(0, 1)
+    above.set_ylabel("accuracy")
+    above.legend(loc="upper left")
+    above.set_title(title)
+    below.bar(centers, counts, color="0.55", edgecolor="white", **style)
+    below.set_xlim(0, 1)
+    below.yaxis.get_major_locator().set_params(integer=True)
+    below.set_ylabel("images")
+    below.set_xlabel("confidence: the probability of the predicted class")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure

@@ -1,0 +1,93 @@
+"""What predictions are worth: labels, scores of each class, and the worst mistakes.
+
+One definition for the evaluation of a model and for what TensorBoard shows of it. A
+prediction that holds a NaN or an infinity is a mistake, and never the first class.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScores:
+    """The scores of one class, in 0..1, and its number of images.
+
+    Attributes:
+        precision: Of the images predicted as this class, the fraction that belongs to
+            it; 0 if there are none.
+        recall: Of the images of this class, the fraction predicted as such; 0 if there
+            are none.
+        f1: Harmonic mean of precision and recall.
+        count: Number of images of this class.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    count: int
+
+
+def predict_labels(probabilities: np.ndarray) -> np.ndarray:
+    """Returns the most probable label of each row, -1 for a row that is not finite.
+
+    Args:
+        probabilities: Float `(count, classes)`.
+
+    Returns:
+        int32 `(count,)`.
+    """
+    is_finite = np.isfinite(probabilities).all(axis=1)
+    return np.where(is_finite, probabilities.argmax(axis=1), -1).astype(np.int32)
+
+
+def rank_mistakes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the rows with a wrong prediction, the highest cross-entropy first.
+
+    Rows that are not finite come before all others; rows of equal loss keep their
+    order.
+
+    Args:
+        probabilities: Float `(count, classes)`.
+        labels: Integers `(count,)`, the true labels.
+
+    Returns:
+        int64 `(mistakes,)`, positions in `labels`.
+    """
+    predictions = predict_labels(probabilities)
+    of_true = probabilities[np.arange(len(labels)), labels]
+    order = np.argsort(np.where(predictions < 0, -np.inf, of_true), kind="stable")
+    ranked: np.ndarray = order[predictions[order] != labels[order]]
+    return ranked
+
+
+def score_classes(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    classes: int,
+    counts: np.ndarray | None = None,
+) -> list[ClassScores]:
+    """Returns the scores of each class, in the order of the labels.
+
+    Args:
+        labels: Integers `(count,)`, the true labels.
+        predictions: Integers `(count,)`, the predicted labels; -1 for a prediction
+            that is not finite.
+        classes: Number of classes.
+        counts: Float `(count,)`, how many images each pair of labels stands for; by
+            default one.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if not len(labels):  # which scikit-learn refuses
+        return [ClassScores(0.0, 0.0, 0.0, 0)] * classes
+    columns = precision_recall_fscore_support(
+        labels,
+        predictions,
+        labels=np.arange(classes),
+        sample_weight=counts,
+        zero_division=0.0,
+    )
+    precision, recall, f1, support = (column.tolist() for column in columns)
+    rows = zip(precision, recall, f1, map(round, support), strict=True)
+    return [ClassScores(*row) for row in rows]

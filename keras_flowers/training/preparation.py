@@ -1,0 +1,109 @@
+"""From a configuration to data and a model that are checked and ready to train."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import keras
+
+from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.errors import InputError
+from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.progress import Progress
+from keras_flowers.training.config import ModelBuilder, TrainingConfig
+from keras_flowers.training.stages import check_fine_tuning
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRun:
+    """Everything that training needs.
+
+    Attributes:
+        config: The configuration of the run.
+        datasets: Its images.
+        model: The built and compiled model.
+        class_weights: The weight of each label, or `None`.
+    """
+
+    config: TrainingConfig
+    datasets: ImageDatasets
+    model: keras.Model
+    class_weights: dict[int, float] | None
+
+
+def prepare_run(
+    config: TrainingConfig,
+    progress: Progress | None = None,
+    on_loaded: Callable[[ImageDatasets], None] | None = None,
+) -> PreparedRun:
+    """Loads the data and builds the model.
+
+    Args:
+        config: The configuration of the run.
+        progress: As for `ImageDatasetLoader.load`.
+        on_loaded: Called with the data before the model is built.
+
+    Raises:
+        InputError: If the data cannot be used, or the configuration does not fit the
+            data or the model.
+    """
+    datasets = config.loader.load(progress)
+    if on_loaded is not None:
+        on_loaded(datasets)
+    if config.early_stopping is not None and datasets.validation is None:
+        raise InputError("`early_stopping` needs a validation split above 0.")
+    model = build_compiled_model(config.build_model, datasets)
+    check_fine_tuning(config.fine_tuning, model)
+    weights = weigh_labels(config.class_weights, datasets)
+    return PreparedRun(config, datasets, model, weights)
+
+
+def build_compiled_model(
+    build_model: ModelBuilder, datasets: ImageDatasets
+) -> keras.Model:
+    """Returns the model with all variables, compiled.
+
+    Raises:
+        InputError: If it is not compiled and not an `ImageClassifier`.
+    """
+    model = build_model(datasets)
+    if not model.compiled:
+        if not isinstance(model, ImageClassifier):
+            raise InputError("`build_model` must return a compiled model.")
+        model.compile()
+    if not (model.built and all(layer.built for layer in model.layers)):
+        # Its size and its checkpoint must be known before the first step. `build` of a
+        # subclassed model may build no layer; a symbolic call builds all of them.
+        model(keras.KerasTensor((None, *datasets.image_size, 3), "uint8"))
+    return model
+
+
+def weigh_labels(
+    weights: str | Mapping[str, float] | None, datasets: ImageDatasets
+) -> dict[int, float] | None:
+    """Returns what Keras takes as `class_weight`.
+
+    Args:
+        weights: As for `TrainingConfig`.
+        datasets: The data.
+
+    Raises:
+        InputError: If the classes are not those of the data, or one that is to be
+            balanced has no training images.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, Mapping):
+        if set(weights) != set(datasets.class_names):
+            raise InputError(
+                f"`class_weights` must name the classes {list(datasets.class_names)}. "
+                f"Received: {sorted(weights)}"
+            )
+        return {i: weights[name] for i, name in enumerate(datasets.class_names)}
+    counts = datasets.counts("train")
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        raise InputError(
+            f"`class_weights` cannot balance {empty}: there are no training images."
+        )
+    total = sum(counts.values())
+    return {i: total / (len(counts) * n) for i, n in enumerate(counts.values())}

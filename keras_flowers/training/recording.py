@@ -1,0 +1,197 @@
+"""What a run leaves on disk: checkpoints and TensorBoard meanwhile, results at the end.
+
+Meanwhile, the directory holds `config.json`, `audit.json` and `split.json`, the history
+so far, `tensorboard/`, and `checkpoint/` with the checkpoint of the first stage and, in
+`fine-tuning/`, that of the second one.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_flowers.callbacks import TrainingCheckpoint
+from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.errors import InputError, first_line
+from keras_flowers.evaluation.evaluate import Evaluation, evaluate
+from keras_flowers.evaluation.report import write_report
+from keras_flowers.files import printable_path, temporary_sibling
+from keras_flowers.history import History, write_history
+from keras_flowers.plots.history import plot_history
+from keras_flowers.training.preparation import PreparedRun
+from keras_flowers.training.run_directory import RunDirectory
+from keras_flowers.training.stages import Stage
+from keras_flowers.training.tensorboard_setup import tensorboard_of_run
+
+
+class RunRecorder:
+    """Records a run in its directory, stage by stage.
+
+    Args:
+        directory: The directory, which this process has locked.
+        prepared: The run.
+        configuration: What `TrainingConfig.to_json` returned for the model as it was
+            built, before a stage has changed it.
+        checkpoint_every: Epochs between two checkpoints; `None` writes none.
+        tensorboard: Whether to write for TensorBoard.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        prepared: PreparedRun,
+        configuration: dict[str, Any],
+        *,
+        checkpoint_every: int | None,
+        tensorboard: bool,
+    ) -> None:
+        self.directory = directory
+        self._prepared = prepared
+        self._configuration = configuration
+        self._checkpoint_every = checkpoint_every
+        self._writes_tensorboard = tensorboard
+        self._checkpoint: TrainingCheckpoint | None = None
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return any(self.directory.checkpoint.rglob("*.safetensors"))
+
+    @property
+    def is_fine_tuning(self) -> bool:
+        """Whether there is a checkpoint of the second stage: the first one is over."""
+        return any(self.directory.fine_tuning_checkpoint.glob("*.safetensors"))
+
+    def begin_stage(
+        self, stage: Stage, stateful: Sequence[keras.callbacks.Callback]
+    ) -> tuple[int, list[keras.callbacks.Callback]]:
+        """Restores the checkpoint of a stage, if there is one.
+
+        Args:
+            stage: The stage.
+            stateful: Callbacks whose state is part of the checkpoint.
+
+        Returns:
+            The first epoch to train, and the callbacks that record the stage. They
+            must be the last ones: they record what the others have changed.
+        """
+        folder = (
+            self.directory.checkpoint
+            if stage.is_first
+            else self.directory.fine_tuning_checkpoint
+        )
+        every = self._checkpoint_every or stage.end + 1
+        self._checkpoint = TrainingCheckpoint(folder, stateful, every)
+        restored = self._checkpoint.restore(stage.model, stage.end)
+        callbacks: list[keras.callbacks.Callback] = [self._checkpoint]
+        if self._writes_tensorboard:
+            callbacks.insert(0, self._tensorboard(stage))
+        return max(stage.begin, restored), callbacks
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on disk."""
+        if self._checkpoint is not None:
+            self._checkpoint.wait()
+
+    def write_results(self, history: History, last: Stage) -> None:
+        """Writes the model, the history and its plot, and the report.
+
+        Args:
+            history: The history of the run.
+            last: The stage that was trained last: the model that is evaluated, and the
+                images or features that it is evaluated on.
+        """
+        path = self.directory.path
+        with temporary_sibling(path / "model.keras") as temporary:
+            self._prepared.model.save(temporary)
+        write_history(history, path)
+        if history:
+            with temporary_sibling(path / "history.png") as temporary:
+                plot_history(history).savefig(temporary, dpi=120)
+        write_report(
+            path / "report.html",
+            config=json.loads((path / "config.json").read_text()),
+            datasets=self._prepared.datasets,
+            history=history,
+            evaluation=_evaluate_validation(last.model, last.datasets),
+        )
+
+    def _tensorboard(self, stage: Stage) -> keras.callbacks.Callback:
+        return tensorboard_of_run(
+            self.directory.tensorboard,
+            self._configuration,
+            self._prepared.model,
+            self._prepared.datasets,
+            stage.datasets if stage.is_on_features else None,
+            epochs_before=stage.begin,
+        )
+
+
+def require_disk_space(
+    directory: RunDirectory, model: keras.Model, *, with_checkpoints: bool
+) -> None:
+    """Makes sure that the trained model and its checkpoints will fit on the disk.
+
+    Better known before hours of training than after.
+
+    Args:
+        directory: The directory of the run.
+        model: A compiled model. Each file will hold its weights and the state of its
+            optimizer.
+        with_checkpoints: Whether checkpoints are written. There are two files then:
+            a checkpoint and the next one, or a checkpoint and the model.
+
+    Raises:
+        InputError: If the disk has less free space than that.
+    """
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    size = sum(4 * math.prod(variable.shape) for variable in variables)
+    has_one = any(directory.checkpoint.glob("*"))
+    needed = size * (2 if with_checkpoints and not has_one else 1)
+    free = shutil.disk_usage(directory.existing_folder).free
+    if needed > free:
+        what = "model and checkpoints take" if with_checkpoints else "model takes"
+        raise InputError(
+            f"The disk of the run directory {printable_path(directory.path)} is full: "
+            f"the {what} {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free."
+        )
+
+
+def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
+    """Loads the trained weights and the state of the optimizer of a complete run.
+
+    Args:
+        model: A built and compiled model like the one that was trained. Unlike a model
+            that Keras loads from the file, it may have classes that Keras does not
+            know.
+        directory: The directory of the run.
+
+    Raises:
+        InputError: If the file is damaged or of another model.
+    """
+    path = directory.path / "model.keras"
+    model.optimizer.build(model.trainable_variables)
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        # Keras raises nearly anything for a file that is not what it should be.
+        raise InputError(
+            f"{printable_path(path)} cannot be loaded: {first_line(error)}"
+        ) from error
+
+
+def _evaluate_validation(
+    model: keras.Model, datasets: ImageDatasets
+) -> Evaluation | str:
+    """Returns the evaluation on the validation images, or why there is none."""
+    if datasets.validation is None:
+        return "There is no validation split."
+    try:
+        return evaluate(model, datasets)
+    except InputError as error:
+        # Such as a model without a softmax: it is trained and saved all the same.
+        return f"The model could not be evaluated. {error}"
