@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Checks of arguments that several modules take."""
-=======
 """Checks of arguments that several packages take."""
->>>>>>> training
 
 from typing import Any
 
@@ -33,11 +29,7 @@ def check_integer(
     """Returns `value` as an int; NumPy integers are accepted.
 
     Raises:
-<<<<<<< HEAD
         InputError: If it is not an integer from `lowest` to `highest`, where given.
-=======
-        InputError: If it is not an integer from `lowest` to `highest`.
->>>>>>> training
     """
     is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
     if (

@@ -93,13 +93,8 @@ def _load_features(
     cache = FeatureCache(
         datasets.image_cache_directory, backbone.key(), backbone.feature_size
     )
-<<<<<<< HEAD
-    if store.missing(everything):
-        with store.lock():
-=======
     if cache.missing(everything):
-        with cache.held():
->>>>>>> training
+        with cache.lock():
             # Another process may have done the work while this one waited.
             if missing := cache.missing(everything):
                 _compute(datasets, checksums, cache, missing, model, progress)
