@@ -43,7 +43,7 @@ _SEARCH = (
     "strategy",
     "trials",
     "objective",
-    "executions",
+    "executions_per_trial",
     "seed",
     "resume",
     "retrain",
@@ -123,6 +123,7 @@ class Range(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--executions",
+    "executions_per_trial",
     type=click.IntRange(1, 1000),
     help="Trainings per trial; its score is their mean.  [default: 1]",
 )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras_flowers.tuning.records import COMPLETED, TrialRecord, hyperparameter_names
-from keras_flowers.tuning.trial_runner import TrialSettings
 
 from keras_flowers.files import temporary_sibling
 
@@ -17,13 +16,12 @@ _COLUMNS = 3
 
 
 def write_plots(
-    records: Sequence[TrialRecord], settings: TrialSettings, directory: Path
+    records: Sequence[TrialRecord], directory: Path, objective: str, direction: str
 ) -> None:
     """Writes `scores.png`, `parallel_coordinates.png` and `hyperparameters.png`.
 
     At least one trial must be completed.
     """
-    objective, direction = settings.objective, settings.direction
     figures = {
         "scores": plot_scores(records, objective, direction),
         "parallel_coordinates": plot_parallel_coordinates(

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 
 import filelock
 import keras
@@ -62,7 +63,7 @@ def found(tmp_path_factory):
         folder,
         small_space(folder, batch_size=(4, 8)),
         trials=4,
-        executions=2,
+        executions_per_trial=2,
         progress=lambda trials, planned: told.append((trials, planned)),
     )
     return folder, result, told
@@ -362,7 +363,7 @@ def test_resume_begins_where_nothing_was_begun(tmp_path):
     assert len(run(tmp_path, trials=1, resume=True).trials) == 1
 
 
-@pytest.mark.parametrize("cut", ["oracle.json", "trial_2/trial.json"])
+@pytest.mark.parametrize("cut", ["oracle_state.json", "trial_2/trial.json"])
 def test_files_that_were_cut_short_keep_no_finished_trial_from_being_kept(
     tmp_path, cut
 ):
@@ -406,7 +407,7 @@ def test_a_trial_that_was_finished_but_not_reported_is_not_trained_again(tmp_pat
     [
         ({"strategy": "lucky"}, "`strategy` must be one of"),
         ({"trials": 0}, "`trials` must be a positive integer"),
-        ({"executions": 0}, "`executions` must be a positive integer"),
+        ({"executions_per_trial": 0}, "`executions_per_trial` must be a positive integer"),
         ({"workers": 0}, "`workers` must be a positive integer"),
         ({"seed": -1}, "`seed` must be an integer from 0"),
         ({"objective": "accuracy"}, "`objective` must be a metric of the validation"),
@@ -453,14 +454,14 @@ def test_a_directory_is_never_overwritten(tmp_path):
         ({"score": "best"}, {}, 'its score is "last", not "best"'),
         ({}, {"strategy": "grid"}, 'its strategy is "random", not "grid"'),
         ({}, {"seed": 1}, "its seed is 42, not 1"),
-        ({}, {"executions": 3}, "its executions is 2, not 3"),
+        ({}, {"executions_per_trial": 3}, "its executions is 2, not 3"),
         ({}, {"objective": "val_accuracy"}, "its objective is"),
     ],
 )
 def test_another_search_cannot_be_resumed(found, space, options, named):
     folder, _, _ = found
     hypermodel = small_space(folder, **{"batch_size": (4, 8)} | space)
-    options = {"executions": 2, "resume": True} | options
+    options = {"executions_per_trial": 2, "resume": True} | options
     with pytest.raises(InputError, match=f"holds another search: {named}"):
         run(folder, hypermodel, **options)
 
@@ -472,7 +473,7 @@ def test_two_processes_do_not_search_in_one_directory(found):
         filelock.FileLock(folder / "search" / ".lock"),
         pytest.raises(InputError, match="Another process searches"),
     ):
-        run(folder, hypermodel, executions=2, resume=True)
+        run(folder, hypermodel, executions_per_trial=2, resume=True)
 
 
 @pytest.mark.parametrize("missing", ["TUNER_ID", "ORACLE_IP", "ORACLE_PORT"])
@@ -608,7 +609,9 @@ def test_the_trial_of_a_lost_worker_goes_to_another_one(tmp_path, capsys):
     oracle.create_trial("alive")
     for second in range(0, 200, 10):
         clock.now = float(second)
-        (directory.workers / "alive.json").write_text(str(second))
+        heartbeat = directory.heartbeat("alive")
+        heartbeat.touch()
+        os.utime(heartbeat, (second, second))
         monitor.check()
     assert set(oracle.ongoing_trials) == {"alive"}
     assert oracle.tuner_ids == {"alive"}
@@ -632,7 +635,6 @@ def test_a_chief_is_done_when_every_worker_was_told_so(tmp_path):
         trial.status = "COMPLETED"
         oracle.end_trial(trial)
         monitor.check()
-    assert json.loads((directory.trials / "oracle.backup").read_text())["end_order"]
     assert oracle.create_trial("one").status == "STOPPED"
     monitor.check()
     assert not monitor.is_over, "another worker may be on its way"

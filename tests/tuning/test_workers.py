@@ -13,7 +13,6 @@ import keras_tuner
 import pytest
 from keras_flowers.tuning import SearchError, search
 from keras_flowers.tuning.search_directory import SearchDirectory
-from keras_flowers.tuning.workers import log_file
 from tuning_helpers import small_space
 
 from keras_flowers import InputError
@@ -62,7 +61,7 @@ def test_a_killed_worker_costs_no_trial(tmp_path):
     assert result.trials[1].worker == kill.killed.worker
     assert {trial.worker for trial in result.trials} == {"worker0", "worker1"}
     for name in ("chief", *{trial.worker for trial in result.trials}):
-        assert log_file(SearchDirectory(tmp_path / "search"), name).exists()
+        assert SearchDirectory(tmp_path / "search").log(name).exists()
         with pytest.raises(ProcessLookupError):
             os.kill(process_of(tmp_path / "search", name), 0)
 
