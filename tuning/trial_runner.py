@@ -197,6 +197,7 @@ class TrialRunner:
         return TensorBoard(
             str(self._plan.directory.execution_logs(record.id, execution)),
             write_graph=False,  # it says no more than the hyperparameters
+            class_names=self._plan.hypermodel.datasets().class_names,
             options=TensorBoardOptions(
                 confusion_matrix=has_matrix, class_scores=has_matrix
             ),

@@ -182,7 +182,7 @@ class Swinging(SmallSpace):
     """Learns so fast that the last epoch is seldom the best."""
 
     def compile(self, hp, model):
-        model.compile(keras.optimizers.Adam(0.03), jit_compile=False)
+        model.compile(keras.optimizers.Adam(0.03), run_eagerly=True, jit_compile=False)
 
 
 def stock_search(tmp_path, hypermodel, **options):
