@@ -104,13 +104,13 @@ def test_a_chief_serves_as_long_as_it_counts_itself(tmp_path, monkeypatch, serve
     if serves_on:
         keep_serving(oracle, "chief")
 
-    class Asked(Exception):
+    class AskedError(Exception):
         pass
 
     def stop_or_sleep(seconds):
         # The loop of the chief sleeps for long only while it waits for workers.
         if seconds > 1:
-            raise Asked
+            raise AskedError
         oracle.create_trial("one")
         servicers[0].stop_triggered = True
 
@@ -124,7 +124,7 @@ def test_a_chief_serves_as_long_as_it_counts_itself(tmp_path, monkeypatch, serve
         lambda oracle: servicers.append(original(oracle)) or servicers[0],
     )
     monkeypatch.setattr(oracle_chief.time, "sleep", stop_or_sleep)
-    expected = pytest.raises(Asked) if serves_on else contextlib.nullcontext()
+    expected = pytest.raises(AskedError) if serves_on else contextlib.nullcontext()
     with expected:
         tuner.search(verbose=0)
 

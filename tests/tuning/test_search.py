@@ -3,21 +3,33 @@ import dataclasses
 import json
 import math
 import os
+import socket
+import sys
 
 import filelock
 import keras
 import keras_tuner
 import numpy as np
 import pytest
+from event_reading import read_runs
 from helpers import small_loader
 from keras_flowers.callbacks import read_history
-from keras_flowers.tuning import TrialRecord, search, search_plots
+from keras_flowers.tuning import (
+    SearchError,
+    TrialRecord,
+    search,
+    search_plots,
+    supervisor,
+)
+from keras_flowers.tuning.plan import make_plan
 from keras_flowers.tuning.search_directory import SearchDirectory
-from keras_flowers.tuning.workers import ChiefMonitor
+from keras_flowers.tuning.workers import ChiefAddress, ChiefMonitor
 from tuning_helpers import SmallGraphSpace, SmallSpace, small_space
 
 from keras_flowers import InputError
 
+# `keras_flowers.tuning.search` is the function.
+search_module = sys.modules["keras_flowers.tuning.search"]
 RESULTS = {
     "best_hyperparameters.json",
     "history.csv",
@@ -150,6 +162,10 @@ def test_progress_tells_of_every_epoch(found):
     assert told[-1][0] == result.trials
 
 
+def tags_of(folder):
+    return {tag for tags in read_runs(folder).values() for tag in tags}
+
+
 def test_every_training_has_a_tensorboard_folder_and_an_hparams_entry(found):
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.plugins.hparams import plugin_data_pb2
@@ -161,6 +177,7 @@ def test_every_training_has_a_tensorboard_folder_and_an_hparams_entry(found):
             events = event_accumulator.EventAccumulator(
                 str(folder / f"execution_{execution}")
             ).Reload()
+            assert {"precision/daisy", "recall/tulips"} <= tags_of(folder)
             content = events.PluginTagToContent("hparams")
             start = plugin_data_pb2.HParamsPluginData.FromString(
                 content["_hparams_/session_start_info"]
@@ -656,3 +673,47 @@ def test_a_chief_is_done_when_every_worker_was_told_so(tmp_path):
     monitor.check()
     assert monitor.is_over
     assert math.isfinite(oracle.get_best_trials(1)[0].score)
+
+
+# --- a search without progress
+
+
+def test_a_search_without_progress_says_what_it_waits_for(
+    tmp_path, monkeypatch, caplog
+):
+    plan = make_plan(
+        small_space(tmp_path),
+        SearchDirectory(tmp_path / "search"),
+        strategy="random",
+        trials=1,
+        objective="val_loss",
+        executions_per_trial=1,
+        seed=0,
+    )
+    observe = search_module._Observer(plan, None)
+    observe()
+    observe()
+    assert not caplog.messages
+    monkeypatch.setattr(search_module, "_STALL_SECONDS", 0.0)
+    observe()
+    assert "Waiting for workers" in caplog.text
+    assert str(tmp_path / "search" / "workers") in caplog.text
+
+
+def test_a_worker_says_that_it_waits_for_its_chief_and_gives_up(monkeypatch, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = ChiefAddress("127.0.0.1", server.getsockname()[1])
+        clock = Clock()
+        monkeypatch.setattr(supervisor.time, "monotonic", clock)
+        watch = supervisor._ChiefWatch(address)
+        clock.now = 20.0
+        watch.check()
+    assert not caplog.messages
+    clock.now = 40.0
+    watch.check()
+    clock.now = 45.0
+    watch.check()
+    assert caplog.messages == [f"Waiting for the chief at 127.0.0.1:{address.port}."]
+    clock.now = 55.0
+    with pytest.raises(SearchError, match="no answer from the chief at 127"):
+        watch.check()
