@@ -4,6 +4,8 @@ Each function names the reason. tests/tuning/test_keras_tuner_internals.py fails
 KerasTuner changes one of them.
 """
 
+from typing import Any
+
 import keras
 import keras_tuner
 
@@ -42,6 +44,18 @@ def discard_worker(oracle: keras_tuner.Oracle, name: str) -> None:
     oracle.tuner_ids.discard(name)
 
 
+def release_trials(oracle: keras_tuner.Oracle) -> None:
+    """Hands the trials out again that were running when the state was saved.
+
+    KerasTuner saves its state before it forgets a trial that has ended, so such a
+    trial is dropped here.
+    """
+    for trial in list(oracle.ongoing_trials.values()):
+        if trial.status == keras_tuner.engine.trial.TrialStatus.RUNNING:
+            retry_later(oracle, trial, "the search was interrupted")
+    oracle.ongoing_trials.clear()
+
+
 def retry_later(
     oracle: keras_tuner.Oracle, trial: keras_tuner.engine.trial.Trial, reason: str
 ) -> None:
@@ -67,9 +81,10 @@ def epochs_of_round(hp: keras_tuner.HyperParameters) -> tuple[int, int] | None:
 
 def continued_trial(hp: keras_tuner.HyperParameters) -> str | None:
     """Returns the id of the trial whose weights a trial of Hyperband starts from."""
-    return hp.values.get("tuner/trial_id")
+    trial_id: str | None = hp.values.get("tuner/trial_id")
+    return trial_id
 
 
-def searched_values(hp: keras_tuner.HyperParameters) -> dict[str, object]:
+def searched_values(hp: keras_tuner.HyperParameters) -> dict[str, Any]:
     """Returns the values of a trial without those that Hyperband adds for itself."""
     return {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras_tuner
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
-from keras_flowers.tuning.keras_tuner_internals import retry_later
+from keras_flowers.tuning.keras_tuner_internals import release_trials
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import json_text, write_text_atomically
@@ -56,9 +56,7 @@ class _SavesState(keras_tuner.Oracle):
             self.trials[trial.trial_id] = trial
         self.set_state(state["oracle"])
         with contextlib.redirect_stdout(io.StringIO()):  # KerasTuner prints of retries
-            for trial in self.trials.values():
-                if trial.status == keras_tuner.engine.trial.TrialStatus.RUNNING:
-                    retry_later(self, trial, "the search was interrupted")
+            release_trials(self)
 
 
 class RandomOracle(_SavesState, keras_tuner.oracles.RandomSearchOracle):

@@ -64,6 +64,18 @@ class SearchPlan:
             state_file=self.directory.oracle_state,
         )
 
+    def tuner(self) -> keras_tuner.engine.base_tuner.BaseTuner:
+        """Returns a tuner with the oracle of the search.
+
+        The oracle is a new one in this process, or where KerasTuner's variables name a
+        chief, a connection to that of the chief.
+        """
+        return keras_tuner.engine.base_tuner.BaseTuner(
+            self.oracle(),
+            directory=str(self.directory.path),
+            project_name=self.directory.trials.name,
+        )
+
     def with_split(self, manifest: Path) -> "SearchPlan":
         """Returns the same search with the data split by a manifest."""
         hypermodel = self.hypermodel.with_split(manifest)

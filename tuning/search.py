@@ -18,13 +18,14 @@ from keras_flowers.tuning.records import (
 from keras_flowers.tuning.results import SearchResult, write_results
 from keras_flowers.tuning.retraining import retrain_best
 from keras_flowers.tuning.search_directory import SearchDirectory
-from keras_flowers.tuning.search_tuner import SearchTuner
 from keras_flowers.tuning.supervisor import (
     address_from_environment,
     run_chief_alone,
     run_on_this_machine,
     run_worker_alone,
 )
+from keras_flowers.tuning.trial_loop import run_trials
+from keras_flowers.tuning.trial_runner import TrialRunner
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.splits import write_manifest
@@ -202,9 +203,9 @@ def _run(plan: SearchPlan, run: Run, show: Callable[[], None]) -> bool:
 
 def _run_here(plan: SearchPlan, show: Callable[[], None]) -> None:
     """Runs all trials in this process."""
-    tuner = SearchTuner(plan, show)
+    tuner = plan.tuner()
     tuner.oracle.reload()
-    tuner.search(verbose=0)
+    run_trials(tuner, TrialRunner(plan, tuner.tuner_id, show))
 
 
 def _load_data(plan: SearchPlan) -> SearchPlan:

@@ -44,7 +44,7 @@ _LONGEST_ERROR = 300
 _FEATURE_TRIALS_PER_COLLECTION = 10
 
 
-class ObjectiveError(InputError, keras_tuner.errors.FatalError):
+class ObjectiveError(InputError):
     """Raised where training does not give the objective: every trial would fail."""
 
 
@@ -271,7 +271,7 @@ def _new_record(
     values = searched_values(hp)
     values = {name: values[name] for name in names if name in values} | values
     begin, end = epochs_of_round(hp) or (0, values.get("epochs", 0))
-    if epochs_of_round(hp):
+    if epochs_of_round(hp) is not None:
         values["epochs"] = end
     return TrialRecord(
         id=trial_id,

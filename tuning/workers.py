@@ -29,7 +29,8 @@ from keras_flowers.tuning.keras_tuner_internals import (
 )
 from keras_flowers.tuning.plan import SearchPlan
 from keras_flowers.tuning.search_directory import SearchDirectory
-from keras_flowers.tuning.search_tuner import SearchTuner
+from keras_flowers.tuning.trial_loop import run_trials
+from keras_flowers.tuning.trial_runner import TrialRunner
 
 from keras_flowers.data.audit import processors
 from keras_flowers.errors import InputError
@@ -128,10 +129,11 @@ def run_worker(
             _end_process(EXIT_NEXT_TRIAL)
 
     try:
-        tuner = SearchTuner(plan, after_trial=count_trial)
+        tuner = plan.tuner()
+        runner = TrialRunner(plan, name, on_change=lambda: None)
         # What was imported stays: exclude it from garbage collection.
         gc.freeze()
-        tuner.search(verbose=0)
+        run_trials(tuner, runner, after_trial=count_trial)
     except InputError as error:
         write_text_atomically(plan.directory.error(name), str(error))
         _end_process(EXIT_BAD_INPUT)
@@ -142,7 +144,7 @@ def run_chief(plan: SearchPlan, address: ChiefAddress) -> None:
     """Serves the oracle in a process of its own until the search is over."""
     _start_process(plan.directory, CHIEF)
     address.announce(CHIEF)
-    tuner = SearchTuner(plan)
+    tuner = plan.tuner()
     tuner.oracle.reload()
     keep_serving(tuner.oracle, CHIEF)
     monitor = ChiefMonitor(tuner.oracle, plan.directory)
