@@ -166,7 +166,7 @@ def _pad_batch(images: np.ndarray, count: int) -> np.ndarray:
 
 def _build_extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from a batch of images to float32 features."""
-    network = model.feature_build_extractor()
+    network = model.feature_extractor()
     if (
         keras.backend.backend() != "tensorflow"
         or _count_bytes(network) > _MOST_CONSTANT_BYTES
