@@ -194,7 +194,7 @@ def _name_layers_by_position(model: dict[str, Any]) -> dict[str, Any]:
         }
         for layer in model["layers"]
     ]
-    ends = {
+    ends: dict[str, Any] = {
         key: refer_to_output(model[key])
         for key in ("input_layers", "output_layers")
         if key in model
