@@ -44,7 +44,8 @@ class Finding:
             "decompression_bomb", "unsupported_format" or "unreadable". For copies,
             "duplicate" (equal bytes within a class), "label_conflict" (equal bytes in
             several classes) or "near_duplicate" (the same picture in other bytes).
-            For folders, "empty_class", "clutter", "ignored" or "imbalance".
+            For folders, "empty_class", "clutter", "ignored" or "imbalance". For an
+            archive, "name_encoding".
         paths: The files or folders concerned, relative to the data folder.
         message: One line for people.
     """

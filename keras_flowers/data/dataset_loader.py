@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_flowers.argument_checks import check_image_size, check_integer
-from keras_flowers.data.audit import Audit, audit_images
+from keras_flowers.data.audit import Audit, Finding, audit_images
 from keras_flowers.data.batch_buffers import BatchBuffers
 from keras_flowers.data.image_cache import (
     DEFAULT_DISK_BUDGET,
@@ -22,6 +22,7 @@ from keras_flowers.data.image_cache import (
 )
 from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.data.image_listing import list_images
+from keras_flowers.data.member_names import check_archive_encoding
 from keras_flowers.data.sources import (
     ExtractionLimits,
     default_cache_directory,
@@ -201,6 +202,9 @@ class ImageDatasetLoader:
             more are decoded on the fly.
         max_extracted_size: Maximum size in bytes of an extracted archive.
         max_extracted_files: Maximum number of files in an archive.
+        archive_encoding: Encoding of the names in a zip or tar archive that does not
+            say it, such as `"cp932"`. None reads them as UTF-8, or as the code page
+            that fits best, with a finding.
 
     Raises:
         InputError: If an argument is not as described above.
@@ -226,6 +230,7 @@ class ImageDatasetLoader:
         disk_budget: int = DEFAULT_DISK_BUDGET,
         max_extracted_size: int = ExtractionLimits.total_bytes,
         max_extracted_files: int = ExtractionLimits.files,
+        archive_encoding: str | None = None,
     ) -> None:
         self.data = _source_text(data)
         self.image_size = check_image_size(image_size)
@@ -244,6 +249,7 @@ class ImageDatasetLoader:
         self.max_extracted_files = check_integer(
             "max_extracted_files", max_extracted_files, lowest=1
         )
+        self.archive_encoding = check_archive_encoding(archive_encoding)
 
     def load(self, progress: Progress | None = None) -> ImageDatasets:
         """Finds, decodes, audits and splits the images.
@@ -259,21 +265,32 @@ class ImageDatasetLoader:
         Raises:
             InputError: If the data cannot be used, with the reason.
         """
-        listing = list_images(self.find(progress))
+        findings: list[Finding] = []
+        listing = list_images(self.find(progress, findings.append))
         settings = CacheSettings(self._cache(), self.disk_budget)
         cache = ImageCache.open(listing, self.image_size, settings, progress)
         audit = audit_images(listing, cache.records)
+        audit = dataclasses.replace(audit, findings=(*findings, *audit.findings))
         return self._build_datasets(cache, audit, self._split(audit))
 
-    def find(self, progress: Progress | None = None) -> Path:
+    def find(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+    ) -> Path:
         """Returns the folder that contains the class folders.
 
         Downloads and extracts the data if necessary. `progress` and errors are those
-        of `load`.
+        of `load`. `on_finding` is called with findings about an archive.
         """
         limits = ExtractionLimits(self.max_extracted_size, self.max_extracted_files)
         return resolve_source(
-            self.data, cache_directory=self._cache(), limits=limits, progress=progress
+            self.data,
+            cache_directory=self._cache(),
+            limits=limits,
+            archive_encoding=self.archive_encoding,
+            progress=progress,
+            on_finding=on_finding,
         )
 
     def _cache(self) -> Path:
@@ -342,6 +359,7 @@ class ImageDatasetLoader:
             "disk_budget": self.disk_budget,
             "max_extracted_size": self.max_extracted_size,
             "max_extracted_files": self.max_extracted_files,
+            "archive_encoding": self.archive_encoding,
         }
 
     @classmethod
