@@ -21,8 +21,8 @@ import dataclasses
 
 import keras
 from keras_flowers.callbacks import HistoryLogger, TensorBoard, TensorBoardOptions
-from keras_flowers.callbacks.event_files import EventFiles
-from keras_flowers.callbacks.run_record import RunRecord, Shown
+from keras_flowers.callbacks.event_writer import EventWriter
+from keras_flowers.callbacks.run_record import RunContents, RunRecord
 
 import keras_flowers
 from keras_flowers.training.tensorboard_setup import tensorboard_of_run
@@ -33,7 +33,7 @@ NOTHING = TensorBoardOptions(
 
 
 class EverySecondEpoch(keras.callbacks.Callback):
-    """Passes on what happens in every second epoch, as if there were no others."""
+    """Passes on the calls of every second epoch, as if there were no others."""
 
     async_safe = True
 
@@ -57,7 +57,7 @@ class EverySecondEpoch(keras.callbacks.Callback):
                 getattr(callback, hook)(*arguments)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Passes it on."""
+        """Passes on the call."""
         for callback in self.callbacks:
             callback.on_train_begin(logs)
 
@@ -68,19 +68,19 @@ class EverySecondEpoch(keras.callbacks.Callback):
         self._pass_on("on_epoch_begin", epoch // 2, logs)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Passes it on."""
+        """Passes on the call."""
         self._pass_on("on_train_batch_begin", batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Passes it on."""
+        """Passes on the call."""
         self._pass_on("on_train_batch_end", batch, logs)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        """Passes it on."""
+        """Passes on the call."""
         self._pass_on("on_test_begin", logs)
 
     def on_test_end(self, logs: dict | None = None) -> None:
-        """Passes it on."""
+        """Passes on the call."""
         self._pass_on("on_test_end", logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -142,8 +142,8 @@ def compare(run: Run, pairs: int) -> float:
 
 def show_costs(run: Run, folder: Path, epoch: float) -> None:
     """Prints what each kind of summary costs."""
-    files = EventFiles(folder / "each")
-    record = RunRecord(files, run.model, replaced(run, NOTHING))
+    events = EventWriter(folder / "each")
+    record = RunRecord(events, run.model, replace_options(run, NOTHING))
     (augmentation,) = (
         layer
         for layer in run.model.layers
@@ -152,8 +152,8 @@ def show_costs(run: Run, folder: Path, epoch: float) -> None:
     nothing = seconds(lambda: one_epoch(record, augmentation))
 
     def cost(**options: int | bool) -> float:
-        shown = replaced(run, dataclasses.replace(NOTHING, **options))
-        record = RunRecord(files, run.model, shown)
+        contents = replace_options(run, dataclasses.replace(NOTHING, **options))
+        record = RunRecord(events, run.model, contents)
         return seconds(lambda: one_epoch(record, augmentation), 9) - nothing
 
     logs = run.logger.history
@@ -185,23 +185,26 @@ def show_costs(run: Run, folder: Path, epoch: float) -> None:
     record.start("benchmark", with_graph=True)
     print(f"  {'graphs':36}{time.perf_counter() - begin:8.2f} s")
     options = dataclasses.replace(NOTHING, embedded_images=1000)
-    record = RunRecord(files, run.model, replaced(run, options))
+    record = RunRecord(events, run.model, replace_options(run, options))
     begin = time.perf_counter()
     record.finish()
     print(f"  {'projector, on request':36}{time.perf_counter() - begin:8.2f} s")
 
 
-def replaced(run: Run, options: TensorBoardOptions) -> Shown:
-    """Returns what the run shows, with other options."""
-    shown = run.tensorboard.shown
+def replace_options(run: Run, options: TensorBoardOptions) -> RunContents:
+    """Returns the contents of the run with other options."""
     return dataclasses.replace(
-        shown, options=options, hparams=None, configuration=None, images_per_epoch=None
+        run.tensorboard.contents,
+        options=options,
+        hparams=None,
+        configuration=None,
+        images_per_epoch=None,
     )
 
 
 def one_epoch(record: RunRecord, augmentation: keras.layers.Layer) -> None:
     """Does what is done after the validation of an epoch."""
-    augmentation.seed_generator.next()  # as training does: images stay the same else
+    augmentation.seed_generator.next()  # as training does: images would be the same
     record.begin_epoch(0)
     record.end_validation()
     record.end_epoch()

@@ -29,7 +29,7 @@ def write_model_graphs(events: EventWriter, model: keras.Model) -> None:
     if keras.backend.backend() == "tensorflow":
         events.write_operations(TRAIN, _trace_operations(model))
     if type(model).__name__ not in ("Functional", "Sequential"):
-        # Without what a subclass says of itself in place of its layers.
+        # The layers, not the configuration that a subclass defines.
         functional = keras.Model(model.inputs, model.outputs, name=model.name)
         events.write_layers(TRAIN, functional.to_json())
 

@@ -138,7 +138,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"The checkpoint {printable_path(self.path)} cannot be used: {error}. "
                 "Remove it to train from the start."
             ) from error
-        missing = state["callbacks"].keys() - _by_key(self.callbacks).keys()
+        missing = state["callbacks"].keys() - _key_callbacks(self.callbacks).keys()
         if missing:
             raise InputError(
                 f"The checkpoint {printable_path(self.path)} holds the state of "
@@ -153,7 +153,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         del logs
         self.directory.mkdir(parents=True, exist_ok=True)
         restored, self._restored = self._restored, {}
-        for key, callback in _by_key(self.callbacks).items():
+        for key, callback in _key_callbacks(self.callbacks).items():
             if key in restored:
                 _set_state(callback, restored[key])
 
@@ -175,7 +175,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         tensors = dict(self._copies)
         states = {
             key: state
-            for key, callback in _by_key(self.callbacks).items()
+            for key, callback in _key_callbacks(self.callbacks).items()
             if (state := _get_state(callback))
         }
         state = {
@@ -213,7 +213,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             raise error
 
     def _assign(self, model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-        variables = _named_variables(model)
+        variables = _name_variables(model)
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         stored = {
             name: array.shape
@@ -223,7 +223,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if shapes != stored:
             raise InputError(
                 f"The checkpoint {printable_path(self.path)} is of another model or "
-                f"optimizer: {_difference(stored, shapes)}"
+                f"optimizer: {_describe_difference(stored, shapes)}"
             )
         for callback in self.callbacks:
             if isinstance(callback, keras.callbacks.SwapEMAWeights):
@@ -232,7 +232,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             variable.assign(tensors[name])
 
 
-def _named_variables(model: keras.Model) -> dict[str, Any]:
+def _name_variables(model: keras.Model) -> dict[str, Any]:
     """Returns all variables of model and optimizer by names that do not change."""
     optimizer = model.optimizer
     if not optimizer.built:
@@ -246,7 +246,7 @@ def _copy_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
 
     Fresh memory costs more than the copy: the kernel clears every page of it.
     """
-    for name, variable in _named_variables(model).items():
+    for name, variable in _name_variables(model).items():
         if keras.backend.backend() == "torch":
             value = keras.ops.convert_to_numpy(variable)
         else:
@@ -257,7 +257,7 @@ def _copy_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
         np.copyto(kept, value)
 
 
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _describe_difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     if len(stored) != len(wanted):
         return f"it holds {len(stored)} variables, the model has {len(wanted)}"
     name = next(n for n in (*stored, *wanted) if stored.get(n) != wanted.get(n))
@@ -278,10 +278,10 @@ def _parse_state(metadata: Mapping[str, str]) -> dict[str, Any]:
     return state
 
 
-def _by_key(
+def _key_callbacks(
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict[str, keras.callbacks.Callback]:
-    """Returns callbacks by the name of their class and their number within it."""
+    """Returns callbacks by the name of their class and a number."""
     counts: Counter[str] = Counter()
     keyed = {}
     for callback in callbacks:
@@ -294,18 +294,18 @@ def _by_key(
 def _get_state(callback: keras.callbacks.Callback) -> Any:
     if hasattr(callback, "get_state"):
         return callback.get_state()
-    return {name: getattr(callback, name) for name in _keras_state(callback)}
+    return {name: getattr(callback, name) for name in _list_keras_state(callback)}
 
 
 def _set_state(callback: keras.callbacks.Callback, state: Any) -> None:
     if hasattr(callback, "set_state"):
         callback.set_state(state)
         return
-    for name in _keras_state(callback):
+    for name in _list_keras_state(callback):
         setattr(callback, name, state[name])
 
 
-def _keras_state(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+def _list_keras_state(callback: keras.callbacks.Callback) -> tuple[str, ...]:
     return next(
         (names for cls, names in _KERAS_STATE.items() if isinstance(callback, cls)), ()
     )

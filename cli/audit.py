@@ -1,5 +1,6 @@
 """`keras-flowers audit`: looks at every file of a data folder."""
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -24,13 +25,16 @@ def audit(data: str, as_json: bool, **options: Any) -> None:
     """
     arguments = arguments_for("ImageDatasetLoader", "audit", given_options(options))
     runtime.start_keras()
-    from keras_flowers.data.audit import scan
+    from keras_flowers.data.audit import Finding, scan
     from keras_flowers.data.dataset_loader import ImageDatasetLoader
 
     output = Output(as_json)
     with ProgressBars() as progress:
-        root = ImageDatasetLoader(data, **arguments).find(progress)
+        findings: list[Finding] = []
+        loader = ImageDatasetLoader(data, **arguments)
+        root = loader.find(progress, findings.append)
         result = scan(root, progress=progress)
+    result = replace(result, findings=(*findings, *result.findings))
     output.say(f"{len(result.images)} images in {root}")
     classes = TextTable("class", "images")
     for name, count in result.counts.items():

@@ -19,6 +19,7 @@ from keras_flowers_cli.errors import (
     first_line,
 )
 from keras_flowers_cli.evaluate import evaluate
+from keras_flowers_cli.output import echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.tensorboard import tensorboard
@@ -68,6 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     # It may be anywhere on the line, even where the line itself is wrong.
     debug = "--debug" in arguments
+    escape_unencodable_output()
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         result = commands.main(
@@ -86,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
         # Click turns both Ctrl-C and the end of a file into Abort.
         if isinstance(error.__cause__, EOFError):
             return _report_error(error.__cause__, debug)
-        _say("interrupted")
+        echo_error("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:
         return _report_error(error, debug)
@@ -98,16 +100,11 @@ def _report_error(error: BaseException, debug: bool) -> int:
         traceback.print_exception(error)
     message = explain(error)
     if message is not None:
-        _say(f"error: {message}")
+        echo_error(f"error: {message}")
         return EXIT_BAD_INPUT
     hint = "" if debug else " (--debug shows where)"
-    _say(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
+    echo_error(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
     return EXIT_DEFECT
-
-
-def _say(message: str) -> None:
-    # A path in it may hold bytes that are not text.
-    click.echo(message.encode("utf-8", "backslashreplace").decode(), err=True)
 
 
 def _drop_output() -> None:

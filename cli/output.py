@@ -1,9 +1,10 @@
 """Shows progress, text, tables and results."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -144,8 +145,29 @@ class TextTable:
         return self._table
 
 
+def echo_error(message: str) -> None:
+    """Prints a line on stderr, also where stderr cannot encode all of it."""
+    click.echo(_encodable(message, sys.stderr), err=True)
+
+
+def escape_unencodable_output() -> None:
+    """Makes stdout and stderr print escapes for characters they cannot encode.
+
+    For what libraries print. Text of this package is escaped before it is laid out.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _plain(text: str, style: str = "") -> Text:
     # Here, because it imports Keras; what is shown comes from commands that have.
     from keras_flowers.files import printable_path
 
-    return Text(printable_path(text), style)
+    return Text(_encodable(printable_path(text), sys.stdout), style)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Returns a text with escapes for the characters that a stream cannot encode."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

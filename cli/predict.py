@@ -14,7 +14,7 @@ from keras_flowers_cli.options import (
     check_writable,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, TextTable
+from keras_flowers_cli.output import Output, ProgressBars, TextTable, echo_error
 
 if TYPE_CHECKING:
     from keras_flowers.models.image_classifier import Classification, ImageClassifier
@@ -52,7 +52,7 @@ def predict(
     paths = [image for path in images for image in _find_images(path)]
     results, unreadable = _classify_all(model, paths)
     for message in unreadable.values():
-        click.echo(f"error: {message}", err=True)
+        echo_error(f"error: {message}")
     _show(output, results, top)
     if csv_file is not None:
         _write_csv(csv_file, model.class_names, results)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def show_run(
         how = "resumes it" if has_checkpoint else "starts it again"
         output.say(
             "Interrupted: what was trained so far is saved. "
-            f"keras-flowers train --resume {directory} {how}."
+            f"keras-flowers train --resume {shlex.quote(str(directory))} {how}."
         )
     columns = [name for name in _METRICS if name in run.history]
     if columns:
@@ -83,7 +84,8 @@ def show_run(
         )
     for path in sorted(directory.iterdir()):
         output.say(f"  {path}")
-    output.say(f"Next: keras-flowers predict {directory}/model.keras PHOTO")
+    model = shlex.quote(str(directory / "model.keras"))
+    output.say(f"Next: keras-flowers predict {model} PHOTO")
 
 
 def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`keras-flowers tune`: searches for a better model."""
 
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from keras_flowers_cli.options import (
     new_run_directory,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars
+from keras_flowers_cli.output import Output, ProgressBars, echo_error
 from keras_flowers_cli.search_view import SearchView
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def tune(
                 **arguments_for("search", "tune", given),
             )
     except SearchError as error:
-        click.echo(f"error: {error}", err=True)
+        echo_error(f"error: {error}")
         return EXIT_DEFECT
     seconds = time.monotonic() - started
     _show(output, view, result, seconds)
@@ -115,7 +116,7 @@ def _exit_code(result: "SearchResult") -> int:
         return EXIT_DONE
     errors = [trial.error for trial in result.trials if trial.error]
     first = f" The first: {errors[0]}" if errors else ""
-    click.echo(f"error: no trial was completed.{first}", err=True)
+    echo_error(f"error: no trial was completed.{first}")
     return EXIT_BAD_INPUT
 
 
@@ -131,7 +132,8 @@ def _show(
         if not path.name.startswith("."):
             output.say(f"  {path}")
     if result.best is not None:
-        output.say(f"Next: keras-flowers predict {result.directory}/model.keras PHOTO")
+        model = shlex.quote(str(result.directory / "model.keras"))
+        output.say(f"Next: keras-flowers predict {model} PHOTO")
 
 
 def _as_json(result: "SearchResult", seconds: float) -> dict[str, Any]:

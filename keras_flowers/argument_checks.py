@@ -1,4 +1,4 @@
-"""Checks of arguments that several rooms take."""
+"""Checks of arguments that several packages take."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ def check_image_size(image_size: Any) -> tuple[int, int]:
     """Returns `image_size` as a pair of positive ints.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is not.
     """
     try:
         height, width = (
@@ -29,7 +29,7 @@ def check_image_size(image_size: Any) -> tuple[int, int]:
 def check_integer(
     name: str, value: Any, *, lowest: int | None = None, highest: int | None = None
 ) -> int:
-    """Returns `value` as an int; integers of NumPy and of tuners are fine.
+    """Returns `value` as an int; NumPy integers are accepted.
 
     Raises:
         InputError: If it is not an integer from `lowest` to `highest`, where given.

@@ -1,12 +1,12 @@
-"""The one exception that says: what the user passed in cannot be used."""
+"""The exception for input that cannot be used."""
 
 
 class InputError(ValueError):
-    """Raised when an argument, a file or a folder of the user cannot be used.
+    """Raised when an argument, a file or a folder cannot be used.
 
     The message names the argument or the path, says what is allowed and what was
     received, in one or two lines, so that a command line can show it as it is.
-    Everything else that is raised by this package is a defect of it.
+    Any other exception that this package raises is a bug.
     """
 
 

@@ -1,4 +1,4 @@
-"""A metric that counts which class was taken for which, and so gives the accuracy."""
+"""A metric that counts which class was predicted for which."""
 
 from typing import Any
 
@@ -12,12 +12,11 @@ from keras_flowers.registration import register
 
 @register("ConfusionMatrix")
 class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
-    """The accuracy, with the counts that it is made of.
+    """The accuracy, with the confusion matrix in its attribute `matrix`.
 
-    It is Keras's `SparseCategoricalAccuracy`, and takes its place in `compile`. Beside
-    the result stands `matrix`: how often each class was taken for which. Validation
-    so counts the confusion matrix in the pass it makes anyway. Works on every backend,
-    and XLA compiles it.
+    Use it instead of Keras's `SparseCategoricalAccuracy`: the result is the same, and
+    the confusion matrix takes no additional pass over the validation data. It works on
+    every backend and with XLA.
 
     Args:
         class_count: Integer from 2 up, the number of classes.
@@ -29,7 +28,7 @@ class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
         whose largest entry marks the class; predictions `(batch, classes)`.
 
     Raises:
-        InputError: If `class_count` is no integer from 2 up.
+        InputError: If `class_count` is not an integer from 2 up.
 
     Example:
     ```python
@@ -51,7 +50,7 @@ class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
         )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Counts a batch; `sample_weight` `(batch,)` weighs the images."""
+        """Counts a batch; `sample_weight`, `(batch,)`, holds a weight per image."""
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         if len(y_true.shape) == 2 and y_true.shape[1] == self.class_count:
             y_true = ops.argmax(y_true, axis=-1)
@@ -69,7 +68,7 @@ class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
         self._counts.assign_add(counts)
 
     def reset_state(self) -> None:
-        """Forgets all images."""
+        """Resets all counts to zero."""
         super().reset_state()
         self._counts.assign(ops.zeros(self._counts.shape, self._counts.dtype))
 
@@ -77,7 +76,7 @@ class ConfusionMatrix(keras.metrics.SparseCategoricalAccuracy):
     def matrix(self) -> np.ndarray:
         """The counts, float32 `(classes, classes)`; rows are true, columns predicted.
 
-        They are whole numbers unless images were weighed.
+        They are whole numbers unless there were sample weights.
         """
         counts = ops.convert_to_numpy(self._counts)
         return np.array(counts, np.float32).reshape(self.class_count, self.class_count)

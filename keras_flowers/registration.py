@@ -1,4 +1,4 @@
-"""Registers the package's Keras-serializable classes and knows all of them."""
+"""The registry of the package's Keras-serializable classes."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,8 +14,8 @@ _registered: dict[str, type] = {}
 def register(name: str) -> Callable[[_Class], _Class]:
     """Registers a class with Keras under `keras_flowers>name`.
 
-    The name stands in every saved file that holds an object of the class, so it
-    outlives a renamed class.
+    Every saved file that holds an object of the class contains the name. Keep it when
+    you rename the class.
 
     Args:
         name: The name within the package `keras_flowers`.
@@ -46,8 +46,8 @@ def custom_objects() -> dict[str, type]:
     """Returns every registered class by its registered name.
 
     The result fits the argument `custom_objects` of `keras.models.load_model`.
-    Importing `keras_flowers` registers the same classes, so the argument is needed
-    only where something cleared Keras's registry.
+    Importing `keras_flowers` registers the same classes, so you need the argument
+    only if something has cleared Keras's registry.
     """
     return dict(_registered)
 
@@ -56,6 +56,6 @@ def custom_object_scope() -> Any:
     """Returns a `keras.saving.CustomObjectScope` that holds `custom_objects()`.
 
     Use it as `with keras_flowers.custom_object_scope(): ...`; within it Keras
-    finds the package's classes whatever happened to its global registry.
+    finds the classes of the package even if its global registry was cleared.
     """
     return keras.saving.CustomObjectScope(custom_objects())

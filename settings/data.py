@@ -8,6 +8,7 @@ from keras_flowers_settings.kinds import (
     ImageSize,
     Integer,
     Number,
+    Text,
 )
 from keras_flowers_settings.recorded import near_duplicates_are_split, of_loader
 from keras_flowers_settings.setting import DATA, Automatic, ModelFacts, Setting
@@ -81,6 +82,16 @@ SPLIT_NEAR_DUPLICATES = Setting(
     default=False,
     recorded=near_duplicates_are_split,
 )
+ARCHIVE_ENCODING = Setting(
+    name="archive_encoding",
+    kind=Text("NAME"),
+    meaning="Encoding of the names in an archive that does not say it, such as `cp932`",
+    commands=("train", "tune", "evaluate", "audit"),
+    group=DATA,
+    default=Automatic("UTF-8, or the code page that fits best"),
+    arguments=("ImageDatasetLoader.archive_encoding",),
+    recorded=of_loader("archive_encoding"),
+)
 SEED = Setting(
     name="seed",
     kind=Integer(0, MAX_INT32),
@@ -101,5 +112,6 @@ SETTINGS = (
     TEST_SPLIT,
     SPLIT_MANIFEST,
     SPLIT_NEAR_DUPLICATES,
+    ARCHIVE_ENCODING,
     SEED,
 )

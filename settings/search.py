@@ -89,12 +89,13 @@ OBJECTIVE = Setting(
     arguments=("search.objective",),
 )
 EXECUTIONS = Setting(
-    name="executions",
+    name="executions_per_trial",
     kind=Integer(highest=1000),
     meaning="Trainings per trial; the score is their mean",
     commands=("tune",),
     default=1,
-    arguments=("search.executions",),
+    option="--executions",
+    arguments=("search.executions_per_trial",),
 )
 SEED = Setting(
     name="seed",

@@ -80,7 +80,7 @@ def tiny_network(size=(8, 8), pooled=False, seed=3):
         initializer = keras.initializers.GlorotUniform(seed + number)
         return layers.Conv2D(units, 3, kernel_initializer=initializer, name=name)
 
-    inputs = keras.Input((*size, 3), name="photos")
+    inputs = keras.Input((*size, 3), name="images")
     x = layers.RandomFlip("horizontal")(inputs)
     x = layers.Normalization(name="scale")(x)
     x = convolution("stem", 4, 0)(x)

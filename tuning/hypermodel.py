@@ -1,11 +1,13 @@
-"""The space of image classifiers, and how one of them is trained."""
+"""The space of image classifiers, and how to build and train one of them."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 import keras_tuner
+from keras_flowers.tuning.keras_tuner_internals import epochs_of_round, is_checkpoint
 from keras_flowers.tuning.ranges import choices, float_range, integer_range
 from keras_flowers.tuning.trial_data import TrialData
 from keras_flowers.tuning.trial_models import TrialBackbones
@@ -31,53 +33,53 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     """Searches dense widths and depth of an `ImageClassifier`, and its epochs.
 
     The hyperparameters are `layers`, `units_1`, `units_2` and so on (each active in
-    trials that have that many layers), `epochs`, and where asked for `dropout`,
-    `learning_rate` and `batch_size`. All of them are declared before the first
-    trial. A range of one value is not searched.
+    trials with that many layers), `epochs`, and if requested `dropout`,
+    `learning_rate` and `batch_size`. All of them are declared before the first trial.
+    A range of one value is not searched.
 
-    It fits every tuner of KerasTuner. A tuner that says how many epochs a trial
-    gets, as Hyperband does, has its way, and `epochs` is then without effect.
+    It works with every tuner of KerasTuner. A tuner that sets the number of epochs of
+    a trial itself, as Hyperband does, overrides `epochs`.
 
-    The score of a trial is that of its last epoch, and its weights are saved at
-    that epoch, so that evaluating the saved model gives the score again. With
-    `score="best"` it is KerasTuner's: the best epoch of each trial, which favours
-    long trials.
+    A trial is scored by its last epoch, and its weights are saved at that epoch, so
+    evaluating the saved model reproduces the score. With `score="best"` a trial is
+    scored by its best epoch, as KerasTuner does, which favours long trials.
 
-    With a backbone that is frozen, and no augmentation, its features are computed
-    once for all trials, and a trial trains nothing but the layers behind it, on
-    features: seconds in place of minutes. All models then share the one backbone.
-    The learning rate rises shortly and falls to zero over the epochs that a trial
-    trains; Hyperband's trials that go on begin that anew.
+    With a frozen backbone and no augmentation, features are computed once for all
+    trials, and each trial trains only the layers behind the backbone: seconds instead
+    of minutes. All models share the backbone. The learning rate warms up briefly and
+    falls to zero over the epochs of a trial; a trial that Hyperband continues starts
+    this schedule again.
 
-    A subclass may override `compile` to compile the models in another way. A `fit` of
-    its own must not unfreeze a backbone: pass one that is.
+    A subclass may override `compile` to compile models differently. If it overrides
+    `fit`, it must not unfreeze a shared backbone: pass one that is unfrozen already.
 
     Args:
-        loader: An `ImageDatasetLoader`, or what it takes as `data`. It is loaded
+        loader: An `ImageDatasetLoader`, or anything it takes as `data`. It is loaded
             when the first model is built, once per batch size; images are decoded
-            once. Its images must have the size of the backbone; with `data` they do.
+            once. A loader must have the image size of the backbone; for `data` that
+            size is the default.
         layers: Number of hidden layers, from 0: an integer, `(low, high)` or
-            `(low, high, step)`; both ends are included, here and below.
-        units: Width of each hidden layer, likewise, from 1.
-        epochs: Number of epochs, likewise, from 1.
-        dropout: Rate after each hidden layer, from 0 to below 1: a number,
-            `(low, high)` or `(low, high, step)`; `None` for that of
-            `ImageClassifier`: none, or 0.3 with a pretrained backbone.
-        learning_rate: Learning rate of Adam, with a backbone the highest, above 0: a
-            number or `(low, high)`, searched by order of magnitude; `None` for
-            Adam's own.
-        batch_size: An integer or several to choose from; `None` for the loader's.
+            `(low, high, step)`. Both ends are included, here and below.
+        units: Width of each hidden layer, from 1, in the same forms.
+        epochs: Number of epochs, from 1, in the same forms.
+        dropout: Fraction of units to drop after each hidden layer, from 0 to below 1:
+            a number, `(low, high)` or `(low, high, step)`. `None` uses the default of
+            `ImageClassifier`: 0, or 0.3 with a pretrained backbone.
+        learning_rate: Learning rate of Adam above 0 (its peak with a backbone): a
+            number, or `(low, high)`, searched on a logarithmic scale. `None` uses
+            Adam's default.
+        batch_size: An integer, or several to choose from. `None` uses the loader's.
         augmentation: As for `ImageClassifier`.
-        score: `"last"` or `"best"`, which epoch a trial is judged by.
-        seed: Integer that decides the initial weights, augmentation and dropout of
-            the next model, or `None`.
-        backbone: As for `ImageClassifier`. It is made once. A pretrained one that is
-            not frozen is copied for each model; one without pretrained weights is
-            built anew for each, with fresh ones.
+        score: `"last"` or `"best"`: which epoch a trial is scored by.
+        seed: Seed of initial weights, augmentation and dropout for models that are
+            built without a seed, or `None`.
+        backbone: As for `ImageClassifier`. It is loaded once. A pretrained backbone
+            that is not frozen is copied for each model; one without pretrained weights
+            is rebuilt for each model with fresh weights.
 
     Raises:
-        InputError: If an argument is outside of what is described above, or the
-            backbone cannot be had.
+        InputError: If an argument is outside the range described above, or the
+            backbone cannot be loaded.
 
     Example:
     ```python
@@ -102,7 +104,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
     ) -> None:
-        self.backbones = TrialBackbones(_made(backbone, loader))
+        self.backbones = TrialBackbones(_as_backbone(backbone, loader))
         if not isinstance(loader, ImageDatasetLoader):
             loader = self.backbones.loader_of(loader)
         self.backbones.check_size(loader.image_size)
@@ -131,13 +133,13 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
 
     @property
     def trains_on_features(self) -> bool:
-        """Whether trials get features in place of images."""
+        """Whether trials train on features instead of images."""
         fixed = self.backbones.is_frozen and self.backbones.is_pretrained
         return fixed and not self.augments
 
     @property
     def augments(self) -> bool:
-        """Whether images are changed at random in training."""
+        """Whether training augments images."""
         return augments(self.augmentation, is_pretrained=self.backbones.is_pretrained)
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
@@ -148,8 +150,17 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         self._learning_rate(hp)
         self._batch_size(hp)
 
-    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """Returns the compiled model of a trial, with fresh weights."""
+    def build(
+        self, hp: keras_tuner.HyperParameters, *, seed: int | None = None
+    ) -> keras.Model:
+        """Returns the compiled model of a trial, with fresh weights.
+
+        Args:
+            hp: The hyperparameters of the trial.
+            seed: Seed of initial weights, augmentation and dropout. `None` uses the
+                seed of the hypermodel.
+        """
+        seed = self.seed if seed is None else seed
         self.declare_hyperparameters(hp)
         datasets = self.datasets()
         model = ImageClassifier(
@@ -158,8 +169,8 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             hidden_units=self._hidden_units(hp),
             dropout=self._dropout(hp),
             augmentation=self._augmentation(),
-            seed=self.seed,
-            backbone=self.backbones.for_model(self.seed),
+            seed=seed,
+            backbone=self.backbones.for_model(seed),
             resize=datasets.image_options.resize,
         )
         self.compile(hp, model)
@@ -184,8 +195,8 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         Args:
             hp: The hyperparameters of the trial.
             model: What `build` returned.
-            *args: As for `keras.Model.fit`. Without data the loader's is used.
-            **kwargs: Likewise. `epochs` takes the place of the hyperparameter.
+            *args: As for `keras.Model.fit`. The default data are those of the loader.
+            **kwargs: As for `keras.Model.fit`. `epochs` overrides the hyperparameter.
 
         Returns:
             The metrics of the last epoch by name, or with `score="best"` the
@@ -204,7 +215,11 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             kwargs |= {"x": datasets.train, "validation_data": datasets.validation}
             kwargs["shuffle"] = False  # the pipeline shuffles
             callbacks.insert(0, FollowEpochs(datasets))
-        callbacks = _saving(callbacks, model, only_last=self.score == "last")
+        only_last = self.score == "last"
+        callbacks = [
+            _Checkpoint(item, model, only_last) if is_checkpoint(item) else item
+            for item in callbacks
+        ]
         history = trained.fit(*args, callbacks=callbacks, **kwargs)
         if self.score == "best":
             return history
@@ -213,15 +228,14 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     def load(self, progress: Progress | None = None) -> ImageDatasets:
         """Loads the data, and computes the features that trials train on.
 
-        It is done without being asked for when it is first needed; this shows how far
-        it is.
+        Trials do this themselves when they first need it. Call it to see progress.
 
         Args:
-            progress: As for `ImageDatasetLoader.load`; the stage of features is
+            progress: As for `ImageDatasetLoader.load`, with one more step,
                 `"features"`.
 
         Raises:
-            InputError: If the data cannot be used, or the features not be stored.
+            InputError: If the data cannot be used, or features cannot be cached.
         """
         datasets = self._data.datasets(self.loader.batch_size, progress)
         if self.trains_on_features:
@@ -240,11 +254,13 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             self.loader.batch_size if batch_size is None else batch_size
         )
 
-    def use_split(self, manifest: str | os.PathLike[str]) -> None:
-        """Splits the data by a manifest, such as the `split.json` of a search."""
+    def with_split(self, manifest: str | os.PathLike[str]) -> Self:
+        """Returns a copy that splits the data by a manifest, such as a `split.json`."""
+        twin = copy.copy(self)
         config = {**self.loader.get_config(), "split_manifest": str(manifest)}
-        self.loader = type(self.loader).from_config(config)
-        self._data = TrialData(self.loader)
+        twin.loader = type(self.loader).from_config(config)
+        twin._data = TrialData(twin.loader)
+        return twin
 
     def _hidden_units(self, hp: keras_tuner.HyperParameters) -> tuple[int, ...]:
         count = self.layers.declare(hp, "layers")
@@ -257,18 +273,16 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             else:
                 with hp.conditional_scope("layers", deep_enough):
                     widths.append(self.units.declare(hp, f"units_{number}"))
-        # An integer of NumPy, as an oracle may give, is none for a Dense layer.
+        # Dense refuses the integers of NumPy that an oracle may give.
         return tuple(int(width) for width in widths[: int(count)])
 
     def _epochs(self, hp: keras_tuner.HyperParameters) -> int:
         return int(self.epochs.declare(hp, "epochs"))
 
     def _steps(self, hp: keras_tuner.HyperParameters) -> int:
-        """Returns how many steps a trial trains; Hyperband divides them up."""
-        epochs = self._epochs(hp)
-        if "tuner/epochs" in hp.values:
-            epochs = hp.values["tuner/epochs"] - hp.values["tuner/initial_epoch"]
-        return epochs * steps_per_epoch(self.datasets(self._batch_size(hp)))
+        """Returns how many steps a trial trains, with Hyperband in its round."""
+        begin, end = epochs_of_round(hp) or (0, self._epochs(hp))
+        return (end - begin) * steps_per_epoch(self.datasets(self._batch_size(hp)))
 
     def _dropout(self, hp: keras_tuner.HyperParameters) -> float | None:
         if self.dropout is None:
@@ -284,63 +298,51 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         return int(self.batch_size.declare(hp, "batch_size"))
 
     def _augmentation(self) -> bool | keras.layers.Layer | None:
-        """Returns a layer of its own for each model."""
+        """Returns the augmentation of one model: models must not share a layer."""
         if not isinstance(self.augmentation, keras.layers.Layer):
             return self.augmentation
         return type(self.augmentation).from_config(self.augmentation.get_config())
 
 
-def _made(
+def _as_backbone(
     backbone: Backbone | str | os.PathLike[str] | keras.Model | None, loader: Any
 ) -> Backbone | None:
-    """Returns the backbone, for images of the size of the loader if there is one."""
+    """Returns a backbone for images of the size of the loader, if there is one."""
     if backbone is None or isinstance(backbone, Backbone):
         return backbone
     is_loader = isinstance(loader, ImageDatasetLoader)
     return Backbone(backbone, image_size=loader.image_size if is_loader else None)
 
 
-class _Saving(keras.callbacks.Callback):
-    """Shows another callback the whole model, and on request the last epoch alone."""
+class _Checkpoint(keras.callbacks.Callback):
+    """Passes the whole model to KerasTuner's checkpoint, or only its last epoch.
+
+    Args:
+        checkpoint: The callback of KerasTuner.
+        model: The whole model, where only its head is fitted.
+        only_last: Whether to save the last epoch instead of the best.
+    """
 
     def __init__(
-        self, callback: keras.callbacks.Callback, model: keras.Model, only_last: bool
+        self, checkpoint: keras.callbacks.Callback, model: keras.Model, only_last: bool
     ) -> None:
         super().__init__()
-        self._callback = callback
+        self._checkpoint = checkpoint
         self._whole = model
         self._only_last = only_last
         self._last: tuple[int, Mapping[str, Any]] | None = None
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        self._callback.set_model(self._whole)
+        self._checkpoint.set_model(self._whole)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if self._only_last:
             self._last = (epoch, dict(logs or {}))
         else:
-            self._callback.on_epoch_end(epoch, logs)
+            self._checkpoint.on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: Any = None) -> None:
         del logs
         if self._last is not None:
-            self._callback.on_epoch_end(*self._last)
-
-
-def _saving(
-    callbacks: Sequence[keras.callbacks.Callback],
-    model: keras.Model,
-    *,
-    only_last: bool,
-) -> list[keras.callbacks.Callback]:
-    """Makes KerasTuner save the whole model, and the last epoch instead of the best.
-
-    Its callback is known by the name of its class only, which is not public.
-    """
-    return [
-        _Saving(callback, model, only_last)
-        if type(callback).__name__ == "SaveBestEpoch"
-        else callback
-        for callback in callbacks
-    ]
+            self._checkpoint.on_epoch_end(*self._last)

@@ -1,25 +1,89 @@
-"""The strategies: KerasTuner's oracles over a space that is known from the start."""
+"""The strategies: oracles of KerasTuner that save their state in one atomic file."""
 
+import contextlib
+import io
 import itertools
+import json
 import math
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
+from keras_flowers.tuning.keras_tuner_internals import release_trials
 
 from keras_flowers.errors import InputError
+from keras_flowers.files import json_text, write_text_atomically
 
 STRATEGIES = ("random", "bayesian", "hyperband", "grid")
 HYPERBAND_FACTOR = 3
+_UNLIMITED = 10**9
 _STOPPED = {"status": "STOPPED", "values": None}
 
 
-class GridOracle(keras_tuner.Oracle):
+class _SavesState(keras_tuner.Oracle):
+    """Saves the state of an oracle, its trials included, in one file.
+
+    KerasTuner writes several files in place: a process that dies while it writes
+    leaves a search that cannot be resumed.
+
+    Args:
+        state_file: Where the state is saved.
+        **options: Arguments of the oracle.
+    """
+
+    def __init__(self, state_file: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._state_file = state_file
+
+    def save(self) -> None:
+        """Saves the state. KerasTuner does whenever a trial starts or ends."""
+        trials = [trial.get_state() for trial in self.trials.values()]
+        text = json_text({"oracle": self.get_state(), "trials": trials})
+        write_text_atomically(self._state_file, text)
+
+    def reload(self) -> None:
+        """Loads the state, if there is one; hands unfinished trials out again."""
+        try:
+            state = json.loads(self._state_file.read_text())
+        except (FileNotFoundError, ValueError):
+            # Without it the trials on record still count where they come up again.
+            return
+        for item in state["trials"]:
+            trial = keras_tuner.engine.trial.Trial.from_state(item)
+            self.trials[trial.trial_id] = trial
+        self.set_state(state["oracle"])
+        with contextlib.redirect_stdout(io.StringIO()):  # KerasTuner prints of retries
+            release_trials(self)
+
+
+class RandomOracle(_SavesState, keras_tuner.oracles.RandomSearchOracle):
+    """Tries random values."""
+
+
+class HyperbandOracle(_SavesState, keras_tuner.oracles.HyperbandOracle):
+    """Trains many models for a few epochs, and the best of them for more."""
+
+
+class BayesianOracle(_SavesState, keras_tuner.oracles.BayesianOptimizationOracle):
+    """Tries the values that promise most by a model of the scores so far."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Returns the values of the next trial."""
+        with warnings.catch_warnings():
+            # scikit-learn warns of fits to few scores.
+            warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+            space: dict[str, Any] = super().populate_space(trial_id)
+        return space
+
+
+class GridOracle(_SavesState):
     """Tries every combination in order.
 
-    Unlike KerasTuner's own grid it needs no state beside the trials, so a search
-    that was interrupted goes on; KerasTuner's ends there.
+    Unlike KerasTuner's own grid search, which ends when it is interrupted, it needs no
+    state but the trials, so it can be resumed.
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
@@ -37,10 +101,10 @@ def combinations(space: keras_tuner.HyperParameters) -> Iterator[dict[str, Any]]
     A range of real numbers without a step counts as the ten values that KerasTuner
     gives for it.
     """
-    return _extended(space, 0, {})
+    return _extend(space, 0, {})
 
 
-def _extended(
+def _extend(
     space: keras_tuner.HyperParameters, position: int, values: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     if position == len(space.space):
@@ -48,14 +112,12 @@ def _extended(
         return
     hyperparameter = space.space[position]
     space.values = values
-    # A second one of the same name is the same value under another condition.
+    # A second one with the same name has the same value under another condition.
     if not space.is_active(hyperparameter) or hyperparameter.name in values:
-        yield from _extended(space, position + 1, values)
+        yield from _extend(space, position + 1, values)
         return
     for value in hyperparameter.values:
-        yield from _extended(
-            space, position + 1, {**values, hyperparameter.name: value}
-        )
+        yield from _extend(space, position + 1, {**values, hyperparameter.name: value})
 
 
 def make_oracle(
@@ -65,57 +127,68 @@ def make_oracle(
     *,
     trials: int,
     seed: int,
+    state_file: Path,
 ) -> keras_tuner.Oracle:
     """Returns the oracle of a strategy, with the space of the hypermodel declared.
+
+    Args:
+        strategy: One of `STRATEGIES`.
+        hypermodel: Declares the space.
+        objective: The score.
+        trials: How many trials at most.
+        seed: Seed of all random choices of values.
+        state_file: Where the oracle saves its state.
 
     Raises:
         InputError: If there is no such strategy.
     """
-    makers = {
-        "random": keras_tuner.oracles.RandomSearchOracle,
-        "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
-        "grid": GridOracle,
-    }
-    options: dict[str, Any] = {
-        "objective": objective,
-        # KerasTuner takes 0 for no seed at all.
-        "seed": seed + 1,
-        # A worker that died in a trial leaves it to another one.
-        "max_retries_per_trial": 1,
-        # One failed trial after the other is no reason to stop, and KerasTuner
-        # would stop in a way that blocks all of its workers.
-        "max_consecutive_failed_trials": 10**9,
-    }
     space = keras_tuner.HyperParameters()
     if strategy == "hyperband":
-        # Its own number of epochs takes the place of the hyperparameter.
+        # Hyperband sets the number of epochs itself.
         space.Fixed("epochs", hypermodel.epochs.high)
-        hypermodel.declare_hyperparameters(space)
-        oracle = keras_tuner.oracles.HyperbandOracle(
-            max_epochs=hypermodel.epochs.high,
-            factor=HYPERBAND_FACTOR,
-            hyperparameters=space,
-            **options,
-        )
-        oracle.max_trials = trials
-    elif strategy in makers:
-        hypermodel.declare_hyperparameters(space)
-        if strategy == "bayesian":
-            options["num_initial_points"] = _initial_points(space, trials)
-        oracle = makers[strategy](max_trials=trials, hyperparameters=space, **options)
-    else:
-        raise InputError(
-            f"`strategy` must be one of {STRATEGIES}. Received: strategy={strategy!r}"
-        )
+    hypermodel.declare_hyperparameters(space)
+    options: dict[str, Any] = {
+        "state_file": state_file,
+        "objective": objective,
+        "hyperparameters": space,
+        # KerasTuner reads 0 as no seed.
+        "seed": seed + 1,
+        # A trial counts its attempts itself, over several processes.
+        "max_retries_per_trial": _UNLIMITED,
+        # Many failed trials are no reason to stop, and KerasTuner's stop would block
+        # all workers.
+        "max_consecutive_failed_trials": _UNLIMITED,
+    }
+    oracle: keras_tuner.Oracle
+    match strategy:
+        case "random":
+            oracle = RandomOracle(max_trials=trials, **options)
+        case "bayesian":
+            points = _initial_points(space, trials)
+            oracle = BayesianOracle(
+                max_trials=trials, num_initial_points=points, **options
+            )
+        case "grid":
+            oracle = GridOracle(max_trials=trials, **options)
+        case "hyperband":
+            oracle = HyperbandOracle(
+                max_epochs=hypermodel.epochs.high, factor=HYPERBAND_FACTOR, **options
+            )
+            oracle.max_trials = trials
+        case _:
+            raise InputError(
+                f"`strategy` must be one of {STRATEGIES}. "
+                f"Received: strategy={strategy!r}"
+            )
     oracle.verbose = 0
     return oracle
 
 
 def _initial_points(space: keras_tuner.HyperParameters, trials: int) -> int:
-    """Returns how many random trials come before those that are thought out.
+    """Returns the number of random trials before Bayesian optimization starts.
 
-    KerasTuner takes three for each hyperparameter, also for those with one value:
-    more than many a search has trials.
+    KerasTuner takes three per hyperparameter, even for those with one value. Many
+    searches have fewer trials than that.
     """
     searched = {
         item.name
@@ -128,7 +201,7 @@ def _initial_points(space: keras_tuner.HyperParameters, trials: int) -> int:
 def planned_trials(
     strategy: str, hypermodel: ImageClassifierHyperModel, trials: int
 ) -> int:
-    """Returns how many trials a search will have at most."""
+    """Returns how many trials a search has at most."""
     space = keras_tuner.HyperParameters()
     if strategy == "hyperband":
         return min(trials, hyperband_trials(hypermodel.epochs.high))

@@ -1,6 +1,7 @@
-"""What a search is: the one object from which every process of it starts."""
+"""The description of a search that all of its processes share."""
 
 import dataclasses
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.oracles import STRATEGIES, make_oracle, planned_trials
 from keras_flowers.tuning.records import TrialRecord, read_records
 from keras_flowers.tuning.search_directory import SearchDirectory
-from keras_flowers.tuning.trial_runner import TrialSettings
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import STORAGE_ARGUMENTS
@@ -31,8 +31,8 @@ class SearchPlan:
         trials: How many trials at most.
         objective: The metric that is the score.
         direction: `"min"` or `"max"`.
-        executions: Trainings per trial.
-        seed: What all random choices follow from.
+        executions_per_trial: Trainings per trial.
+        seed: Seed of all random choices.
     """
 
     hypermodel: ImageClassifierHyperModel
@@ -41,20 +41,8 @@ class SearchPlan:
     trials: int
     objective: str
     direction: str
-    executions: int
+    executions_per_trial: int
     seed: int
-
-    @property
-    def settings(self) -> TrialSettings:
-        """How each trial is run."""
-        return TrialSettings(
-            trials_directory=self.directory.trials,
-            logs_directory=self.directory.logs,
-            objective=self.objective,
-            direction=self.direction,
-            executions=self.executions,
-            seed=self.seed,
-        )
 
     @property
     def planned(self) -> int:
@@ -62,7 +50,7 @@ class SearchPlan:
         return planned_trials(self.strategy, self.hypermodel, self.trials)
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """Returns what is known of the trials now."""
+        """Returns the records of the trials so far."""
         return read_records(self.directory.trials)
 
     def oracle(self) -> keras_tuner.Oracle:
@@ -73,13 +61,14 @@ class SearchPlan:
             keras_tuner.Objective(self.objective, self.direction),
             trials=self.trials,
             seed=self.seed,
+            state_file=self.directory.oracle_state,
         )
 
     def tuner(self) -> keras_tuner.engine.base_tuner.BaseTuner:
-        """Returns KerasTuner's part: the oracle with its folder, or a way to it.
+        """Returns a tuner with the oracle of the search.
 
-        Its oracle is the one in this process, or where KerasTuner's variables name
-        a chief what asks that one.
+        The oracle is a new one in this process, or where KerasTuner's variables name a
+        chief, a connection to that of the chief.
         """
         return keras_tuner.engine.base_tuner.BaseTuner(
             self.oracle(),
@@ -87,8 +76,18 @@ class SearchPlan:
             project_name=self.directory.trials.name,
         )
 
+    def with_split(self, manifest: Path) -> "SearchPlan":
+        """Returns the same search with the data split by a manifest."""
+        hypermodel = self.hypermodel.with_split(manifest)
+        return dataclasses.replace(self, hypermodel=hypermodel)
+
+    def execution_seed(self, trial_id: str, execution: int) -> int:
+        """Returns the seed of one training, a function of all three numbers."""
+        text = f"{self.seed} trial {int(trial_id)} execution {execution}"
+        return zlib.crc32(text.encode())
+
     def description(self) -> dict[str, Any]:
-        """Returns what another process, or a later one, must agree with."""
+        """Returns what a process that joins or resumes the search must agree with."""
         loader = self.hypermodel.loader.get_config()
         data = Path(loader["data"])
         if data.exists():
@@ -99,7 +98,7 @@ class SearchPlan:
             "trials": self.trials,
             "objective": self.objective,
             "direction": self.direction,
-            "executions": self.executions,
+            "executions": self.executions_per_trial,
             "seed": self.seed,
             "score": self.hypermodel.score,
             "space": _space(self.oracle().get_space()),
@@ -118,19 +117,19 @@ def make_plan(
     strategy: str,
     trials: int,
     objective: str | keras_tuner.Objective,
-    executions: int,
+    executions_per_trial: int,
     seed: int,
 ) -> SearchPlan:
     """Returns the plan after checking every part of it.
 
     Raises:
-        InputError: If an argument is outside of what `search` describes.
+        InputError: If an argument is outside the range that `search` describes.
     """
     if strategy not in STRATEGIES:
         raise InputError(
             f"`strategy` must be one of {STRATEGIES}. Received: strategy={strategy!r}"
         )
-    name, direction = _checked_objective(objective)
+    name, direction = _check_objective(objective)
     return SearchPlan(
         hypermodel=hypermodel,
         directory=directory,
@@ -138,12 +137,14 @@ def make_plan(
         trials=check_integer("trials", trials, lowest=1),
         objective=name,
         direction=direction,
-        executions=check_integer("executions", executions, lowest=1),
+        executions_per_trial=check_integer(
+            "executions_per_trial", executions_per_trial, lowest=1
+        ),
         seed=check_integer("seed", seed, lowest=0, highest=_MAX_SEED),
     )
 
 
-def _checked_objective(objective: str | keras_tuner.Objective) -> tuple[str, str]:
+def _check_objective(objective: str | keras_tuner.Objective) -> tuple[str, str]:
     """Returns name and direction of a metric of the validation images.
 
     A metric of the training images is measured while the weights change and under
@@ -159,7 +160,7 @@ def _checked_objective(objective: str | keras_tuner.Objective) -> tuple[str, str
         direction = getattr(objective, "direction", None)
     if not isinstance(name, str) or not name.startswith("val_"):
         raise InputError(
-            "`objective` must be a metric of the validation photos, such as "
+            "`objective` must be a metric of the validation images, such as "
             f"'val_accuracy' or 'val_loss'. Received: objective={objective!r}"
         )
     if direction not in ("min", "max"):

@@ -28,10 +28,10 @@ class IntegerRange:
 
 @dataclasses.dataclass(frozen=True)
 class FloatRange:
-    """Numbers from `low` to `high`, `step` apart or, without one, any between them.
+    """Numbers from `low` to `high`, `step` apart; without a step, any number between.
 
     Attributes:
-        is_logarithmic: Whether each order of magnitude is as likely as any other.
+        is_logarithmic: Whether to sample on a logarithmic scale.
     """
 
     low: float
@@ -65,10 +65,10 @@ class Choices:
 def integer_range(name: str, value: Any, *, lowest: int) -> IntegerRange:
     """Returns an integer, `(low, high)` or `(low, high, step)` as a range.
 
-    The highest value is brought down to the last one that the steps reach.
+    `high` is lowered to the last value that the steps reach.
 
     Raises:
-        InputError: If it is none of these, or leaves `lowest` or the order.
+        InputError: If it is none of these, below `lowest`, or out of order.
     """
     parts = value if isinstance(value, list | tuple) else (value, value)
     try:
@@ -79,7 +79,7 @@ def integer_range(name: str, value: Any, *, lowest: int) -> IntegerRange:
     except (TypeError, ValueError) as error:
         raise InputError(
             f"`{name}` must be an integer from {lowest} up, or a range (low, high) or "
-            f"(low, high, step) of such. Received: {name}={value!r}"
+            f"(low, high, step) of integers. Received: {name}={value!r}"
         ) from error
     return IntegerRange(low, high - (high - low) % step, step)
 
@@ -90,7 +90,7 @@ def float_range(
     """Returns a number, `(low, high)` or `(low, high, step)` as a range.
 
     Raises:
-        InputError: If it is none of these, is negative, or reaches `below`; a
+        InputError: If it is none of these, negative, or not below `below`. A
             logarithmic range must be above 0 and takes no step.
     """
     parts = value if isinstance(value, list | tuple) else (value, value)
@@ -107,16 +107,16 @@ def float_range(
     bounds += "" if below == math.inf else f" to below {below:g}"
     ranges = "(low, high)" if is_logarithmic else "(low, high) or (low, high, step)"
     raise InputError(
-        f"`{name}` must be a number {bounds}, or a range {ranges} of such. "
+        f"`{name}` must be a number {bounds}, or a range {ranges}. "
         f"Received: {name}={value!r}"
     )
 
 
 def choices(name: str, value: Any) -> Choices:
-    """Returns a positive integer or several of them as a choice.
+    """Returns a positive integer, or several of them, as a choice.
 
     Raises:
-        InputError: If it is none, or names one twice.
+        InputError: If it is neither, or a value occurs twice.
     """
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not values or len(set(values)) != len(values):

@@ -1,15 +1,18 @@
-"""What is known of each trial, as it stands on disk."""
+"""The record of each trial, in memory and on disk."""
 
-import csv
 import dataclasses
-import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from keras_flowers.files import json_text, write_text_atomically
+import pydantic
+
+from keras_flowers.files import (
+    json_text,
+    write_csv_atomically,
+    write_text_atomically,
+)
 
 RUNNING, COMPLETED, FAILED = "running", "completed", "failed"
 RECORD_NAME = "record.json"
@@ -20,10 +23,10 @@ class ExecutionRecord:
     """One training of a trial.
 
     Attributes:
-        seed: What its initial weights, augmentation and dropout followed from.
-        score: Value of the objective that its saved model has.
-        epoch: The epoch that the saved model and the score are of, from 1.
-        metrics: All values of the epoch that the score is from, by name.
+        seed: Seed of its initial weights, augmentation and dropout.
+        score: Objective of its saved model.
+        epoch: The epoch of the saved model and the score, from 1.
+        metrics: All metrics of that epoch, by name.
     """
 
     seed: int
@@ -37,19 +40,20 @@ class TrialRecord:
     """One trial of a search.
 
     Attributes:
-        id: Its number within the search, as text, such as `"03"`.
+        id: Its number in the search, as text, such as `"03"`.
         status: `"running"`, `"completed"` or `"failed"`.
-        hyperparameters: The values that it was built with, by name.
-        score: The objective, the mean over the executions; `None` without one.
-        executions: Its trainings that are complete.
-        epoch: How many epochs it was trained, or has been so far.
-        epochs: How many epochs it is to be trained.
-        seconds: How long it took, or has taken so far.
-        worker: Who ran it.
-        attempts: How often it was begun; more than once after a process died.
-        error: What made it fail, in one line, or `None`.
-        continues: The id of the trial whose training it continued, as Hyperband
-            does, or `None`.
+        hyperparameters: The values that the model was built with, by name.
+        score: Mean objective over the executions, or `None` before the trial is
+            completed.
+        executions: Its complete trainings.
+        epoch: Number of epochs trained so far.
+        epochs: Number of epochs to train.
+        seconds: Time taken so far, in seconds.
+        worker: Name of the worker that ran it.
+        attempts: Number of times it was started; above 1 after a process died.
+        error: Why it failed, in one line, or `None`.
+        continues: The id of the trial whose training it continued, as in Hyperband,
+            or `None`.
     """
 
     id: str
@@ -69,21 +73,8 @@ class TrialRecord:
         """Returns plain JSON types."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Returns the record that `to_json` wrote."""
-        executions = tuple(
-            ExecutionRecord(
-                item["seed"], float(item["score"]), item["epoch"], _floats(item)
-            )
-            for item in content["executions"]
-        )
-        return cls(**{**content, "executions": executions})
 
-
-def _floats(item: Mapping[str, Any]) -> dict[str, float]:
-    # NaN is a string in strict JSON.
-    return {name: float(value) for name, value in item["metrics"].items()}
+_PARSER = pydantic.TypeAdapter(TrialRecord)
 
 
 def write_record(record: TrialRecord, trial_directory: Path) -> None:
@@ -95,43 +86,27 @@ def write_record(record: TrialRecord, trial_directory: Path) -> None:
 def read_record(trial_directory: Path) -> TrialRecord | None:
     """Returns the record in the directory of a trial, or `None`."""
     try:
-        text = (trial_directory / RECORD_NAME).read_text()
+        text = (trial_directory / RECORD_NAME).read_bytes()
     except FileNotFoundError:
         return None
-    return TrialRecord.from_json(json.loads(text))
+    return _PARSER.validate_json(text)
 
 
-def read_records(trials_directory: Path) -> tuple[TrialRecord, ...]:
-    """Returns the records of all trials by the number of the trial."""
-    return RecordReader(trials_directory).read()
-
-
-def _by_number(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-    return tuple(sorted(records, key=lambda record: int(record.id)))
-
-
-class RecordReader:
-    """Reads the records of all trials again and again, final ones once.
+def read_records(
+    trials_directory: Path, earlier: Iterable[TrialRecord] = ()
+) -> tuple[TrialRecord, ...]:
+    """Returns the records of all trials by the number of the trial.
 
     Args:
         trials_directory: Folder that holds one folder per trial.
+        earlier: What an earlier call returned. Final records are not read again.
     """
-
-    def __init__(self, trials_directory: Path) -> None:
-        self._directory = trials_directory
-        self._final: dict[str, TrialRecord] = {}
-
-    def read(self) -> tuple[TrialRecord, ...]:
-        """Returns what `read_records` does."""
-        records = []
-        for path in self._directory.glob("trial_*"):
-            record = self._final.get(path.name) or read_record(path)
-            if record is None:
-                continue
-            records.append(record)
-            if record.status != RUNNING:
-                self._final[path.name] = record
-        return _by_number(records)
+    final = {record.id: record for record in earlier if record.status != RUNNING}
+    found = (
+        final.get(path.name.removeprefix("trial_")) or read_record(path)
+        for path in trials_directory.glob("trial_*")
+    )
+    return tuple(sorted(filter(None, found), key=lambda record: int(record.id)))
 
 
 def best_record(records: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
@@ -149,38 +124,32 @@ def write_tables(records: Sequence[TrialRecord], directory: Path) -> None:
     """Writes `trials.json` and `trials.csv`."""
     content = [record.to_json() for record in records]
     write_text_atomically(directory / "trials.json", json_text(content))
-    write_text_atomically(directory / "trials.csv", _table(records))
+    names = hyperparameter_names(records)
+    means = [mean_metrics(record) for record in records]
+    metrics = list(dict.fromkeys(name for values in means for name in values))
+    header = ["trial", "status", "score", *names, *metrics]
+    rows = [
+        [
+            record.id,
+            record.status,
+            record.score,
+            *(record.hyperparameters.get(name) for name in names),
+            *(values.get(name) for name in metrics),
+            f"{record.seconds:.1f}",
+            record.attempts,
+            record.error,
+        ]
+        for record, values in zip(records, means, strict=True)
+    ]
+    write_csv_atomically(
+        directory / "trials.csv", [[*header, "seconds", "attempts", "error"], *rows]
+    )
 
 
 def hyperparameter_names(records: Sequence[TrialRecord]) -> list[str]:
     """Returns the names of all hyperparameters in the order of their declaration."""
     longest = sorted(records, key=lambda record: -len(record.hyperparameters))
     return list(dict.fromkeys(name for r in longest for name in r.hyperparameters))
-
-
-def _table(records: Sequence[TrialRecord]) -> str:
-    names = hyperparameter_names(records)
-    metrics = list(dict.fromkeys(n for r in records for n in mean_metrics(r)))
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
-        ["trial", "status", "score", *names, *metrics, "seconds", "attempts", "error"]
-    )
-    for record in records:
-        values = mean_metrics(record)
-        rows.writerow(
-            [
-                record.id,
-                record.status,
-                record.score,
-                *(record.hyperparameters.get(name) for name in names),
-                *(values.get(name) for name in metrics),
-                f"{record.seconds:.1f}",
-                record.attempts,
-                record.error,
-            ]
-        )
-    return text.getvalue()
 
 
 def mean_metrics(record: TrialRecord) -> dict[str, float]:

@@ -1,29 +1,23 @@
-"""What a search leaves: tables, plots, and the best model with its history."""
+"""Writes the results of a search: tables, plots, the best model and its history."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import keras
 import keras_tuner
 from keras_flowers.callbacks import plot_history, read_history
-from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
+from keras_flowers.tuning.plan import SearchPlan
 from keras_flowers.tuning.records import (
     COMPLETED,
     FAILED,
     RUNNING,
     TrialRecord,
     best_record,
-    read_records,
     write_record,
     write_tables,
 )
 from keras_flowers.tuning.search_plots import write_plots
-from keras_flowers.tuning.trial_runner import (
-    WEIGHTS_NAME,
-    TrialSettings,
-    load_weights,
-)
+from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import json_text, temporary_sibling, write_text_atomically
@@ -37,9 +31,9 @@ class SearchResult:
     """What `search` returns.
 
     Attributes:
-        directory: The folder with all results.
+        directory: The directory with all results.
         trials: One `TrialRecord` per trial, by number.
-        best: The completed trial with the best score, or `None` where all failed.
+        best: The completed trial with the best score, or `None` if there is none.
         interrupted: Whether Ctrl-C ended the search.
     """
 
@@ -47,8 +41,7 @@ class SearchResult:
     trials: tuple[TrialRecord, ...]
     best: TrialRecord | None
     interrupted: bool
-    _hypermodel: ImageClassifierHyperModel = dataclasses.field(repr=False)
-    _settings: TrialSettings = dataclasses.field(repr=False)
+    _plan: SearchPlan = dataclasses.field(repr=False)
 
     def load_model(
         self, trial: TrialRecord | None = None, execution: int = 0
@@ -65,14 +58,11 @@ class SearchResult:
         trial = trial or self.best
         if trial is None or trial.status != COMPLETED:
             raise InputError(f"`trial` must be a completed trial. Received: {trial!r}")
-        return load_trial_model(self._hypermodel, self._settings, trial, execution)
+        return load_trial_model(self._plan, trial, execution)
 
 
 def load_trial_model(
-    hypermodel: ImageClassifierHyperModel,
-    settings: TrialSettings,
-    trial: TrialRecord,
-    execution: int,
+    plan: SearchPlan, trial: TrialRecord, execution: int
 ) -> keras.Model:
     """Builds the model of a trial and loads the weights of one of its trainings."""
     if not 0 <= execution < len(trial.executions):
@@ -80,9 +70,9 @@ def load_trial_model(
             f"`execution` must be from 0 to {len(trial.executions) - 1}. "
             f"Received: execution={execution!r}"
         )
-    hypermodel.seed = trial.executions[execution].seed
-    model = hypermodel.build(hyperparameters_of(trial))
-    directory = settings.execution_directory(trial.id, execution)
+    seed = trial.executions[execution].seed
+    model = plan.hypermodel.build(hyperparameters_of(trial), seed=seed)
+    directory = plan.directory.execution(trial.id, execution)
     load_weights(model, directory / WEIGHTS_NAME)
     return model
 
@@ -94,70 +84,49 @@ def hyperparameters_of(trial: TrialRecord) -> keras_tuner.HyperParameters:
     return hp
 
 
-def write_results(
-    directory: Path,
-    hypermodel: ImageClassifierHyperModel,
-    settings: TrialSettings,
-    *,
-    is_over: bool,
-) -> tuple[TrialRecord, ...]:
-    """Writes everything that follows from the trials so far; returns their records.
+def write_results(plan: SearchPlan, *, is_over: bool) -> None:
+    """Writes everything that follows from the trials so far.
 
     Args:
-        directory: The folder of the search.
-        hypermodel: Builds the best model.
-        settings: Where the trials are.
-        is_over: Whether no trial can be running any more.
+        plan: The search.
+        is_over: Whether no trial can still be running.
     """
+    directory = plan.directory.path
     if is_over:
-        _close_lost_trials(settings)
-    records = read_records(settings.trials_directory)
+        for record in plan.records():
+            if record.status == RUNNING:
+                lost = dataclasses.replace(record, status=FAILED, error=_LOST)
+                write_record(lost, plan.directory.trial(record.id))
+    records = plan.records()
     write_tables(records, directory)
-    best = best_record(records, settings.direction)
+    best = best_record(records, plan.direction)
     if best is not None:
-        write_plots(records, settings, directory)
-        _write_best(directory, hypermodel, settings, best)
-    return records
+        write_plots(records, directory, plan.objective, plan.direction)
+        _write_best(plan, best)
 
 
-def _close_lost_trials(settings: TrialSettings) -> None:
-    for record in read_records(settings.trials_directory):
-        if record.status == RUNNING:
-            lost = dataclasses.replace(record, status=FAILED, error=_LOST)
-            write_record(lost, settings.trial_directory(record.id))
-
-
-def _write_best(
-    directory: Path,
-    hypermodel: ImageClassifierHyperModel,
-    settings: TrialSettings,
-    best: TrialRecord,
-) -> None:
-    sign = 1 if settings.direction == "min" else -1
+def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
+    directory = plan.directory.path
+    sign = 1 if plan.direction == "min" else -1
     scores = [sign * execution.score for execution in best.executions]
-    execution = scores.index(min(scores))
-    text = json_text(_description(best, settings, execution))
-    write_text_atomically(directory / "best_hyperparameters.json", text)
-    history = read_history(settings.execution_directory(best.id, execution))
+    number = scores.index(min(scores))
+    description = {
+        "trial": best.id,
+        "objective": plan.objective,
+        "score": best.score,
+        "hyperparameters": best.hyperparameters,
+        "execution": number,
+        "seed": best.executions[number].seed,
+        "metrics": best.executions[number].metrics,
+    }
+    path = directory / "best_hyperparameters.json"
+    write_text_atomically(path, json_text(description))
+    history = read_history(plan.directory.execution(best.id, number))
     write_history(history, directory)
     with temporary_sibling(directory / "history.png") as path:
         plot_history(history).savefig(path, dpi=120)
-    model = load_trial_model(hypermodel, settings, best, execution)
-    # A saved model of Keras has an optimizer that is built, or loading it warns.
+    model = load_trial_model(plan, best, number)
+    # Keras warns when it loads a model whose optimizer was saved unbuilt.
     model.optimizer.build(model.trainable_variables)
     with temporary_sibling(directory / "model.keras") as path:
         model.save(path)
-
-
-def _description(
-    best: TrialRecord, settings: TrialSettings, execution: int
-) -> dict[str, Any]:
-    return {
-        "trial": best.id,
-        "objective": settings.objective,
-        "score": best.score,
-        "hyperparameters": best.hyperparameters,
-        "execution": execution,
-        "seed": best.executions[execution].seed,
-        "metrics": best.executions[execution].metrics,
-    }

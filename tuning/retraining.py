@@ -1,6 +1,5 @@
-"""Trains the winner of a search once more, on the validation images as well."""
+"""Retrains the best trial of a search on training and validation images."""
 
-import copy
 import dataclasses
 from pathlib import Path
 
@@ -20,12 +19,12 @@ def retrain_best(
 ) -> TrainingRun:
     """Trains the hyperparameters of a trial on training and validation images.
 
-    It trains for as many epochs as the score is of, from the same seed. There is
-    nothing left to validate with; test images stay aside.
+    It trains up to the epoch of the score, from the same seed. No images are left to
+    validate with; test images are not used.
 
     Args:
-        directory: The folder of the search; a run directory `retrained` is made
-            in it, or `retrained-2` and so on.
+        directory: The directory of the search. The run directory is `retrained` in
+            it, or `retrained-2` and so on.
         hypermodel: Builds the model.
         best: A completed trial.
 
@@ -39,10 +38,8 @@ def retrain_best(
         dataclasses.replace(split, train=tuple(everything), validation=()), manifest
     )
     hp = hyperparameters_of(best)
-    # A schedule counts the steps of more images.
-    hypermodel = copy.copy(hypermodel)
-    hypermodel.use_split(manifest)
-    hypermodel.seed = best.executions[0].seed
+    # Its schedules then count the steps of all these images.
+    hypermodel = hypermodel.with_split(manifest)
     loader = type(hypermodel.loader).from_config(
         {
             **hypermodel.loader.get_config(),
@@ -52,14 +49,14 @@ def retrain_best(
 
     def build(datasets: ImageDatasets) -> keras.Model:
         del datasets
-        return hypermodel.build(hp)
+        return hypermodel.build(hp, seed=best.executions[0].seed)
 
     config = TrainingConfig(loader, build, epochs=best.executions[0].epoch)
-    run_directory = _free(directory / "retrained")
+    run_directory = _find_free(directory / "retrained")
     return train(config, run_directory=run_directory, checkpoint_every=None, verbose=0)
 
 
-def _free(path: Path) -> Path:
+def _find_free(path: Path) -> Path:
     number = 2
     free = path
     while free.exists():

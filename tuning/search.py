@@ -1,6 +1,6 @@
-"""`search(...)`: from a space of models to the best of them, with everything seen."""
+"""`search(...)`: from a space of models to the best of them."""
 
-import copy
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.plan import SearchPlan, make_plan
 from keras_flowers.tuning.records import (
     RUNNING,
-    RecordReader,
     TrialRecord,
     best_record,
+    read_records,
     write_tables,
 )
 from keras_flowers.tuning.results import SearchResult, write_results
 from keras_flowers.tuning.retraining import retrain_best
-from keras_flowers.tuning.search_directory import SearchDirectory, back_up_oracle
+from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.tuning.supervisor import (
     address_from_environment,
     run_chief_alone,
-    run_crew,
+    run_on_this_machine,
     run_worker_alone,
 )
 from keras_flowers.tuning.trial_loop import run_trials
@@ -30,11 +30,14 @@ from keras_flowers.tuning.trial_runner import TrialRunner
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.splits import write_manifest
 from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path
 
 Progress = Callable[[tuple[TrialRecord, ...], int], None]
 Run = Callable[[SearchPlan, Callable[[], None]], None]
 
+_LOGGER = logging.getLogger(__name__)
 _JOIN_SECONDS = 600.0
+_STALL_SECONDS = 60.0
 
 
 def search(
@@ -44,7 +47,7 @@ def search(
     strategy: str = "random",
     trials: int = 20,
     objective: str | keras_tuner.Objective = "val_accuracy",
-    executions: int = 1,
+    executions_per_trial: int = 1,
     workers: int | None = None,
     seed: int = 42,
     resume: bool = False,
@@ -53,55 +56,55 @@ def search(
 ) -> SearchResult:
     """Searches for the best model of a space.
 
-    The directory gets `trials.csv` and `trials.json`, kept up to date as trials end;
-    at the end `best_hyperparameters.json`, `model.keras`, which is the saved model of
-    the best trial, its `history.json`, `history.csv` and `history.png`, and the plots
+    The directory gets `trials.csv` and `trials.json`, updated whenever a trial ends;
+    at the end `best_hyperparameters.json`, `model.keras`, the saved model of the best
+    trial, its `history.json`, `history.csv` and `history.png`, and the plots
     `scores.png`, `parallel_coordinates.png` and `hyperparameters.png`. `split.json`
-    says which images trained and which validated. `tensorboard/` holds one folder
-    per trial for TensorBoard and its HParams tab, and `trials/` the record, the
-    history and the weights of each trial.
+    says which images train and which validate. `tensorboard/` holds one folder per
+    trial for TensorBoard and its HParams tab, and `trials/` the record, the history
+    and the weights of each trial.
 
-    A trial that fails is recorded with its error, and the search goes on. With the
+    A trial that fails is recorded with its error, and the search continues. With the
     same seed, and one worker or none, a search gives the same results on the same
     machine.
 
-    With KerasTuner's variables `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and
-    `KERASTUNER_ORACLE_PORT` set, the same call takes part in a search over many
-    processes or machines that see one directory: as its chief, where the id contains
-    `chief`, or as a worker.
+    If KerasTuner's variables `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and
+    `KERASTUNER_ORACLE_PORT` are set, the call takes part in a search over several
+    processes or machines that share the directory: as its chief if the id contains
+    `chief`, otherwise as a worker.
 
     Args:
         hypermodel: The space, and how a model is trained.
-        directory: Folder for the results, new or empty.
-        strategy: `"random"`, `"bayesian"`, `"hyperband"` or `"grid"`. Hyperband gives
-            each trial its number of epochs, up to the highest of the hypermodel.
-        trials: How many trials at most. A search ends earlier where its space has no
-            more, and Hyperband's where its brackets are done.
+        directory: Directory for the results, new or empty.
+        strategy: `"random"`, `"bayesian"`, `"hyperband"` or `"grid"`. Hyperband sets
+            the number of epochs of each trial, up to the maximum of the hypermodel.
+        trials: Maximum number of trials. A search ends earlier when its space is
+            exhausted, and with Hyperband when its brackets are done.
         objective: A metric of the validation images: `"val_accuracy"`, `"val_loss"`,
             or that of a metric with which the hypermodel compiles; a
-            `keras_tuner.Objective` where its direction is not known.
-        executions: How often each trial is trained, from other initial weights. Its
-            score is the mean.
-        workers: `None` runs the trials in this process. An integer starts a chief
-            and so many worker processes on this machine, a new process for each
+            `keras_tuner.Objective` if its direction is not known.
+        executions_per_trial: How often each trial is trained, each time from other
+            initial weights. Its score is the mean.
+        workers: `None` runs the trials in this process. An integer starts a chief and
+            that many worker processes on this machine, with a new process for each
             trial. A script must then guard its main part with
             `if __name__ == "__main__":`.
-        seed: Integer that everything random follows from.
-        resume: Go on with the search in the directory, if there is one, with all
-            finished trials kept. It must be the same search; `trials` may differ.
+        seed: Integer seed of everything random.
+        resume: Resume the search in the directory, if there is one; all finished
+            trials are kept. It must be the same search; `trials` may differ.
         retrain: Afterwards, train the best hyperparameters on training and validation
             images together, into the run directory `retrained`.
         progress: Called as `progress(trials, planned)` whenever something changed,
-            with a `TrialRecord` for each trial begun so far and the number of trials
-            there will be at most.
+            with a `TrialRecord` for each trial started so far and the maximum number
+            of trials.
 
     Returns:
         `SearchResult`.
 
     Raises:
         InputError: If the data, an argument or the directory cannot be used.
-        SearchError: If the chief died, or workers again and again. The search can
-            be resumed.
+        SearchError: If the chief dies, or a worker several times in a row. The search
+            can be resumed.
 
     Example:
     ```python
@@ -111,84 +114,109 @@ def search(
     ```
     """
     plan = make_plan(
-        copy.deepcopy(hypermodel),  # its seed and its split are set below
+        hypermodel,
         SearchDirectory(directory),
         strategy=strategy,
         trials=trials,
         objective=objective,
-        executions=executions,
+        executions_per_trial=executions_per_trial,
         seed=seed,
     )
-    show = _Show(plan, progress)
-    elsewhere = address_from_environment()
-    if elsewhere is None:
-        result = _own(plan, _run_on_this_machine(workers), show, resume=resume)
-        return _retrained(plan, result) if retrain else result
     if workers is not None:
+        check_integer("workers", workers, lowest=1)
+    elsewhere = address_from_environment()
+    if elsewhere is not None and workers is not None:
         raise InputError(
             "`workers` starts a chief of its own, and KERASTUNER_ORACLE_IP names "
             "another one. Leave one of them out."
         )
-    address, name = elsewhere
-    if "chief" in name:  # as KerasTuner tells
-        result = _own(
-            plan,
-            lambda plan, show: run_chief_alone(plan, address, show),
-            show,
-            resume=resume,
-        )
-        return _retrained(plan, result) if retrain else result
-    return _join(
-        plan, lambda plan, show: run_worker_alone(plan, name, address, show), show
-    )
+
+    def run(plan: SearchPlan, show: Callable[[], None]) -> None:
+        if elsewhere is None and workers is None:
+            _run_here(plan, show)
+        elif elsewhere is None:
+            run_on_this_machine(plan, int(workers or 0), show)
+        elif "chief" in elsewhere[1]:  # as KerasTuner decides
+            run_chief_alone(plan, elsewhere[0], show)
+        else:
+            run_worker_alone(plan, elsewhere[1], elsewhere[0], show)
+
+    if elsewhere is not None and "chief" not in elsewhere[1]:
+        return _join(plan, run, progress)
+    return _lead(plan, run, progress, resume=resume, retrain=retrain)
 
 
-def _run_on_this_machine(workers: int | None) -> Run:
-    if workers is None:
-        return _run_here
-    count = check_integer("workers", workers, lowest=1)
-    return lambda plan, show: run_crew(plan, count, show)
-
-
-def _own(plan: SearchPlan, run: Run, show: "_Show", *, resume: bool) -> SearchResult:
-    """Runs a search whose directory is this process's to write."""
+def _lead(
+    plan: SearchPlan,
+    run: Run,
+    progress: Progress | None,
+    *,
+    resume: bool,
+    retrain: bool,
+) -> SearchResult:
+    """Runs a search whose directory this process writes."""
     description = plan.description()
     plan.directory.check(description, resume=resume)
-    _load(plan)
-    interrupted = False
-    with plan.directory.claimed(description, resume=resume):
+    plan = _load_data(plan)
+    observer = _Observer(plan, progress, writes=True)
+    with plan.directory.claim(description, resume=resume):
         write_manifest(plan.hypermodel.datasets().split, plan.directory.manifest)
         try:
-            run(plan, show.with_tables)
-        except KeyboardInterrupt:
-            interrupted = True
+            is_interrupted = _run(plan, run, observer)
         finally:
             write_tables(plan.records(), plan.directory.path)
-        write_results(
-            plan.directory.path, plan.hypermodel, plan.settings, is_over=not interrupted
-        )
-    show.plain()
-    return _result(plan, interrupted=interrupted)
+        write_results(plan, is_over=not is_interrupted)
+    observer()
+    result = _result(plan, interrupted=is_interrupted)
+    if retrain and result.best is not None and not is_interrupted:
+        retrain_best(plan.directory.path, plan.hypermodel, result.best)
+    return result
 
 
-def _join(plan: SearchPlan, run: Run, show: "_Show") -> SearchResult:
-    """Works for a search that a chief elsewhere has begun, or is about to begin."""
+def _join(plan: SearchPlan, run: Run, progress: Progress | None) -> SearchResult:
+    """Works for a search that a chief on another machine has started or will start."""
     description = plan.description()
     deadline = time.monotonic() + _JOIN_SECONDS
-    while not plan.directory.check_joined(description):
+    if not plan.directory.compare(description):
+        name = printable_path(plan.directory.path)
+        _LOGGER.warning("Waiting for the chief to start its search in %s.", name)
+    while not plan.directory.compare(description):
         if time.monotonic() > deadline:
             raise InputError(
-                f"There is no search in {plan.directory.path} to join. All machines "
-                "must see the chief's directory."
+                f"There is no search in {printable_path(plan.directory.path)} to join. "
+                "All machines must share the chief's directory."
             )
         time.sleep(1)
-    _load(plan)
-    interrupted = False
+    plan = _load_data(plan)
+    is_interrupted = _run(plan, run, _Observer(plan, progress))
+    return _result(plan, interrupted=is_interrupted)
+
+
+def _run(plan: SearchPlan, run: Run, show: Callable[[], None]) -> bool:
+    """Runs a search; returns whether Ctrl-C ended it."""
     try:
-        run(plan, show.plain)
+        run(plan, show)
     except KeyboardInterrupt:
-        interrupted = True
-    return _result(plan, interrupted=interrupted)
+        return True
+    return False
+
+
+def _run_here(plan: SearchPlan, show: Callable[[], None]) -> None:
+    """Runs all trials in this process."""
+    tuner = plan.tuner()
+    tuner.oracle.reload()
+    run_trials(tuner, TrialRunner(plan, tuner.tuner_id, show))
+
+
+def _load_data(plan: SearchPlan) -> SearchPlan:
+    """Loads the data, with the split of the search if there is one already."""
+    if plan.directory.manifest.exists():
+        plan = plan.with_split(plan.directory.manifest)
+    if plan.hypermodel.datasets().validation is None:
+        raise InputError("A search needs a validation split above 0.")
+    # Here, once, and not in each worker.
+    plan.hypermodel.load()
+    return plan
 
 
 def _result(plan: SearchPlan, *, interrupted: bool) -> SearchResult:
@@ -198,66 +226,50 @@ def _result(plan: SearchPlan, *, interrupted: bool) -> SearchResult:
         trials=records,
         best=best_record(records, plan.direction),
         interrupted=interrupted,
-        _hypermodel=plan.hypermodel,
-        _settings=plan.settings,
+        _plan=plan,
     )
 
 
-def _retrained(plan: SearchPlan, result: SearchResult) -> SearchResult:
-    if result.best is not None and not result.interrupted:
-        retrain_best(plan.directory.path, plan.hypermodel, result.best)
-    return result
+class _Observer:
+    """Passes the records of the trials on whenever they have changed.
 
+    Args:
+        plan: The search.
+        progress: Gets the records.
+        writes: Whether to write the tables as well when a trial has ended.
+    """
 
-def _load(plan: SearchPlan) -> None:
-    """Loads the data, by the split of the search where there is one already."""
-    if plan.directory.manifest.exists():
-        plan.hypermodel.use_split(plan.directory.manifest)
-    if plan.hypermodel.datasets().validation is None:
-        raise InputError("A search needs a validation split above 0.")
-    # Here, once, and not in each worker.
-    plan.hypermodel.load()
-
-
-def _run_here(plan: SearchPlan, show: Callable[[], None]) -> None:
-    """Runs all trials in this process."""
-    tuner = plan.tuner()
-    if (plan.directory.trials / "oracle.json").exists():
-        tuner.oracle.reload()
-
-    def after_trial() -> bool:
-        back_up_oracle(plan.directory.trials)
-        return True
-
-    runner = TrialRunner(plan.hypermodel, plan.settings, tuner.tuner_id, show)
-    run_trials(tuner.oracle, tuner.tuner_id, runner, after_trial=after_trial)
-
-
-class _Show:
-    """Passes on what is known of the trials whenever it has changed."""
-
-    def __init__(self, plan: SearchPlan, progress: Progress | None) -> None:
-        self._plan = plan
-        self._records = RecordReader(plan.directory.trials)
-        self._progress = progress
+    def __init__(
+        self, plan: SearchPlan, progress: Progress | None, *, writes: bool = False
+    ) -> None:
+        self._directory = plan.directory
         self._planned = plan.planned
-        self._shown: tuple[TrialRecord, ...] | None = None
-        self._finished = -1
+        self._progress = progress
+        self._writes = writes
+        self._records: tuple[TrialRecord, ...] | None = None
+        self._finished: int | None = None
+        self._changed = time.monotonic()
 
-    def plain(self) -> None:
-        """Passes the records on."""
-        self._pass_on(self._records.read())
-
-    def with_tables(self) -> None:
-        """Passes the records on, and writes the tables when a trial has ended."""
-        records = self._records.read()
+    def __call__(self) -> None:
+        """Reads the records and passes them on."""
+        records = read_records(self._directory.trials, self._records or ())
         finished = sum(record.status != RUNNING for record in records)
-        if finished != self._finished:
+        if records == self._records:
+            self._warn_of_stall(is_idle=finished == len(records))
+            return
+        self._records, self._changed = records, time.monotonic()
+        if self._writes and finished != self._finished:
             self._finished = finished
-            write_tables(records, self._plan.directory.path)
-        self._pass_on(records)
-
-    def _pass_on(self, records: tuple[TrialRecord, ...]) -> None:
-        if self._progress is not None and records != self._shown:
-            self._shown = records
+            write_tables(records, self._directory.path)
+        if self._progress is not None:
             self._progress(records, self._planned)
+
+    def _warn_of_stall(self, *, is_idle: bool) -> None:
+        if is_idle and time.monotonic() - self._changed > _STALL_SECONDS:
+            self._changed = time.monotonic()
+            _LOGGER.warning(
+                "No trial has been running for %.0f s. Waiting for workers; the logs "
+                "in %s may say why.",
+                _STALL_SECONDS,
+                printable_path(self._directory.workers),
+            )

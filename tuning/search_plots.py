@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras_flowers.tuning.records import COMPLETED, TrialRecord, hyperparameter_names
-from keras_flowers.tuning.trial_runner import TrialSettings
 
 from keras_flowers.files import temporary_sibling
 
@@ -17,13 +16,12 @@ _COLUMNS = 3
 
 
 def write_plots(
-    records: Sequence[TrialRecord], settings: TrialSettings, directory: Path
+    records: Sequence[TrialRecord], directory: Path, objective: str, direction: str
 ) -> None:
     """Writes `scores.png`, `parallel_coordinates.png` and `hyperparameters.png`.
 
     At least one trial must be completed.
     """
-    objective, direction = settings.objective, settings.direction
     figures = {
         "scores": plot_scores(records, objective, direction),
         "parallel_coordinates": plot_parallel_coordinates(
@@ -41,7 +39,7 @@ def plot_scores(
 ) -> "Figure":
     """Draws the score of each trial and the best one so far."""
     figure, (axes,) = _figure(1, 1, (9, 4.2))
-    done = _completed(records)
+    done = _select_completed(records)
     numbers = [int(record.id) for record in done]
     scores = _scores(done)
     best = np.minimum if direction == "min" else np.maximum
@@ -66,12 +64,14 @@ def plot_parallel_coordinates(
 ) -> "Figure":
     """Draws each completed trial as a line through its hyperparameters to its score.
 
-    A hyperparameter that is not active in a trial is a gap in its line.
+    The line is dotted across a hyperparameter that the trial did not use.
     """
     done = sorted(
-        _completed(records), key=lambda r: r.score or 0.0, reverse=direction == "min"
+        _select_completed(records),
+        key=lambda r: r.score or 0.0,
+        reverse=direction == "min",
     )
-    names = _searched(done)
+    names = _select_searched(done)
     columns = [*names, objective]
     width = max(6.0, 1.7 * len(columns))
     figure, (axes,) = _figure(1, 1, (width, 4.6))
@@ -83,9 +83,10 @@ def plot_parallel_coordinates(
     heights = np.where(high > low, (values - low) / span, 0.5)
     colours = _colours(heights[:, -1], direction)
     for height, colour in zip(heights, colours, strict=True):
-        shown = np.isfinite(height)
-        positions = np.arange(len(columns))[shown]
-        axes.plot(positions, height[shown], "-o", color=colour, alpha=0.85, ms=4)
+        axes.plot(height, "-o", color=colour, alpha=0.85, ms=4)  # NaN makes a gap
+        used = np.flatnonzero(np.isfinite(height))
+        for ends in np.column_stack([used[:-1], used[1:]])[np.diff(used) > 1]:
+            axes.plot(ends, height[ends], ":", color=colour, alpha=0.85)
     for position, axis in enumerate(axis_of):
         axes.axvline(position, color="0.8", zorder=0)
         for y, value in ((-0.06, low[position]), (1.06, high[position])):
@@ -94,7 +95,7 @@ def plot_parallel_coordinates(
     axes.set_xticks(range(len(columns)), columns, rotation=20)
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
-    axes.set_title("brighter is better")
+    axes.set_title("brighter is better; dotted: not used")
     for side in axes.spines.values():
         side.set_visible(False)
     return figure
@@ -102,11 +103,12 @@ def plot_parallel_coordinates(
 
 def plot_hyperparameters(records: Sequence[TrialRecord], objective: str) -> "Figure":
     """Draws the score against each hyperparameter that took several values."""
-    done = _completed(records)
-    names = _searched(done) or [next(iter(hyperparameter_names(done)), "trial")]
+    done = _select_completed(records)
+    names = _select_searched(done) or [next(iter(hyperparameter_names(done)), "trial")]
     rows = -(-len(names) // _COLUMNS)
     columns = min(len(names), _COLUMNS)
-    figure, panels = _figure(rows, columns, (1 + 3.6 * columns, 0.5 + 3.0 * rows))
+    size = (1 + 3.6 * columns, 0.5 + 3.0 * rows)
+    figure, panels = _figure(rows, columns, size, sharey=True)
     for axes, name in zip(panels, names, strict=False):
         axis = _Axis(done, name)
         axes.plot(axis.values, _scores(done), "o", alpha=0.8)
@@ -114,24 +116,28 @@ def plot_hyperparameters(records: Sequence[TrialRecord], objective: str) -> "Fig
             axes.set_xticks(range(len(axis.categories)), axis.categories)
         elif axis.is_logarithmic:
             axes.set_xscale("log")
+        elif axis.is_integer:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel(name)
-        axes.set_ylabel(objective)
         axes.grid(alpha=0.3)
+    for axes in panels[: len(names) : columns]:
+        axes.set_ylabel(objective)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     return figure
 
 
 def _figure(
-    rows: int, columns: int, size: tuple[float, float]
+    rows: int, columns: int, size: tuple[float, float], *, sharey: bool = False
 ) -> tuple["Figure", list[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    return figure, list(np.ravel(panels))
 
 
-def _completed(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+def _select_completed(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [record for record in records if record.status == COMPLETED]
 
 
@@ -139,19 +145,20 @@ def _scores(records: Sequence[TrialRecord]) -> list[float]:
     return [record.score for record in records if record.score is not None]
 
 
-def _searched(records: Sequence[TrialRecord]) -> list[str]:
-    """Returns the hyperparameters that took several values, or were not in all."""
+def _select_searched(records: Sequence[TrialRecord]) -> list[str]:
+    """Returns the hyperparameters that differ between trials."""
     names = hyperparameter_names(records)
     return [n for n in names if len({r.hyperparameters.get(n) for r in records}) > 1]
 
 
 class _Axis:
-    """The values of a hyperparameter as numbers; texts are numbered.
+    """The values of a hyperparameter as numbers; strings are numbered.
 
     Attributes:
-        values: Float `(trials,)`, NaN where it is not active.
-        categories: The texts by number, or nothing where the values are numbers.
-        is_logarithmic: Whether orders of magnitude count.
+        values: Float `(trials,)`, NaN where the trial does not use it.
+        categories: The strings by number; empty if the values are numbers.
+        is_logarithmic: Whether the scale is logarithmic.
+        is_integer: Whether all values are integers.
     """
 
     def __init__(self, records: Sequence[TrialRecord], name: str) -> None:
@@ -159,11 +166,12 @@ class _Axis:
         texts = {value for value in found if isinstance(value, str)}
         self.categories = sorted(texts)
         self.values = np.array([self._number(value) for value in found])
+        self.is_integer = all(isinstance(value, int | None) for value in found)
         self.is_logarithmic = name == "learning_rate" and not texts
 
     @property
     def positions(self) -> np.ndarray:
-        """Where the values stand along the axis, float `(trials,)`."""
+        """Positions of the values along the axis, float `(trials,)`."""
         return np.log10(self.values) if self.is_logarithmic else self.values
 
     def label(self, position: float) -> str:

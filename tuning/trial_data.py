@@ -9,9 +9,9 @@ from keras_flowers.training.feature_datasets import with_features
 
 
 class TrialData:
-    """The data of a loader by batch size, loaded when it is asked for.
+    """The data of a loader by batch size, loaded when first needed.
 
-    A copy in another process loads it anew: pipelines cannot be sent there.
+    A copy in another process loads it again: pipelines cannot be sent there.
 
     Args:
         loader: Where the images come from.
@@ -25,7 +25,7 @@ class TrialData:
     def datasets(
         self, batch_size: int, progress: Progress | None = None
     ) -> ImageDatasets:
-        """Returns the images in batches of a size."""
+        """Returns the images in batches of a given size."""
         if batch_size not in self._images:
             config = {**self._loader.get_config(), "batch_size": batch_size}
             loader = type(self._loader).from_config(config)
@@ -38,12 +38,11 @@ class TrialData:
         model: ImageClassifier,
         progress: Progress | None = None,
     ) -> ImageDatasets:
-        """Returns the features in batches of a size.
+        """Returns the features in batches of a given size.
 
         Args:
-            batch_size: The size.
-            model: A classifier with fixed features, those of the same backbone each
-                time.
+            batch_size: Images per batch.
+            model: A classifier with fixed features, each time with the same backbone.
             progress: As for `with_features`.
         """
         if batch_size not in self._features:

@@ -1,4 +1,4 @@
-"""Runs one trial: builds, trains, scores and saves, and records what came of it."""
+"""Runs one trial: builds, trains, scores and saves, and records the outcome."""
 
 import dataclasses
 import gc
@@ -6,10 +6,8 @@ import math
 import numbers
 import re
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,7 +18,12 @@ from keras_flowers.callbacks import (
     TensorBoardOptions,
     read_history,
 )
-from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
+from keras_flowers.tuning.keras_tuner_internals import (
+    continued_trial,
+    epochs_of_round,
+    searched_values,
+)
+from keras_flowers.tuning.plan import SearchPlan
 from keras_flowers.tuning.records import (
     COMPLETED,
     FAILED,
@@ -30,7 +33,7 @@ from keras_flowers.tuning.records import (
     read_record,
     write_record,
 )
-from keras_flowers.tuning.trial_models import trained_part
+from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights, save_weights
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import temporary_sibling
@@ -39,114 +42,77 @@ from keras_flowers.history import History, write_history
 MAX_ATTEMPTS = 2
 _LONGEST_ERROR = 300
 _FEATURE_TRIALS_PER_COLLECTION = 10
-WEIGHTS_NAME = "model.weights.h5"
 
 
 class ObjectiveError(InputError):
     """Raised where training does not give the objective: every trial would fail."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrialSettings:
-    """How every trial of a search is run.
-
-    Attributes:
-        trials_directory: Folder that holds one folder per trial.
-        logs_directory: Folder for TensorBoard.
-        objective: Metric that is the score.
-        direction: `"min"` or `"max"`.
-        executions: Trainings per trial.
-        seed: What the seeds of all trainings follow from.
-    """
-
-    trials_directory: Path
-    logs_directory: Path
-    objective: str
-    direction: str
-    executions: int
-    seed: int
-
-    def trial_directory(self, trial_id: str) -> Path:
-        """Returns the folder of a trial."""
-        return self.trials_directory / f"trial_{trial_id}"
-
-    def execution_directory(self, trial_id: str, execution: int) -> Path:
-        """Returns the folder of one training of a trial."""
-        return self.trial_directory(trial_id) / f"execution_{execution}"
-
-    def execution_logs(self, trial_id: str, execution: int) -> Path:
-        """Returns the folder of one training for TensorBoard."""
-        return self.logs_directory / trial_id / f"execution_{execution}"
-
-    def execution_seed(self, trial_id: str, execution: int) -> int:
-        """Returns the seed of one training, a function of all three numbers."""
-        text = f"{self.seed} trial {int(trial_id)} execution {execution}"
-        return zlib.crc32(text.encode())
-
-
 class TrialRunner:
     """Runs the trials that an oracle hands out, one after the other.
 
     Args:
-        hypermodel: Builds and trains the models.
-        settings: How.
-        worker: Name of who runs them, for the record.
+        plan: The search.
+        worker: Name of the worker that runs them, for the record.
         on_change: Called whenever the record of a trial has changed.
     """
 
     def __init__(
-        self,
-        hypermodel: ImageClassifierHyperModel,
-        settings: TrialSettings,
-        worker: str,
-        on_change: Callable[[], None],
+        self, plan: SearchPlan, worker: str, on_change: Callable[[], None]
     ) -> None:
-        self._hypermodel = hypermodel
-        self._settings = settings
+        self._plan = plan
         self._worker = worker
         self._on_change = on_change
         self._count = 0
         space = keras_tuner.HyperParameters()
-        hypermodel.declare_hyperparameters(space)
+        plan.hypermodel.declare_hyperparameters(space)
         self._names = list(dict.fromkeys(item.name for item in space.space))
 
     def run(self, trial_id: str, hp: keras_tuner.HyperParameters) -> TrialRecord:
         """Runs a trial and returns its final record.
 
-        What goes wrong within it makes it a failed trial. A trial that has a final
-        record already, because a process died before it was reported, is not
-        trained again.
+        An error in the trial makes it a failed trial. A trial that already has a
+        final record, because a process died before it was reported, is not trained
+        again.
 
         Raises:
             ObjectiveError: If training does not give the objective.
         """
-        record = self._begun(trial_id, hp)
-        if record.status != RUNNING:
-            return self._written(record)
-        running = _RunningTrial(record, self._written)
+        record = self._start_record(trial_id, hp)
+        trial = _RunningTrial(record, self._write)
+        trial.update()
+        if trial.record.status != RUNNING:
+            return trial.record
         try:
-            with _fresh_session(with_collection=self._is_time_to_collect()):
-                for execution in range(self._settings.executions):
-                    running.add(self._execute(running, hp, execution))
-            return running.completed()
+            with _start_session(collect=self._is_time_to_collect()):
+                for execution in range(self._plan.executions_per_trial):
+                    done = self._execute(trial, hp, execution)
+                    executions = (*trial.record.executions, done)
+                    trial.update(executions=executions)
+            scores = [execution.score for execution in trial.record.executions]
+            score = math.fsum(scores) / len(scores)
+            trial.update(status=COMPLETED, score=score)
         except ObjectiveError:
             raise
         except Exception as error:
-            return running.failed(_in_one_line(error))
+            trial.update(status=FAILED, error=_in_one_line(error))
+        return trial.record
 
     def _is_time_to_collect(self) -> bool:
-        """Tells whether to look for garbage: it takes a tenth of a trial on features.
+        """Tells whether to collect garbage: it takes a tenth of a trial on features.
 
-        The models of such trials are small, and few may wait.
+        The models of such trials are small, so a few may wait.
         """
         self._count += 1
         every = _FEATURE_TRIALS_PER_COLLECTION
-        return not self._hypermodel.trains_on_features or self._count % every == 0
+        return not self._plan.hypermodel.trains_on_features or self._count % every == 0
 
-    def _begun(self, trial_id: str, hp: keras_tuner.HyperParameters) -> TrialRecord:
-        """Returns the record to begin with, or a final one."""
+    def _start_record(
+        self, trial_id: str, hp: keras_tuner.HyperParameters
+    ) -> TrialRecord:
+        """Returns the record of a trial that starts, or its final one."""
         record = _new_record(trial_id, hp, self._worker, self._names)
-        earlier = read_record(self._settings.trial_directory(trial_id))
+        earlier = read_record(self._plan.directory.trial(trial_id))
         if earlier is None or earlier.hyperparameters != record.hyperparameters:
             return record
         if earlier.status != RUNNING:
@@ -156,65 +122,82 @@ class TrialRunner:
         error = f"its process ended {MAX_ATTEMPTS} times while it ran; out of memory?"
         return dataclasses.replace(earlier, status=FAILED, error=error)
 
-    def _written(self, record: TrialRecord) -> TrialRecord:
-        write_record(record, self._settings.trial_directory(record.id))
+    def _write(self, record: TrialRecord) -> None:
+        write_record(record, self._plan.directory.trial(record.id))
         self._on_change()
-        return record
 
     def _execute(
-        self, running: "_RunningTrial", hp: keras_tuner.HyperParameters, execution: int
+        self,
+        trial: "_RunningTrial",
+        hp: keras_tuner.HyperParameters,
+        execution: int,
     ) -> ExecutionRecord:
-        settings, trial_id = self._settings, running.record.id
-        directory = settings.execution_directory(trial_id, execution)
+        """Trains, scores and saves one model of a trial."""
+        hypermodel, trial_id = self._plan.hypermodel, trial.record.id
+        directory = self._plan.directory.execution(trial_id, execution)
         directory.mkdir(parents=True, exist_ok=True)
-        seed = settings.execution_seed(trial_id, execution)
-        self._hypermodel.seed = seed
-        model = self._hypermodel.build(hp)
-        past = self._continue_past(model, running.record, execution)
+        seed = self._plan.execution_seed(trial_id, execution)
+        model = hypermodel.build(hp, seed=seed)
+        past = self._load_past(model, trial.record, execution)
         logger = HistoryLogger()
-        result = self._hypermodel.fit(
+        epochs = epochs_of_round(hp)
+        result = hypermodel.fit(
             hp,
             model,
             callbacks=[
                 logger,
-                running.progress(),
-                self._tensorboard(running.record, execution),
+                self._progress(trial),
+                self._tensorboard(trial.record, execution),
                 *self._best_weights(),
             ],
             verbose=0,
-            **_epochs_of_tuner(hp),
+            **({"initial_epoch": epochs[0], "epochs": epochs[1]} if epochs else {}),
         )
-        write_history(_joined(past, logger.history), directory)
-        metrics, epoch = self._scored(result, running.record.epoch)
+        history = {n: [*past.get(n, []), *v] for n, v in logger.history.items()}
+        write_history(history, directory)
+        metrics, epoch = self._score(result, trial.record.epoch)
         with temporary_sibling(directory / WEIGHTS_NAME) as path:
             save_weights(model, path)
-        return ExecutionRecord(seed, metrics[settings.objective], epoch, metrics)
+        return ExecutionRecord(seed, metrics[self._plan.objective], epoch, metrics)
 
-    def _continue_past(
+    def _load_past(
         self, model: keras.Model, record: TrialRecord, execution: int
     ) -> History:
         """Loads the weights of the trial that this one continues; returns its history.
 
-        Hyperband promotes trials so.
+        Hyperband promotes trials this way.
         """
         if record.continues is None:
             return {}
-        past = self._settings.execution_directory(record.continues, execution)
+        past = self._plan.directory.execution(record.continues, execution)
         load_weights(model, past / WEIGHTS_NAME)
         return read_history(past)
+
+    def _progress(self, trial: "_RunningTrial") -> keras.callbacks.Callback:
+        """Returns what records each epoch, and ends a training that has diverged."""
+
+        def end_epoch(epoch: int, logs: Mapping[str, Any] | None) -> None:
+            epochs = callback.params["epochs"]
+            trial.update(epoch=epoch + 1, epochs=epochs)
+            if not math.isfinite((logs or {}).get("loss", 0.0)):
+                callback.model.stop_training = True
+
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=end_epoch)
+        return callback
 
     def _tensorboard(
         self, record: TrialRecord, execution: int
     ) -> keras.callbacks.Callback:
         """Returns what writes for TensorBoard, with an entry in its HParams tab.
 
-        Of a trial on features it is the curves alone: an epoch takes about as long as
-        drawing its confusion matrix.
+        Trials on features write curves only: drawing a confusion matrix takes about as
+        long as one of their epochs.
         """
-        has_matrix = not self._hypermodel.trains_on_features
+        has_matrix = not self._plan.hypermodel.trains_on_features
         return TensorBoard(
-            str(self._settings.execution_logs(record.id, execution)),
+            str(self._plan.directory.execution_logs(record.id, execution)),
             write_graph=False,  # it says no more than the hyperparameters
+            class_names=self._plan.hypermodel.datasets().class_names,
             options=TensorBoardOptions(
                 confusion_matrix=has_matrix, class_scores=has_matrix
             ),
@@ -222,28 +205,27 @@ class TrialRunner:
         )
 
     def _best_weights(self) -> list[keras.callbacks.Callback]:
-        """Returns what brings back the epoch that the trial is judged by."""
-        if self._hypermodel.score == "last":
+        """Returns what restores the epoch that the trial is judged by."""
+        if self._plan.hypermodel.score == "last":
             return []
         return [
             keras.callbacks.EarlyStopping(
-                monitor=self._settings.objective,
-                mode=self._settings.direction,
-                patience=10**9,  # never early; only the restoring is wanted
+                monitor=self._plan.objective,
+                mode=self._plan.direction,
+                patience=10**9,  # never stops early; only restores
                 restore_best_weights=True,
             )
         ]
 
-    def _scored(self, result: Any, last_epoch: int) -> tuple[dict[str, float], int]:
-        """Returns the metrics that a result of `fit` stands for, and their epoch."""
-        objective, epoch = self._settings.objective, last_epoch
+    def _score(self, result: Any, last_epoch: int) -> tuple[dict[str, float], int]:
+        """Returns the metrics in a result of `fit`, and their epoch."""
+        objective, epoch = self._plan.objective, last_epoch
         if isinstance(result, keras.callbacks.History):
-            history = result.history
-            columns = {name: list(values) for name, values in history.items()}
+            columns = result.history
             count = len(next(iter(columns.values()), []))
             index = count - 1
-            if self._hypermodel.score == "best" and objective in columns:
-                best = max if self._settings.direction == "max" else min
+            if self._plan.hypermodel.score == "best" and objective in columns:
+                best = max if self._plan.direction == "max" else min
                 index = columns[objective].index(best(columns[objective]))
             epoch = last_epoch - (count - 1 - index)
             result = {name: values[index] for name, values in columns.items()}
@@ -262,120 +244,65 @@ class TrialRunner:
 
 
 class _RunningTrial:
-    """The record of a trial as it grows."""
+    """The record of a trial, and the time since it started."""
 
     def __init__(
-        self, record: TrialRecord, write: Callable[[TrialRecord], TrialRecord]
+        self, record: TrialRecord, write: Callable[[TrialRecord], None]
     ) -> None:
+        self.record = record
         self._write = write
         self._started = time.monotonic()
-        self.record = write(record)
 
-    def add(self, execution: ExecutionRecord) -> None:
-        """Adds a training that is complete."""
-        self._update(executions=(*self.record.executions, execution))
-
-    def completed(self) -> TrialRecord:
-        """Closes the record with the mean of the scores."""
-        scores = [execution.score for execution in self.record.executions]
-        return self._update(status=COMPLETED, score=math.fsum(scores) / len(scores))
-
-    def failed(self, error: str) -> TrialRecord:
-        """Closes the record with an error."""
-        return self._update(status=FAILED, error=error)
-
-    def progress(self) -> keras.callbacks.Callback:
-        """Returns what notes each epoch, and ends a training that has diverged."""
-
-        def end(epoch: int, logs: Mapping[str, Any] | None) -> None:
-            self._update(epoch=epoch + 1, epochs=callback.params["epochs"])
-            if not math.isfinite((logs or {}).get("loss", 0.0)):
-                callback.model.stop_training = True
-
-        callback = keras.callbacks.LambdaCallback(on_epoch_end=end)
-        return callback
-
-    def _update(self, **changes: Any) -> TrialRecord:
-        seconds = time.monotonic() - self._started
-        record = dataclasses.replace(self.record, seconds=seconds, **changes)
-        self.record = self._write(record)
-        return self.record
-
-
-def save_weights(model: keras.Model, path: Path) -> None:
-    """Saves the weights that a trial has trained, without the state of its optimizer.
-
-    That is twice their size, and nothing here reads it. A frozen backbone is the same
-    in all trials.
-    """
-    _without_optimizer(trained_part(model)).save_weights(path)
-
-
-def load_weights(model: keras.Model, path: Path) -> None:
-    """Loads what `save_weights` saved."""
-    _without_optimizer(trained_part(model)).load_weights(path)
-
-
-def _without_optimizer(model: keras.Model) -> keras.Model:
-    """Returns a functional model of the same layers, or another one as it is."""
-    if not hasattr(model, "inputs"):
-        return model
-    return keras.Model(model.inputs, model.outputs)
+    def update(self, **changes: Any) -> None:
+        """Changes and writes the record."""
+        if changes:
+            changes["seconds"] = time.monotonic() - self._started
+            self.record = dataclasses.replace(self.record, **changes)
+        self._write(self.record)
 
 
 def _new_record(
-    trial_id: str,
-    hp: keras_tuner.HyperParameters,
-    worker: str,
-    names: Sequence[str],
+    trial_id: str, hp: keras_tuner.HyperParameters, worker: str, names: list[str]
 ) -> TrialRecord:
-    """Returns the record of a trial that begins.
+    """Returns the record of a trial that starts.
 
     Its hyperparameters are in the order of `names`: a chief sends them in another.
     """
-    values = {name: hp.values[name] for name in names if name in hp.values} | hp.values
-    shown = {k: v for k, v in values.items() if not k.startswith("tuner/")}
-    if "tuner/epochs" in values:
-        shown["epochs"] = values["tuner/epochs"]
+    values = searched_values(hp)
+    values = {name: values[name] for name in names if name in values} | values
+    begin, end = epochs_of_round(hp) or (0, values.get("epochs", 0))
+    if epochs_of_round(hp) is not None:
+        values["epochs"] = end
     return TrialRecord(
         id=trial_id,
         status=RUNNING,
-        hyperparameters=shown,
-        epoch=values.get("tuner/initial_epoch", 0),
-        epochs=shown.get("epochs", 0),
+        hyperparameters=values,
+        epoch=begin,
+        epochs=end,
         worker=worker,
-        continues=values.get("tuner/trial_id"),
+        continues=continued_trial(hp),
     )
 
 
-def _epochs_of_tuner(hp: keras_tuner.HyperParameters) -> dict[str, int]:
-    if "tuner/epochs" not in hp.values:
-        return {}
-    return {
-        "epochs": hp.values["tuner/epochs"],
-        "initial_epoch": hp.values["tuner/initial_epoch"],
-    }
-
-
-def _joined(past: History, now: History) -> History:
-    return {name: [*past.get(name, []), *values] for name, values in now.items()}
-
-
 @contextmanager
-def _fresh_session(*, with_collection: bool) -> Iterator[None]:
-    """Begins as in a new process, but for the dtype policy, and frees memory."""
+def _start_session(*, collect: bool) -> Iterator[None]:
+    """Starts as in a new process, apart from the dtype policy; frees memory at the end.
+
+    Args:
+        collect: Whether to collect garbage at the end.
+    """
     policy = keras.config.dtype_policy()
-    keras.utils.clear_session(free_memory=False)  # that is done below
+    keras.utils.clear_session(free_memory=False)  # done below
     keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
-        if with_collection:
+        if collect:
             gc.collect()
 
 
 def _in_one_line(error: Exception) -> str:
-    # TensorFlow begins with where in its graph that was.
+    # TensorFlow's messages start with a position in its graph.
     text = re.sub(r"\{\{.*?\}\} ?", "", str(error)).strip()
     first = (text.splitlines() or [""])[0][:_LONGEST_ERROR]
     name = type(error).__name__

@@ -1,9 +1,9 @@
-"""What runs in the processes of a search: KerasTuner's chief, and its workers.
+"""The processes of a search: KerasTuner's chief, and its workers.
 
-A worker process runs one trial, or a few short ones, and ends; whoever started it
-starts it again under the same name. So nothing that a trial leaves in memory can add
-up, and a process that dies takes one trial with it: KerasTuner gives the trial of a
-name to whoever asks under that name.
+A worker process runs one trial, or a few short ones, and ends; its supervisor starts it
+again under the same name. So memory that trials leave behind cannot add up, and a
+process that dies interrupts only one trial: KerasTuner gives the trial of a name to
+whoever asks under that name.
 """
 
 import contextlib
@@ -18,12 +18,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras_tuner
+from keras_flowers.tuning.keras_tuner_internals import (
+    discard_worker,
+    keep_serving,
+    workers_of,
+)
 from keras_flowers.tuning.plan import SearchPlan
-from keras_flowers.tuning.search_directory import SearchDirectory, back_up_oracle
+from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
 
@@ -35,17 +40,15 @@ CHIEF = "chief"
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
 EXIT_NEXT_TRIAL = 75
-EXIT_CHIEF_GONE = 76
 EXIT_PARENT_GONE = 77
 
-_BEAT_SECONDS = 2.0
-_CHIEF_GONE_SECONDS = 30.0
-_CHIEF_STARTS_SECONDS = 600.0
+_NO_PROXY = "no_grpc_proxy"
+_HEARTBEAT_SECONDS = 2.0
 _LOST_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
 # On features a trial takes about as long as the start of a process, and little memory.
 _TRIALS_ON_FEATURES = 25
-# Dividing the work of such layers among cores takes longer than doing it.
+# Dividing the work of narrower layers among cores takes longer than doing it.
 _WIDTH_FOR_ONE_THREAD = 1024
 
 
@@ -57,10 +60,14 @@ class ChiefAddress:
     port: int
 
     def announce(self, name: str) -> None:
-        """Tells KerasTuner, in this process, where the chief is and who it is."""
+        """Tells KerasTuner, in this process, where the chief is and who this is."""
         os.environ["KERASTUNER_ORACLE_IP"] = self.host
         os.environ["KERASTUNER_ORACLE_PORT"] = str(self.port)
         os.environ["KERASTUNER_TUNER_ID"] = name
+        # gRPC would connect through the proxy of the environment, also on loopback.
+        excluded = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")
+        hosts = filter(None, (*excluded.split(","), "localhost", "127.0.0.1", "::1"))
+        os.environ[_NO_PROXY] = ",".join(hosts)
 
     def answers(self) -> bool:
         """Tells whether a process listens there."""
@@ -78,7 +85,7 @@ class Share:
     index: int = 0
     count: int = 1
 
-    def take(self, *, one_thread: bool = False) -> None:
+    def apply(self, *, one_thread: bool = False) -> None:
         """Limits TensorFlow to the part, before it starts.
 
         Args:
@@ -91,87 +98,74 @@ class Share:
         os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
         import tensorflow as tf
 
-        if one_thread:
+        if one_thread or self.count > 1:
+            threads = 1 if one_thread else max(1, processors() // self.count)
             # Too late where a part of the hypermodel has started TensorFlow.
             with contextlib.suppress(RuntimeError):
-                tf.config.threading.set_intra_op_parallelism_threads(1)
-        if self.count == 1:
-            return
-        if not one_thread:
-            threads = max(1, processors() // self.count)
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-        gpus = tf.config.list_physical_devices("GPU")
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+        gpus = tf.config.list_physical_devices("GPU") if self.count > 1 else []
         if gpus:
             gpu = gpus[self.index % len(gpus)]
             tf.config.set_visible_devices([gpu], "GPU")
-            # Else the first process takes all the memory of the GPU.
+            # Otherwise the first process takes all the memory of the GPU.
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def run_worker(
     plan: SearchPlan, name: str, address: ChiefAddress, share: Share
 ) -> None:
-    """Runs trials of the chief's, as a process of its own; never returns."""
-    _begin(plan.directory, name)
+    """Runs trials of the chief in a process of its own; never returns."""
+    _start_process(plan.directory, name)
     address.announce(name)
     space = plan.hypermodel
     is_small = space.trains_on_features and space.units.high <= _WIDTH_FOR_ONE_THREAD
-    share.take(one_thread=is_small)
-    beat = _Beat(plan.directory.workers / f"{name}.json")
-    watch = _ChiefWatch(address)
-    _repeat(_BEAT_SECONDS, _end_without_parent, beat.beat, watch.check)
+    share.apply(one_thread=is_small)
+    left = _TRIALS_ON_FEATURES if space.trains_on_features else 1
+
+    def count_trial() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            _end_process(EXIT_NEXT_TRIAL)
+
     try:
-        oracle = plan.tuner().oracle
-        runner = TrialRunner(plan.hypermodel, plan.settings, name, beat.beat)
-        # What was imported stays: nobody need look for garbage in it.
+        tuner = plan.tuner()
+        runner = TrialRunner(plan, name, on_change=lambda: None)
+        # What was imported stays: exclude it from garbage collection.
         gc.freeze()
-        count = _TRIALS_ON_FEATURES if plan.hypermodel.trains_on_features else 1
-        left = iter(range(count - 1, -1, -1))
-        is_over = run_trials(oracle, name, runner, after_trial=lambda: next(left) > 0)
+        run_trials(tuner, runner, after_trial=count_trial)
     except InputError as error:
-        write_text_atomically(error_file(plan.directory, name), str(error))
-        _end(EXIT_BAD_INPUT)
-    _end(EXIT_DONE if is_over else EXIT_NEXT_TRIAL)
+        write_text_atomically(plan.directory.error(name), str(error))
+        _end_process(EXIT_BAD_INPUT)
+    _end_process(EXIT_DONE)
 
 
-def run_chief(plan: SearchPlan, address: ChiefAddress, stays: bool) -> None:
-    """Answers workers, as a process of its own.
-
-    Args:
-        plan: The search.
-        address: Where to listen.
-        stays: Whether somebody ends the process when the search is over; else it
-            ends by itself.
-    """
-    _begin(plan.directory, CHIEF)
+def run_chief(plan: SearchPlan, address: ChiefAddress) -> None:
+    """Serves the oracle in a process of its own until the search is over."""
+    _start_process(plan.directory, CHIEF)
     address.announce(CHIEF)
     tuner = plan.tuner()
-    if (plan.directory.trials / "oracle.json").exists():
-        tuner.oracle.reload()
-    # KerasTuner's loop ends as soon as it knows of no worker. One may still come, or
-    # be between two processes, so it never ends by itself here.
-    tuner.oracle.tuner_ids.add(CHIEF)
+    tuner.oracle.reload()
+    keep_serving(tuner.oracle, CHIEF)
     monitor = ChiefMonitor(tuner.oracle, plan.directory)
-
-    def check() -> None:
-        monitor.check()
-        if not stays and monitor.is_over:
-            _end(EXIT_DONE)
-
-    beat = _Beat(plan.directory.workers / f"{CHIEF}.json")
-    _repeat(1.0, _end_without_parent, beat.beat, check)
-    tuner.search(verbose=0)
+    threading.Thread(target=tuner.search, kwargs={"verbose": 0}, daemon=True).start()
+    while not monitor.is_over:
+        time.sleep(1)
+        try:
+            monitor.check()
+        except Exception:
+            traceback.print_exc()
+    _end_process(EXIT_DONE)
 
 
 class ChiefMonitor:
-    """Looks after an oracle where KerasTuner does not.
+    """Watches the workers of an oracle, which KerasTuner does not.
 
-    A worker that is gone would leave its trial running for ever, and KerasTuner's
-    chief would wait for it.
+    KerasTuner's chief waits forever for the trial of a worker that is gone.
 
     Args:
         oracle: The oracle of the chief.
-        directory: Where workers leave their signs of life.
+        directory: Where workers leave their heartbeats.
         clock: Returns seconds.
     """
 
@@ -184,144 +178,91 @@ class ChiefMonitor:
         self._oracle = oracle
         self._directory = directory
         self._clock = clock
-        self._seen: dict[str, tuple[str, float]] = {}
-        self._ended = -1
-        self._had_worker = False
+        # The last heartbeat of each worker, and when it was first seen.
+        self._seen: dict[str, tuple[int, float]] = {}
         self._idle_since: float | None = None
 
     def check(self) -> None:
-        """Gives up lost workers, and keeps a copy of the oracle's state."""
-        for name in self._lost():
-            trial = self._oracle.ongoing_trials.get(name)
-            if trial is not None:
-                # Invalid trials are tried again, once.
-                trial.status = "INVALID"
-                trial.message = f"its worker {name} is gone"
-                self._oracle.end_trial(trial)
-            self._oracle.tuner_ids.discard(name)
-        if len(self._oracle.end_order) != self._ended:
-            self._ended = len(self._oracle.end_order)
-            back_up_oracle(self._directory.trials)
-        self._note_idleness()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all workers were told that there is nothing more to do."""
-        idle_since = self._idle_since
-        return idle_since is not None and self._clock() - idle_since > _GRACE_SECONDS
-
-    def _note_idleness(self) -> None:
-        is_busy = bool(self._workers())
-        self._had_worker |= is_busy
-        if is_busy or not self._had_worker:
+        """Discards lost workers."""
+        workers = workers_of(self._oracle) - {CHIEF}
+        for name in workers:
+            if self._silence(name) > _LOST_SECONDS:
+                discard_worker(self._oracle, name)
+        if workers or not self._seen:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = self._clock()
 
-    def _lost(self) -> list[str]:
-        return [n for n in self._workers() if self._silence(n) > _LOST_SECONDS]
-
-    def _workers(self) -> set[str]:
-        return {*self._oracle.tuner_ids, *self._oracle.ongoing_trials} - {CHIEF}
+    @property
+    def is_over(self) -> bool:
+        """Whether all workers were told to stop, and no other one has come since."""
+        idle_since = self._idle_since
+        return idle_since is not None and self._clock() - idle_since > _GRACE_SECONDS
 
     def _silence(self, name: str) -> float:
-        """Returns the seconds since the last new sign of life.
+        """Returns the seconds since the last heartbeat was first seen.
 
-        Clocks of other machines say nothing, so the content counts.
+        The clocks of other machines may differ, so only a change of the time counts.
         """
-        path = self._directory.workers / f"{name}.json"
         try:
-            sign = path.read_text()
+            heartbeat = self._directory.heartbeat(name).stat().st_mtime_ns
         except OSError:
-            sign = ""
+            heartbeat = 0
         now = self._clock()
-        if name not in self._seen or self._seen[name][0] != sign:
-            self._seen[name] = (sign, now)
+        if name not in self._seen or self._seen[name][0] != heartbeat:
+            self._seen[name] = (heartbeat, now)
         return now - self._seen[name][1]
 
 
-class _Beat:
-    """A file whose content changes while its process lives."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._count = 0
-        self._lock = threading.Lock()
-
-    def beat(self) -> None:
-        """Changes the file."""
-        with self._lock:
-            self._count += 1
-            sign = {
-                "process": os.getpid(),
-                "host": socket.gethostname(),
-                "beats": self._count,
-            }
-            write_text_atomically(self._path, json_text(sign))
+@contextlib.contextmanager
+def redirect_descriptors(path: Path) -> Iterator[None]:
+    """Sends what this process and its libraries print to the end of a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    with path.open("ab") as file:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+            yield
+        finally:
+            for descriptor, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
 
 
-class _ChiefWatch:
-    """Ends this process when the chief is gone; KerasTuner would wait an hour."""
-
-    def __init__(self, address: ChiefAddress) -> None:
-        self._address = address
-        self._last_answer = time.monotonic()
-        self._patience = _CHIEF_STARTS_SECONDS
-
-    def check(self) -> None:
-        """Asks for the chief."""
-        now = time.monotonic()
-        if self._address.answers():
-            self._last_answer = now
-            self._patience = _CHIEF_GONE_SECONDS
-        elif now - self._last_answer > self._patience:
-            _end(EXIT_CHIEF_GONE)
-
-
-def error_file(directory: SearchDirectory, name: str) -> Path:
-    """Returns where a process says which input it could not use."""
-    return directory.workers / f"{name}.error"
-
-
-def log_file(directory: SearchDirectory, name: str) -> Path:
-    """Returns where a process writes what libraries print."""
-    return directory.workers / f"{name}.log"
-
-
-def _begin(directory: SearchDirectory, name: str) -> None:
-    # Ctrl-C in a terminal reaches all processes; the one that started this decides.
+def _start_process(directory: SearchDirectory, name: str) -> None:
+    """Prepares a process: its log, its heartbeat, and its end with its parent."""
+    # Ctrl-C in a terminal reaches all processes; the supervisor decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log = os.open(log_file(directory, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
-    os.close(log)
+    with directory.log(name).open("ab") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
     faulthandler.enable()
+    heartbeat = directory.heartbeat(name)
+    sender = {"process": os.getpid(), "host": socket.gethostname()}
+    write_text_atomically(heartbeat, json_text(sender))
+    for target in (lambda: _send_heartbeats(heartbeat), _end_with_parent):
+        threading.Thread(target=target, daemon=True).start()
 
 
-def _repeat(seconds: float, *actions: Callable[[], None]) -> None:
-    """Calls functions again and again in a thread, whatever they raise."""
-
-    def repeat() -> None:
-        while True:
-            for action in actions:
-                try:
-                    action()
-                except Exception:
-                    traceback.print_exc()
-            time.sleep(seconds)
-
-    threading.Thread(target=repeat, daemon=True).start()
+def _send_heartbeats(path: Path) -> None:
+    while True:
+        time.sleep(_HEARTBEAT_SECONDS)
+        with contextlib.suppress(OSError):
+            path.touch()
 
 
-def _end_without_parent() -> None:
-    """Ends this process when the one that started it is gone, however that ended."""
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however it ended."""
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        _end(EXIT_PARENT_GONE)
+    if parent is not None:
+        parent.join()
+        _end_process(EXIT_PARENT_GONE)
 
 
-def _end(code: int) -> None:
-    """Ends the process at once: nothing is left to be flushed but the log."""
+def _end_process(code: int) -> None:
+    """Ends the process at once: only the log must be flushed."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -33,6 +33,7 @@ from keras_flowers.data.label_files import (
     list_labeled_images,
 )
 from keras_flowers.data.layout import normalize_name
+from keras_flowers.data.member_names import check_archive_encoding
 from keras_flowers.data.pipelines import EpochOrder as EpochOrder
 from keras_flowers.data.pipelines import image_pipeline, number_labels
 from keras_flowers.data.pipelines import ordered_batches as ordered_batches
@@ -104,6 +105,9 @@ class ImageDatasetLoader:
             more are decoded on the fly.
         max_extracted_size: Maximum size in bytes of an extracted archive.
         max_extracted_files: Maximum number of files in an archive.
+        archive_encoding: Encoding of the names in a zip or tar archive that does not
+            say it, such as `"cp932"`. None reads them as UTF-8, or as the code page
+            that fits best, with a finding.
         class_depth: How many levels below the data folder the class folders are, from
             1. None decides by the names and the content of the folders; the audit says
             how.
@@ -165,6 +169,7 @@ class ImageDatasetLoader:
         disk_budget: int = DEFAULT_DISK_BUDGET,
         max_extracted_size: int = ExtractionLimits.total_bytes,
         max_extracted_files: int = ExtractionLimits.files,
+        archive_encoding: str | None = None,
         class_depth: int | None = None,
         split: str = "auto",
         resize: str = "stretch",
@@ -198,6 +203,7 @@ class ImageDatasetLoader:
         self.max_extracted_files = check_integer(
             "max_extracted_files", max_extracted_files, lowest=1
         )
+        self.archive_encoding = check_archive_encoding(archive_encoding)
         self.class_depth = _check_optional("class_depth", class_depth, lowest=1)
         self.split = check_choice("split", split, SPLIT_MODES)
         self.resize = check_choice("resize", resize, RESIZE_MODES)
@@ -230,7 +236,8 @@ class ImageDatasetLoader:
         Raises:
             InputError: If the data cannot be used, with the reason.
         """
-        listing = self.list_images(progress)
+        findings: list[Finding] = []
+        listing = self.list_images(progress, findings.append)
         settings = CacheSettings(self._cache(), self.disk_budget)
         cache = ImageCache.open(
             listing, self.image_size, settings, progress, self.image_options
@@ -238,6 +245,7 @@ class ImageDatasetLoader:
         audit = audit_images(
             listing, cache.records, one_class_is_enough=self.class_names is not None
         )
+        audit = dataclasses.replace(audit, findings=(*findings, *audit.findings))
         audit = self._check_known_classes(audit)
         split = self._split(audit)
         if split.small_classes:
@@ -245,20 +253,24 @@ class ImageDatasetLoader:
             audit = dataclasses.replace(audit, findings=(*audit.findings, finding))
         return self._build_datasets(cache, audit, split)
 
-    def list_images(self, progress: Progress | None = None) -> ImageListing:
+    def list_images(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+    ) -> ImageListing:
         """Returns the classes and files of the data, before any image is decoded.
 
-        `progress` and errors are those of `load`.
+        The arguments are those of `find`.
         """
         columns = LabelColumns(
             self.path_column, self.label_column, self.split_column, self.group_column
         )
         if self.labels is not None:
             labels = Path(self.labels).expanduser()
-            return list_labeled_images(labels, self.find(progress), columns)
+            return list_labeled_images(labels, self.find(progress, on_finding), columns)
         if is_label_file(self.data):
             return list_labeled_images(Path(self.data).expanduser(), None, columns)
-        root = self.find(progress)
+        root = self.find(progress, on_finding)
         # What was extracted to the cache is known to the user as an archive.
         name = None if Path(self.data).expanduser().is_dir() else self.data
         return list_images(
@@ -308,15 +320,24 @@ class ImageDatasetLoader:
             resize=self.resize,  # type: ignore[arg-type]
         )
 
-    def find(self, progress: Progress | None = None) -> Path:
+    def find(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+    ) -> Path:
         """Returns the data folder.
 
         Downloads and extracts the data if necessary. `progress` and errors are those
-        of `load`.
+        of `load`. `on_finding` is called with findings about an archive.
         """
         limits = ExtractionLimits(self.max_extracted_size, self.max_extracted_files)
         return resolve_source(
-            self.data, cache_directory=self._cache(), limits=limits, progress=progress
+            self.data,
+            cache_directory=self._cache(),
+            limits=limits,
+            archive_encoding=self.archive_encoding,
+            progress=progress,
+            on_finding=on_finding,
         )
 
     def _cache(self) -> Path:
@@ -403,6 +424,7 @@ class ImageDatasetLoader:
             "disk_budget": self.disk_budget,
             "max_extracted_size": self.max_extracted_size,
             "max_extracted_files": self.max_extracted_files,
+            "archive_encoding": self.archive_encoding,
             "class_depth": self.class_depth,
             "split": self.split,
             "resize": self.resize,

@@ -21,7 +21,7 @@ class Finding:
             "small_class", "unknown_class", "similar_classes", "unlabeled",
             "circular_link", "clutter", "ignored" or "imbalance". For rows of a label
             file, "missing_file", "missing_label", "duplicate_row" or
-            "contradicting_labels".
+            "contradicting_labels". For an archive, "name_encoding".
         paths: The files, folders or classes concerned; files and folders are relative
             to the data folder.
         message: One line for people.

@@ -9,6 +9,7 @@ sample-.../   the sample data set, one folder per version
 ```
 """
 
+import codecs
 import difflib
 import hashlib
 import json
@@ -17,7 +18,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from keras_flowers.data.archives import (
     extract_archive,
 )
 from keras_flowers.data.archives import ExtractionLimits as ExtractionLimits
+from keras_flowers.data.audit import Finding
 from keras_flowers.data.downloads import (
     Expectation,
     check_url,
@@ -41,8 +43,13 @@ from keras_flowers.data.downloads import (
     sha256_of_file,
 )
 from keras_flowers.data.layout import is_clutter
+from keras_flowers.data.member_names import check_archive_encoding
 from keras_flowers.errors import InputError
-from keras_flowers.files import printable_path, write_text_atomically
+from keras_flowers.files import (
+    explain_os_error,
+    printable_path,
+    write_text_atomically,
+)
 from keras_flowers.locks import exclusive_lock
 from keras_flowers.progress import Progress
 
@@ -53,7 +60,7 @@ CACHE_HINT = (
     "Choose another cache directory with --cache-dir, `cache_directory=...` in Python, "
     f"or the environment variable {CACHE_VARIABLE}"
 )
-"""The sentence that ends a message about a cache that cannot be written."""
+"""How to change the cache directory, for messages about one that cannot be written."""
 
 SAMPLE_NAME = "sample"
 """The name of the data set that `keras_flowers.data.sample` draws."""
@@ -106,7 +113,9 @@ def resolve_source(
     *,
     cache_directory: Path | None = None,
     limits: ExtractionLimits = DEFAULT_LIMITS,
+    archive_encoding: str | None = None,
     progress: Progress | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
 ) -> Path:
     """Returns the folder of images, downloading and extracting if necessary.
 
@@ -124,8 +133,12 @@ def resolve_source(
         cache_directory: Where to keep downloaded and extracted files. Defaults to
             `default_cache_directory()`. Several processes may share it.
         limits: The largest archive to download and extract.
+        archive_encoding: The encoding of the names in an archive that does not say it.
+            None reads them as UTF-8, or as the code page that fits best.
         progress: Called with the step "download" (in bytes), "extract" (in files) or
             "sample" (in images). The total is None where it is not known.
+        on_finding: Called with a finding about the names in an archive if their
+            encoding is unknown.
 
     Returns:
         The folder. `keras_flowers.data.layout` decides which folders in it are classes.
@@ -133,9 +146,8 @@ def resolve_source(
 
     Raises:
         InputError: If `data` is none of the above, cannot be read or downloaded, has a
-            wrong checksum, is a damaged or unsafe archive, or exceeds `limits`; or
-            if the cache directory cannot be written.
-        OSError: If the disk is full or fails.
+            wrong checksum, is a damaged or unsafe archive, or exceeds `limits`; or if
+            the cache directory cannot be written, with the reason.
     """
     text = os.fspath(data)
     if not text:
@@ -143,7 +155,9 @@ def resolve_source(
     cache = _Cache(
         default_cache_directory() if cache_directory is None else Path(cache_directory),
         limits,
+        check_archive_encoding(archive_encoding),
         progress,
+        on_finding,
     )
     path = _expand_user(Path(text))
     if isinstance(data, str):
@@ -171,7 +185,9 @@ class _Cache:
 
     directory: Path
     limits: ExtractionLimits
+    encoding: str | None
     progress: Progress | None
+    on_finding: Callable[[Finding], None] | None
 
     def draw_sample(self) -> Path:
         """Returns the sample data set."""
@@ -190,14 +206,15 @@ class _Cache:
             before = _read_version(archive)
             digest = sha256_of_file(archive)
         except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+            raise explain_os_error(error, archive, action="read") from error
 
         def extract(target: Path) -> None:
             self._extract(archive, target, name)
             if _read_version(archive) != before:
                 raise InputError(f"{name} changed while it was read. Try again")
 
-        return self._create_once(self._extracted(digest), extract)
+        folder = self._create_once(self._folder_of(digest), extract)
+        return self._report_names(folder, name)
 
     def download(self, url: str, expected: Expectation) -> Path:
         """Returns the folder with the content of the archive at a URL."""
@@ -205,8 +222,8 @@ class _Cache:
         archive = self.directory / "downloads" / key
         note = archive.with_name(f"{key}.json")
         digest = expected.sha256 or _read_digest(note)
-        if digest is not None and self._extracted(digest).is_dir():
-            return self._extracted(digest)
+        if digest is not None and self._folder_of(digest).is_dir():
+            return self._report_names(self._folder_of(digest), url)
         with self._lock(archive):
             # A download appears under its name only when it is complete and checked.
             digest = None
@@ -217,7 +234,8 @@ class _Cache:
                 expected = replace(expected, max_bytes=self.limits.total_bytes)
                 progress = self._report("download")
                 digest = download_archive(url, archive, expected, progress)
-                write_text_atomically(note, json.dumps({"url": url, "sha256": digest}))
+                text = json.dumps({"url": url, "sha256": digest})
+                write_text_atomically(note, text, CACHE_HINT)
 
             def extract(target: Path) -> None:
                 try:
@@ -228,16 +246,35 @@ class _Cache:
                     archive.unlink(missing_ok=True)
                     raise
 
-            return self._create_once(self._extracted(digest), extract)
+            folder = self._create_once(self._folder_of(digest), extract)
+        return self._report_names(folder, url)
 
-    def _extracted(self, digest: str) -> Path:
-        return self.directory / "extracted" / digest
+    def _folder_of(self, digest: str) -> Path:
+        # Another encoding gives other names.
+        suffix = f"-{codecs.lookup(self.encoding).name}" if self.encoding else ""
+        return self.directory / "extracted" / f"{digest}{suffix}"
+
+    def _report_names(self, folder: Path, name: str) -> Path:
+        """Reports names of unknown encoding in an extracted archive."""
+        note = folder.with_name(f"{folder.name}.txt")
+        if self.on_finding is not None and note.exists():
+            message = f"{name}: {note.read_text(encoding='utf-8')}"
+            self.on_finding(Finding("name_encoding", (), message))
+        return folder
 
     def _extract(self, archive: Path, target: Path, name: str) -> None:
-        progress = self._report("extract")
-        extract_archive(
-            archive, target, name=name, limits=self.limits, progress=progress
+        note = extract_archive(
+            archive,
+            target,
+            name=name,
+            limits=self.limits,
+            encoding=self.encoding,
+            progress=self._report("extract"),
         )
+        if note is not None:
+            # Next to the folder in the cache, so that later runs report it, too.
+            path = target.parent.with_name(f"{target.name}.txt")
+            write_text_atomically(path, note, CACHE_HINT)
 
     def _report(self, step: str) -> Callable[[int, int | None], None] | None:
         return None if self.progress is None else partial(self.progress, step)
@@ -259,8 +296,17 @@ class _Cache:
                     shutil.rmtree(workplace, ignore_errors=True)
         return folder
 
-    def _lock(self, path: Path) -> AbstractContextManager[None]:
-        return exclusive_lock(path.with_name(f".{path.name}.lock"), hint=CACHE_HINT)
+    @contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        """Locks an entry of the cache, and explains why it cannot be written."""
+        with exclusive_lock(path.with_name(f".{path.name}.lock"), hint=CACHE_HINT):
+            try:
+                yield
+            except OSError as error:
+                failed = Path(os.fsdecode(error.filename)) if error.filename else path
+                if failed.is_relative_to(self.directory):
+                    raise explain_os_error(error, failed, CACHE_HINT) from error
+                raise explain_os_error(error, failed, action="read") from error
 
 
 def _read_version(path: Path) -> tuple[int, int]:
@@ -318,7 +364,7 @@ def _is_archive(path: Path) -> bool:
         # Reading a pipe would block.
         head = _read_head(path) if stat.S_ISREG(mode) else b""
     except OSError as error:
-        raise InputError(f"{shown} cannot be read: {error.strerror}") from error
+        raise explain_os_error(error, path, action="read") from error
     if archive_kind(head) is not None:
         return True
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):

@@ -1,4 +1,4 @@
-"""Flip, rotation, zoom and contrast as one resampling of the image."""
+"""Flip, rotation, zoom and contrast in one resampling of the image."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ Range = float | tuple[float, float]
 class ImageAugmentation(keras.layers.Layer):
     """Randomly flips, rotates, zooms and changes the contrast of each image.
 
-    The parameters mean what they mean in Keras's `RandomFlip`, `RandomRotation`,
+    The parameters have the same meaning as in Keras's `RandomFlip`, `RandomRotation`,
     `RandomZoom` and `RandomContrast`, applied in this order, but the image is
     sampled once: flip, rotation and zoom are composed into one affine warp with
     bilinear interpolation, and the contrast is applied to the sampled values. That
@@ -30,9 +30,8 @@ class ImageAugmentation(keras.layers.Layer):
     contrast; contrast is taken around each channel's mean before the warp; results
     are clipped to `value_range`; integer images are accepted.
 
-    The layer acts only with `training=True`. Every other call, `predict`,
-    `evaluate` and an exported model included, returns the images unchanged but for
-    the dtype.
+    The layer augments only with `training=True`. Every other call, including
+    `predict`, `evaluate` and exported models, only casts the images.
 
     Safe inside a `tf.data` pipeline on the TensorFlow backend (for a repeatable
     order of random numbers, with `num_parallel_calls=None`).
@@ -46,14 +45,14 @@ class ImageAugmentation(keras.layers.Layer):
             by up to 10 percent, both axes alike. Positive values zoom out.
         contrast: Float, or pair of floats, not below -1: `0.1` multiplies the
             contrast by 0.9 to 1.1.
-        fill_mode: What stands beyond the border: `"reflect"` (`d c b a | a b c d |
-            d c b a`), `"nearest"`, `"wrap"` or `"constant"`.
+        fill_mode: How to fill pixels beyond the border: `"reflect"` (`d c b a | a b c d
+            | d c b a`), `"nearest"`, `"wrap"` or `"constant"`.
         fill_value: Float, in the range of the values, for `fill_mode="constant"`.
         value_range: Pair of floats, the lowest and the highest value of the
             images. Pass `(0, 1)` after a rescaling.
         seed: Integer or `None`. With an integer every new layer gives the same
             sequence, which differs between backends, and on TensorFlow with and
-            without XLA. Where the sequence stands is saved with the model.
+            without XLA. The position in the sequence is saved with the model.
 
     Input shape:
         `(height, width, channels)` or `(batch, height, width, channels)`, of any
@@ -63,7 +62,7 @@ class ImageAugmentation(keras.layers.Layer):
         As the input, in the layer's compute dtype, values in `value_range`.
 
     Raises:
-        InputError: If an argument is outside of what is described above.
+        InputError: If an argument is not as described above.
     """
 
     def __init__(
@@ -90,12 +89,12 @@ class ImageAugmentation(keras.layers.Layer):
         self.contrast = contrast
         self.fill_mode = fill_mode
         self.fill_value = fill_value
-        self.value_range = _checked_value_range(value_range)
+        self.value_range = _check_value_range(value_range)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Returns the images, augmented where `training` is true."""
+        """Returns the images, augmented if `training` is true."""
         if not training:
             return ops.cast(inputs, self.compute_dtype)
         batched = len(inputs.shape) == 4
@@ -105,7 +104,7 @@ class ImageAugmentation(keras.layers.Layer):
 
     def _augment(self, images: Any) -> Any:
         batch, height, width, _ = ops.shape(images)
-        # One draw for everything: the sequence then moves once a call.
+        # One draw for everything: the sequence then advances once per call.
         draws = keras.random.uniform((batch, 5), seed=self.seed_generator)
         transforms = affine_transforms(
             flip_x=_coin(draws[:, 0], self.flip, "horizontal"),
@@ -129,12 +128,12 @@ class ImageAugmentation(keras.layers.Layer):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves where the sequence of random numbers stands; Keras does not."""
+        """Saves the state of the random numbers, which Keras does not save."""
         super().save_own_variables(store)
         store["seed_state"] = self.seed_generator.state.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved."""
+        """Loads the state that `save_own_variables` saved."""
         self.seed_generator.state.assign(store["seed_state"])
 
     def get_config(self) -> dict[str, Any]:
@@ -158,8 +157,8 @@ def affine_transforms(
     """Composes flip, rotation and zoom around the centre of the image.
 
     Args:
-        flip_x: Float tensor `(batch,)`, -1 where left and right change places,
-            else 1.
+        flip_x: Float tensor `(batch,)`, -1 to mirror left and right, otherwise
+            1.
         flip_y: The same for top and bottom.
         angle: Float tensor `(batch,)`, in radians.
         zoom: Float tensor `(batch,)`, above 0; more than 1 zooms out.
@@ -234,7 +233,7 @@ def _is_inside(index: Any, size: Any) -> Any:
 
 
 def _coin(draw: Any, flip: str | None, axis: str) -> Any:
-    """Turns draws from 0..1 into -1 or 1 where `flip` names `axis`, else into 1."""
+    """Turns draws from 0..1 into -1 or 1 if `flip` names `axis`, otherwise into 1."""
     if flip is None or axis not in flip:
         return ops.ones_like(draw)
     return ops.where(draw < 0.5, -1.0, 1.0)
@@ -270,7 +269,7 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
         )
 
 
-def _checked_value_range(value_range: Any) -> tuple[float, float]:
+def _check_value_range(value_range: Any) -> tuple[float, float]:
     try:
         low, high = value_range
         is_range = low < high

@@ -1,4 +1,4 @@
-"""The steps from raw images of any size to the values a network trains on."""
+"""Layers that turn raw images into the input of a network."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ TF, TORCH, CAFFE = MODES = ("tf", "torch", "caffe")
 class ResizeAndRescale(keras.layers.Layer):
     """Resizes images to one size and scales their values.
 
-    The resize is bilinear with antialiasing: the same triangle filter that Pillow's
-    `Image.resize(..., Resampling.BILINEAR)` applies, so images resized on disk and
-    images resized by the model agree. It is written as two matrix products, which run
-    on every backend, under XLA and in TFLite. Images that have the size already are
-    only scaled.
+    The resize is bilinear with antialiasing. It is the triangle filter of Pillow's
+    `Image.resize(..., Resampling.BILINEAR)`, so images resized on disk and images
+    resized by the model agree. It is implemented as two matrix products, which run on
+    every backend, with XLA and in TFLite. Images that have the size already are only
+    scaled.
 
     Safe inside a `tf.data` pipeline on the TensorFlow backend.
 
@@ -37,7 +37,7 @@ class ResizeAndRescale(keras.layers.Layer):
         integer or float dtype; values usually 0..255.
 
     Output shape:
-        The same rank with `image_size` in place of height and width, in the
+        The same rank, with `image_size` as height and width, in the
         layer's compute dtype; values 0..1 for input in 0..255 and the defaults.
 
     Raises:
@@ -94,15 +94,15 @@ class ResizeAndRescale(keras.layers.Layer):
 
 @register("ImageNetPreprocessing")
 class ImageNetPreprocessing(keras.layers.Layer):
-    """Maps pixel values to what a network of `keras.applications` was trained on.
+    """Maps pixel values to the range that a network of `keras.applications` expects.
 
-    The networks disagree about it. The three ways are those of
+    The networks differ in it. The three modes are those of
     `keras.applications.imagenet_utils.preprocess_input`.
 
     Args:
         mode: `"tf"` scales to -1..1; `"torch"` scales to 0..1, subtracts the means
             of ImageNet's channels and divides by their standard deviations;
-            `"caffe"` turns RGB to BGR and subtracts the means.
+            `"caffe"` converts RGB to BGR and subtracts the means.
 
     Input shape:
         `(batch, height, width, 3)`, RGB, values 0..255.
@@ -111,7 +111,7 @@ class ImageNetPreprocessing(keras.layers.Layer):
         The same, in the layer's compute dtype.
 
     Raises:
-        InputError: If `mode` is none of the three.
+        InputError: If `mode` is not one of the three.
     """
 
     def __init__(self, mode: str = TF, **kwargs: Any) -> None:

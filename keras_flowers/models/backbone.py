@@ -31,26 +31,27 @@ class Backbone(keras.layers.Layer):
     """Turns images into feature vectors, with a network that was trained elsewhere.
 
     It holds one Keras model: preprocessing, network and global average pooling. A
-    pretrained backbone is frozen and computes as in inference, batch normalization
-    and dropout included; `unfreeze` makes its weights trainable and leaves that so.
-    One without pretrained weights trains like any other network.
+    pretrained backbone is frozen and runs in inference mode, including its batch
+    normalization and dropout; `unfreeze` makes its weights trainable, and it still runs
+    in inference mode. A backbone without pretrained weights trains like any other
+    network.
 
-    In a `.keras` file it is complete: loading needs neither the download nor the file
+    A `.keras` file holds all of it: loading needs neither the download nor the file
     that it came from.
 
     Args:
         network: A name (`keras-flowers backbones` lists them); the path of a `.keras`
             file that holds a model; or a Keras model. A model must map images with
             values 0..255, `(batch, height, width, 3)`, to features: vectors, or maps
-            `(batch, rows, columns, features)`, which are averaged. Of an
-            `ImageClassifier` in a file its backbone is taken.
+            `(batch, rows, columns, features)`, which are averaged. If the
+            file holds an `ImageClassifier`, its backbone is used.
         pretrained_weights: `"imagenet"`, which Keras downloads; the path of a file
             of weights, `.h5` or `.keras`; `"own"`, those that a model has; or `None`
-            to train it as a whole, from random weights unless it is a Keras model.
+            to train the whole network, from random weights unless it is a Keras model.
             `"auto"` is `"imagenet"` for a name of `keras.applications`, `None` for
-            `"small_convnet"`, and what a model or a `.keras` file has itself.
+            `"small_convnet"`, and the weights of a model or a `.keras` file.
         image_size: `(height, width)` in pixels of the images that the network sees;
-            `None` for the size it is meant for.
+            `None` for its default size.
         seed: Integer that decides random initial weights and dropout, or `None`.
         **kwargs: As for `keras.layers.Layer`; `dtype` applies to the whole network.
 
@@ -64,9 +65,9 @@ class Backbone(keras.layers.Layer):
         network: The Keras model.
 
     Raises:
-        InputError: If the name is not known, the file or the model gives no features,
-            the weights cannot be downloaded or do not fit, or the images are smaller
-            than the network can take.
+        InputError: If the name is unknown, the file or the model does not compute
+            features, the weights cannot be downloaded or do not fit, or the images are
+            smaller than the network allows.
 
     Example:
     ```python
@@ -91,10 +92,10 @@ class Backbone(keras.layers.Layer):
         found = find_network(network, pretrained_weights, image_size)
         is_random = found.weights is None and not isinstance(network, keras.Model)
         if is_random and seed is not None:
-            found_network = _rebuilt(found.network, _seeds(seed))
+            found_network = _rebuild(found.network, _replace_seeds(seed))
         else:
             found_network = found.network
-        self.network = _with_policy(found_network, self.dtype_policy.name)
+        self.network = _apply_policy(found_network, self.dtype_policy.name)
         self.pretrained_weights = found.weights
         self.image_size = found.image_size
         self.seed = seed
@@ -103,25 +104,25 @@ class Backbone(keras.layers.Layer):
 
     @property
     def feature_size(self) -> int:
-        """How many numbers describe an image."""
+        """Length of the feature vector of an image."""
         return int(self.network.outputs[0].shape[-1])
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether its weights come from an earlier training."""
+        """Whether it has pretrained weights."""
         return self.pretrained_weights is not None
 
     @property
     def is_frozen(self) -> bool:
-        """Whether no weight of it is trained."""
+        """Whether none of its weights is trainable."""
         return not self.network.trainable_variables
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Does nothing: the network is built already."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the features; pretrained, those of inference in training as well."""
-        # Said outright: augmentations of Keras act where nothing is said.
+        """Returns the features; a pretrained backbone always runs in inference mode."""
+        # Always explicit: the default of Keras augmentation layers is training mode.
         is_training = False if self.is_pretrained else training
         return self.network(inputs, training=is_training)
 
@@ -138,18 +139,20 @@ class Backbone(keras.layers.Layer):
         return keras.KerasTensor(shape, dtype=self.network.outputs[0].dtype)
 
     def for_another_model(self, seed: int | None = None) -> Self:
-        """Returns a backbone for a model that is trained beside others.
+        """Returns a backbone for another model.
 
-        One that is frozen shares its network with this one: nothing changes it. Else
-        the network is built anew, with the weights as they are now if they are
-        pretrained, and with fresh ones if not.
+        A frozen backbone shares its network with the other one, as nothing changes it.
+        Otherwise the network is built again, with a copy of the weights if they are
+        pretrained, and with new ones if not.
 
         Args:
-            seed: Integer that decides the fresh weights and the dropout, or `None`.
+            seed: Integer that decides the new weights and the dropout, or `None`.
         """
         network = self.network
         if not self.is_frozen:
-            network = _rebuilt(network, _seeds(seed) if seed is not None else _as_is)
+            network = _rebuild(
+                network, _replace_seeds(seed) if seed is not None else _keep
+            )
             if self.is_pretrained:
                 set_weights(network, self.network.get_weights())
         other = type(self)(
@@ -159,7 +162,7 @@ class Backbone(keras.layers.Layer):
         return other
 
     def layers_from(self, from_layer: str | None = None) -> list[keras.layers.Layer]:
-        """Returns the layers of the network from one on, in their order.
+        """Returns the layers of the network in order, starting from one of them.
 
         Args:
             from_layer: Name of a layer; `None` for all.
@@ -184,8 +187,8 @@ class Backbone(keras.layers.Layer):
         A compiled model must be compiled again.
 
         Args:
-            from_layer: Name of the first layer that is trained, with all that stand
-                behind it; `None` for the whole network.
+            from_layer: Name of the first layer to train, with all that follow it;
+                `None` for the whole network.
 
         Raises:
             InputError: If there is no such layer.
@@ -196,11 +199,13 @@ class Backbone(keras.layers.Layer):
             layer.trainable = layer in trained
 
     def load_pretrained_weights(self) -> None:
-        """Loads what `pretrained_weights` names, into a backbone from a configuration.
+        """Loads the weights that `pretrained_weights` names.
+
+        A backbone that was built from a configuration has random weights until then.
 
         Raises:
-            InputError: If file or download are gone, or do not fit; or if the weights
-                were those of a model that was passed in.
+            InputError: If the file or the download is gone, or does not fit; or if the
+                weights were those of a model that was passed in.
         """
         if self.pretrained_weights == OWN:
             raise InputError(
@@ -243,7 +248,7 @@ class Backbone(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Creates a backbone with fresh weights; those of a file follow."""
+        """Creates a backbone with new weights; Keras loads those of a file later."""
         # Keras changes the configurations of layers while it reads them.
         config = copy.deepcopy(config)
         weights = config.pop("pretrained_weights")
@@ -253,8 +258,8 @@ class Backbone(keras.layers.Layer):
         return backbone
 
 
-def _with_policy(network: keras.Model, policy: str) -> keras.Model:
-    """Returns the network computing in a dtype policy, with the same weights."""
+def _apply_policy(network: keras.Model, policy: str) -> keras.Model:
+    """Returns a network with a dtype policy and the same weights."""
     if all(
         layer.dtype_policy.name == policy
         for layer in network.layers
@@ -266,13 +271,13 @@ def _with_policy(network: keras.Model, policy: str) -> keras.Model:
         is_policy = config.get("class_name") == "DTypePolicy"
         return {**config, "config": {"name": policy}} if is_policy else config
 
-    changed = _rebuilt(network, change)
+    changed = _rebuild(network, change)
     set_weights(changed, network.get_weights())
     return changed
 
 
-def _seeds(seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Returns what gives everything in a configuration that draws a seed of its own."""
+def _replace_seeds(seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Returns a function that gives each random object of a configuration a seed."""
     count = 0
 
     def change(config: dict[str, Any]) -> dict[str, Any]:
@@ -285,27 +290,22 @@ def _seeds(seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return change
 
 
-def _as_is(config: dict[str, Any]) -> dict[str, Any]:
+def _keep(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _without_training(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a part of a configuration without what only training depends on."""
-    return {k: v for k, v in config.items() if k not in ("seed", "trainable")}
-
-
-def _rebuilt(
+def _rebuild(
     network: keras.Model, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> keras.Model:
-    """Returns a network with fresh weights, each part of its configuration changed."""
-    config = _changed(keras.saving.serialize_keras_object(network), change)
+    """Returns a network with new weights, each part of its configuration changed."""
+    config = _map_config(keras.saving.serialize_keras_object(network), change)
     return keras.saving.deserialize_keras_object(config)
 
 
-def _changed(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+def _map_config(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     """Returns a configuration with each dictionary in it changed, the inner first."""
     if isinstance(value, dict):
-        return change({key: _changed(item, change) for key, item in value.items()})
+        return change({key: _map_config(item, change) for key, item in value.items()})
     if isinstance(value, list | tuple):
-        return type(value)(_changed(item, change) for item in value)
+        return type(value)(_map_config(item, change) for item in value)
     return value

@@ -1,4 +1,4 @@
-"""A name, a file or a Keras model becomes a network that turns images into features."""
+"""Finds the network of a backbone: by name, in a file, or in a Keras model."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ from keras_flowers.files import printable_path
 from keras_flowers.models.backbone_presets import IMAGENET, Network, named_network
 
 AUTO = "auto"
-# The weights are those that a Keras model came with: they cannot be loaded again.
+# The weights of a Keras model that was passed in: they cannot be loaded again.
 OWN = "own"
 
 _SIZE_OF_FREE_INPUT = (224, 224)
@@ -24,7 +24,7 @@ _PROBABILITIES = ("softmax", "sigmoid")
 
 @dataclasses.dataclass(frozen=True)
 class FoundNetwork:
-    """What a backbone was asked to be.
+    """The network of a backbone.
 
     Attributes:
         network: Maps images, values 0..255, to feature vectors.
@@ -47,8 +47,8 @@ def find_network(
 
     Args:
         network: As for `Backbone`.
-        weights: Likewise.
-        image_size: Likewise.
+        weights: As for `Backbone`.
+        image_size: As for `Backbone`.
 
     Raises:
         InputError: As `Backbone` does.
@@ -85,18 +85,20 @@ def load_weights(network: keras.Model, weights: str) -> None:
     """
     if weights == IMAGENET:
         _, height, width, _ = network.inputs[0].shape
-        source = _with_imagenet_weights(named_network(network.name), (height, width))
+        source = _build_with_imagenet_weights(
+            named_network(network.name), (height, width)
+        )
         set_weights(network, source.get_weights())
         return
     path = Path(weights).expanduser()
     shown = printable_path(path)
     if not path.is_file():
-        raise InputError(f"There is no file of weights {shown}.")
+        raise InputError(f"There is no weights file {shown}.")
     if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise InputError(f"Weights stand in a .h5 or .keras file. Received: {shown}")
+        raise InputError(f"Weights must be a .h5 or .keras file. Received: {shown}")
     try:
         if path.suffix == ".keras":
-            set_weights(network, _network_of(_model_in(path)).get_weights())
+            set_weights(network, _unwrap_network(_load_model(path)).get_weights())
         else:
             network.load_weights(path)
     except InputError:
@@ -106,11 +108,11 @@ def load_weights(network: keras.Model, weights: str) -> None:
         raise InputError(
             f"The weights in {shown} do not fit {network.name}: {first_line(error)}"
         ) from error
-    _mend_efficientnet(network)
+    _fix_efficientnet_variances(network)
 
 
 def set_weights(network: keras.Model, weights: list[np.ndarray]) -> None:
-    """Sets all weights, and what layers of Keras have worked out from theirs.
+    """Sets all weights, and what Keras layers have computed from theirs.
 
     Raises:
         ValueError: If they do not fit.
@@ -135,13 +137,13 @@ def _from_name(
     least = named.smallest_side
     if min(size) < least:
         raise InputError(
-            f"{named.name} needs photos of at least {least}x{least} pixels. "
+            f"{named.name} needs images of at least {least}x{least} pixels. "
             f"Received: image_size={size}"
         )
     if weights == AUTO:
         weights = IMAGENET if named.has_imagenet_weights else None
     if weights == IMAGENET:
-        return FoundNetwork(_with_imagenet_weights(named, size), weights, size)
+        return FoundNetwork(_build_with_imagenet_weights(named, size), weights, size)
     network = named.build(size)
     if weights is not None:
         load_weights(network, weights)
@@ -152,7 +154,7 @@ def _from_name(
 def _from_file(
     path: Path, weights: str | None, image_size: tuple[int, int] | None
 ) -> FoundNetwork:
-    network = _network_of(_model_in(path))
+    network = _unwrap_network(_load_model(path))
     if weights is None:
         config = keras.saving.serialize_keras_object(network)
         network = keras.saving.deserialize_keras_object(config)
@@ -170,7 +172,7 @@ def _from_model(
     image_size: tuple[int, int] | None,
     shown: str = "The model",
 ) -> FoundNetwork:
-    inputs, outputs = _ends(model, shown)
+    inputs, outputs = _find_ends(model, shown)
     size = _size_of_input(inputs.shape, image_size, shown)
     if len(outputs.shape) == 4:
         pooled = keras.layers.GlobalAveragePooling2D()(outputs)
@@ -182,15 +184,15 @@ def _from_model(
         network = model if is_plain else keras.Model(inputs, outputs, name=model.name)
     _require_large_enough(network, size, shown)
     if weights == IMAGENET:
-        raise InputError(f"{shown} is no network of which ImageNet weights are known.")
+        raise InputError(f"{shown} has no ImageNet weights: only named networks have.")
     if weights not in (AUTO, OWN, None):
         load_weights(network, weights)
         weights = str(Path(weights).expanduser().absolute())
     return FoundNetwork(network, OWN if weights == AUTO else weights, size)
 
 
-def _ends(model: keras.Model, shown: str) -> tuple[Any, Any]:
-    """Returns the one input and the one output of a model of images."""
+def _find_ends(model: keras.Model, shown: str) -> tuple[Any, Any]:
+    """Returns the only input and output of a model that takes images."""
     try:
         (inputs,), (outputs,) = model.inputs, model.outputs
         is_of_images = len(inputs.shape) == 4 and inputs.shape[-1] == 3
@@ -198,7 +200,7 @@ def _ends(model: keras.Model, shown: str) -> tuple[Any, Any]:
         is_of_images = False
     if not is_of_images:
         raise InputError(
-            f"{shown} is no feature extractor: it must have one input, photos "
+            f"{shown} is not a feature extractor: it must have one input, images "
             "(batch, height, width, 3), and one output."
         )
     return inputs, outputs
@@ -208,13 +210,13 @@ def _require_features(model: keras.Model, shown: str) -> None:
     shape, last = model.outputs[0].shape, model.layers[-1]
     if len(shape) != 2 or shape[-1] is None:
         raise InputError(
-            f"{shown} is no feature extractor: it gives {shape}, not (batch, features) "
-            "or (batch, rows, columns, features)."
+            f"{shown} is not a feature extractor: it returns {shape}, not (batch, "
+            "features) or (batch, rows, columns, features)."
         )
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     if activation in _PROBABILITIES or isinstance(last, keras.layers.Softmax):
         raise InputError(
-            f"{shown} is no feature extractor but a classifier: it ends in "
+            f"{shown} is a classifier, not a feature extractor: it ends in "
             f"{shape[-1]} probabilities. Save it without its last layers."
         )
 
@@ -228,7 +230,7 @@ def _size_of_input(
     )
     if asked is not None and (height, width) != asked:
         raise InputError(
-            f"{shown} takes photos of {height}x{width} pixels and no others. "
+            f"{shown} takes images of {height}x{width} pixels only. "
             f"Received: image_size={asked}"
         )
     return height, width
@@ -241,25 +243,25 @@ def _require_large_enough(
         network.compute_output_shape((None, *size, 3))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{shown} cannot take photos of {size[0]}x{size[1]} pixels: "
+            f"{shown} cannot take images of {size[0]}x{size[1]} pixels: "
             f"{first_line(error)}"
         ) from error
 
 
-def _network_of(model: keras.Model) -> keras.Model:
-    """Returns the network of a classifier that has one, or the model itself."""
+def _unwrap_network(model: keras.Model) -> keras.Model:
+    """Returns the network of the backbone of a classifier, or the model itself."""
     inner = getattr(getattr(model, "backbone", None), "network", None)
     return inner if isinstance(inner, keras.Model) else model
 
 
-def _model_in(path: Path) -> keras.Model:
+def _load_model(path: Path) -> keras.Model:
     shown = printable_path(path)
     if not path.is_file():
         raise InputError(f"There is no file {shown}.")
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise InputError(
-            f"{shown} holds no model. A backbone is a name or a .keras file; a file of "
-            "weights alone goes with a name."
+            f"{shown} holds no model. A backbone is a name or a .keras file; a "
+            "weights file needs a name."
         )
     try:
         return keras.models.load_model(path, compile=False)
@@ -268,7 +270,7 @@ def _model_in(path: Path) -> keras.Model:
         raise InputError(f"{shown} cannot be loaded: {first_line(error)}") from error
 
 
-def _with_imagenet_weights(named: Network, size: tuple[int, int]) -> keras.Model:
+def _build_with_imagenet_weights(named: Network, size: tuple[int, int]) -> keras.Model:
     if not named.has_imagenet_weights:
         raise InputError(f"There are no ImageNet weights of {named.name}.")
     try:
@@ -279,14 +281,15 @@ def _with_imagenet_weights(named: Network, size: tuple[int, int]) -> keras.Model
     except Exception as error:
         # Keras raises a bare Exception where a download fails.
         raise InputError(
-            f"The ImageNet weights of {named.name} could not be had: "
-            f"{first_line(error)}\nDownload the file elsewhere and pass its path in "
-            "place of imagenet (--weights FILE), or train without any (--weights none)."
+            f"The ImageNet weights of {named.name} could not be downloaded: "
+            f"{first_line(error)}\nDownload the file elsewhere and pass its path "
+            "instead of imagenet (--weights FILE), or train without pretrained weights "
+            "(--weights none)."
         ) from error
 
 
-def _mend_efficientnet(network: keras.Model) -> None:
-    """Makes a file of Keras's weights of EfficientNet mean what it means to Keras.
+def _fix_efficientnet_variances(network: keras.Model) -> None:
+    """Corrects the variances that a file of Keras's EfficientNet weights holds.
 
     It holds standard deviations where the layer takes variances. Keras adds a layer to
     the network for it, but only where it downloads the file itself.

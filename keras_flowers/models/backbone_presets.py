@@ -1,4 +1,4 @@
-"""The networks that have a name: what each is, and how Keras builds it."""
+"""The named networks, and how Keras builds them."""
 
 import dataclasses
 import difflib
@@ -15,20 +15,20 @@ IMAGENET = "imagenet"
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network that turns images into features, by the name it has here.
+    """A named network that turns images into features.
 
     Attributes:
         name: The name.
         function: The function of `keras.applications` that builds it; `None` for the
             package's own.
-        preprocessing: Mode of `ImageNetPreprocessing`; `None` where the network
-            begins with its own.
-        side: Pixels, height and width of the images that it is meant for.
-        feature_size: Numbers in the feature vector of an image.
-        parameters: Weights without the layers for the classes of ImageNet.
-        smallest_side: Pixels, the least height and width.
-        alpha: Factor of the width of all layers, where there are several.
-        has_imagenet_weights: Whether Keras can download some.
+        preprocessing: Mode of `ImageNetPreprocessing`; `None` if the network has
+            its own.
+        side: Default height and width of the images, in pixels.
+        feature_size: Length of the feature vector of an image.
+        parameters: Number of weights, without the classification layers.
+        smallest_side: Minimum height and width, in pixels.
+        alpha: Width multiplier, for networks that have one.
+        has_imagenet_weights: Whether Keras can download ImageNet weights.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Network:
 
         Args:
             image_size: `(height, width)` in pixels.
-            weights: `"imagenet"`, which Keras downloads where it has not yet, or
-                `None` for random ones.
+            weights: `"imagenet"`, which Keras downloads and caches, or `None`
+                for random ones.
         """
         if self.function is None:
             return small_convnet(image_size)
-        inputs = images = keras.Input((*image_size, 3), name="photos")
+        inputs = images = keras.Input((*image_size, 3), name="images")
         if self.preprocessing is not None:
             images = ImageNetPreprocessing(self.preprocessing)(inputs)
         options = {} if self.alpha is None else {"alpha": self.alpha}
@@ -68,7 +68,7 @@ class Network:
         return keras.Model(inputs, application.outputs[0], name=self.name)
 
 
-# Of Keras 3.15, without the layers for the classes of ImageNet.
+# Of Keras 3.15, without the classification layers.
 _NETWORKS = (
     Network("convnext_base", "ConvNeXtBase", None, 224, 1024, 87566464),
     Network("convnext_large", "ConvNeXtLarge", None, 224, 1536, 196230336),
@@ -137,10 +137,10 @@ def backbone_names() -> tuple[str, ...]:
 
 
 def named_network(name: str) -> Network:
-    """Returns what stands behind a name.
+    """Returns the network with a name.
 
     Raises:
-        InputError: If there is none; the message names the nearest.
+        InputError: If there is none; the message suggests similar names.
     """
     if name not in _BY_NAME:
         raise InputError(

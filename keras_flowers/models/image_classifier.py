@@ -312,9 +312,7 @@ class ImageClassifier(keras.Model):
             optimizer=optimizer,
             loss=loss,
             metrics=metrics,
-            jit_compile=_choose_jit_compile(self.layers, kwargs)
-            if is_auto
-            else jit_compile,
+            jit_compile=jit_compile,
             **kwargs,
         )
         self._jit_compile_is_auto = is_auto

@@ -16,13 +16,13 @@ def small_convnet(image_size: tuple[int, int]) -> keras.Model:
     Five 3x3 convolutions, each with batch normalization and ReLU, with maximum
     pooling between them and the mean over all positions at the end. The plain stack
     is that of VGG (Simonyan and Zisserman, 2014), the normalization is from Ioffe and
-    Szegedy (2015), the mean from Lin, Chen and Yan (2013). There are 980,000
+    Szegedy (2015), the mean from Lin, Chen and Yan (2013). It has 980,000
     parameters and no pretrained weights; an image of 128x128 pixels takes 70 million
     multiplications.
 
     Args:
-        image_size: `(height, width)` in pixels. Any size works; the picture is made
-            smaller 32 times along each side, so less than 32 makes little sense.
+        image_size: `(height, width)` in pixels. Any size works. Each side is
+            reduced by a factor of 32, so use at least 32.
 
     Input shape:
         `(batch, height, width, 3)`, values 0..255.
@@ -31,9 +31,9 @@ def small_convnet(image_size: tuple[int, int]) -> keras.Model:
         `(batch, 256)`, values from 0 up.
 
     Raises:
-        InputError: If `image_size` is no pair of positive integers.
+        InputError: If `image_size` is not a pair of positive integers.
     """
-    inputs = keras.Input((*check_image_size(image_size), 3), name="photos")
+    inputs = keras.Input((*check_image_size(image_size), 3), name="images")
     outputs = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for index, filters in enumerate(FILTERS):
         if index > 0:

@@ -77,7 +77,7 @@ def arrange_confusions(
     counts = sparse.coo_array((cells.data, places), (size, size)).toarray()
     lines = title.splitlines()
     if block > 1:
-        lines.append(f"a cell stands for {block} x {block} classes")
+        lines.append(f"each cell covers {block} x {block} classes")
     has_counts, has_names = classes <= _MOST_WITH_COUNTS, classes <= _MOST_WITH_NAMES
     return ConfusionGrid(
         shares=counts / np.where(totals > 0, totals, 1)[:, np.newaxis],

@@ -39,7 +39,7 @@ _FAMILIES = (
 
 def count_columns(text: str) -> int:
     """Returns the width of a text in columns; East Asian wide characters take two."""
-    return sum(map(_columns_of, text))
+    return sum(map(_measure_character, text))
 
 
 def shorten(
@@ -92,7 +92,7 @@ def fit_name(name: str, size: int, width: float) -> str:
 
 def text_width(text: str, size: int) -> float:
     """Returns the width in pixels of a text of a font size in pixels."""
-    return sum(font.getlength(run) for run, font in _runs(text, size))
+    return sum(font.getlength(run) for run, font in _split_runs(text, size))
 
 
 def draw_text(
@@ -116,17 +116,17 @@ def draw_text(
     x, y = position
     if anchor[0] != "l":
         x -= text_width(text, size) * {"m": 0.5, "r": 1}[anchor[0]]
-    for run, font in _runs(text, size):
+    for run, font in _split_runs(text, size):
         draw.text((x, y), run, colour, font, anchor=f"l{anchor[1]}")
         x += font.getlength(run)
 
 
-def _runs(text: str, size: int) -> list[tuple[str, "FreeTypeFont"]]:
+def _split_runs(text: str, size: int) -> list[tuple[str, "FreeTypeFont"]]:
     """Splits a text where its font changes."""
     if text.isascii():
-        return [(text, _font(_FAMILIES[0], size))]
+        return [(text, _load_font(_FAMILIES[0], size))]
     return [
-        ("".join(run), _font(family or _FAMILIES[0], size))
+        ("".join(run), _load_font(family or _FAMILIES[0], size))
         for family, run in itertools.groupby(text, _family_of)
     ]
 
@@ -135,11 +135,13 @@ def _family_of(character: str) -> str | None:
     """Returns the first font family that has a character."""
     if character.isascii():
         return _FAMILIES[0]
-    return next((f for f in _families() if ord(character) in _code_points(f)), None)
+    return next(
+        (f for f in _find_families() if ord(character) in _read_code_points(f)), None
+    )
 
 
 @functools.cache
-def _families() -> tuple[str, ...]:
+def _find_families() -> tuple[str, ...]:
     """Returns the installed ones, found only when a name needs them."""
     from matplotlib import font_manager
 
@@ -148,32 +150,32 @@ def _families() -> tuple[str, ...]:
 
 
 @functools.cache
-def _code_points(family: str) -> frozenset[int]:
+def _read_code_points(family: str) -> frozenset[int]:
     from matplotlib import font_manager
 
-    return frozenset(font_manager.get_font(_path(family)).get_charmap())
+    return frozenset(font_manager.get_font(_find_path(family)).get_charmap())
 
 
 @functools.cache
-def _font(family: str, size: int) -> "FreeTypeFont":
+def _load_font(family: str, size: int) -> "FreeTypeFont":
     from PIL import ImageFont
 
-    return ImageFont.truetype(_path(family), size)
+    return ImageFont.truetype(_find_path(family), size)
 
 
 @functools.cache
-def _path(family: str) -> str:
+def _find_path(family: str) -> str:
     import matplotlib
 
     if family == _FAMILIES[0]:
-        # Without the font manager, which lists all fonts of the system at first.
+        # Not through the font manager, which first lists all fonts of the system.
         return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
     from matplotlib import font_manager
 
     return font_manager.findfont(font_manager.FontProperties(family=[family]))
 
 
-def _columns_of(character: str) -> int:
+def _measure_character(character: str) -> int:
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

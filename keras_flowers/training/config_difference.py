@@ -157,17 +157,17 @@ def _normalize(value: Any) -> Any:
     value = {key: _normalize(item) for key, item in value.items()}
     if _is_list_of_parts(value.get("layers")):
         value = _name_layers_by_position(value)
-    config = value.get("config")
-    if isinstance(config, dict) and "class_name" in value:
-        class_name = value["class_name"]
-        if is_automatic_name(config.get("name"), class_name):
-            value["config"] = {**config, "name": class_name}
+    if _is_object(value) and isinstance(value["config"], dict):
+        config = value["config"]
+        if is_automatic_name(config.get("name"), value["class_name"]):
+            value["config"] = {**config, "name": "(automatic)"}
     return value
 
 
 def _name_layers_by_position(model: dict[str, Any]) -> dict[str, Any]:
     """Replaces the names of the layers of a model, and the references to them."""
-    names = [layer["config"]["name"] for layer in model["layers"]]
+    # Layers of a sequential model have no such entry: nothing refers to them.
+    names = [layer.get("name") for layer in model["layers"]]
     positions = {name: position for position, name in enumerate(names)}
 
     def refer(value: Any) -> Any:
@@ -194,7 +194,7 @@ def _name_layers_by_position(model: dict[str, Any]) -> dict[str, Any]:
         }
         for layer in model["layers"]
     ]
-    ends = {
+    ends: dict[str, Any] = {
         key: refer_to_output(model[key])
         for key in ("input_layers", "output_layers")
         if key in model

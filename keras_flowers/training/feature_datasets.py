@@ -1,4 +1,4 @@
-"""The features of a backbone in place of images, computed once for all epochs."""
+"""Data sets of cached features: a frozen backbone sees each image once."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 
-# Rows between two writes: what a killed process loses.
+# Rows between two writes: a killed process loses at most so many.
 _ROWS_AT_ONCE = 1024
 # A graph of TensorFlow, constants included, must stay below 2 GB.
 _MOST_CONSTANT_BYTES = 1 << 30
@@ -23,12 +23,11 @@ _MOST_CONSTANT_BYTES = 1 << 30
 def with_features(
     datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
 ) -> ImageDatasets:
-    """Returns the data with the features of a frozen backbone in place of the images.
+    """Returns the data with the features of a frozen backbone instead of the images.
 
     The pipelines give batches `(features, labels)`: float32
-    `(batch, feature_size)` and int32 `(batch,)`, in the order of the images that they
-    stand for. Features that are not stored yet are computed and kept beside the
-    decoded images.
+    `(batch, feature_size)` and int32 `(batch,)`, in the order of the images. Features
+    that are not cached yet are computed, and cached next to the decoded images.
 
     Args:
         datasets: The images.
@@ -36,11 +35,12 @@ def with_features(
         progress: Called with `"features"`, images done and images in all.
 
     Raises:
-        InputError: If the features cannot be stored.
+        InputError: If the features cannot be cached.
     """
-    arrays = _arrays(datasets, model, progress)
+    arrays = _load_features(datasets, model, progress)
     in_order = {
-        split: _pipelines(arrays.pop(split), datasets, split) for split in SPLIT_NAMES
+        split: _pipeline_builder(arrays.pop(split), datasets, split)
+        for split in SPLIT_NAMES
     }
     return dataclasses.replace(
         datasets,
@@ -52,12 +52,13 @@ def with_features(
     )
 
 
-def _pipelines(
+def _pipeline_builder(
     features: np.ndarray, datasets: ImageDatasets, split: str
 ) -> Callable[[Callable[[], np.ndarray] | None], Any]:
-    """Returns what makes a pipeline of a split; all that it makes share the features.
+    """Returns a function that builds pipelines of a split, which share the features.
 
-    It takes the order, as `ordered_batches` does, or `None` for that of the images.
+    Its argument is the order, as for `ordered_batches`, or `None` for that of the
+    images.
     """
     import tensorflow as tf
 
@@ -77,7 +78,7 @@ def _pipelines(
     return pipeline
 
 
-def _arrays(
+def _load_features(
     datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None
 ) -> dict[str, np.ndarray]:
     """Returns the features of each split, float32 `(images, feature_size)`."""
@@ -89,27 +90,27 @@ def _arrays(
     backbone = model.backbone
     if backbone is None:
         raise InputError("`model` must have a backbone.")
-    store = FeatureCache(
+    cache = FeatureCache(
         datasets.image_cache_directory, backbone.key(), backbone.feature_size
     )
-    if store.missing(everything):
-        with store.lock():
+    if cache.missing(everything):
+        with cache.lock():
             # Another process may have done the work while this one waited.
-            if missing := store.missing(everything):
-                _compute(datasets, checksums, store, missing, model, progress)
-    return {split: store.read(of_split) for split, of_split in checksums.items()}
+            if missing := cache.missing(everything):
+                _compute(datasets, checksums, cache, missing, model, progress)
+    return {split: cache.read(of_split) for split, of_split in checksums.items()}
 
 
 def _compute(
     datasets: ImageDatasets,
     checksums: dict[str, list[str]],
-    store: FeatureCache,
+    cache: FeatureCache,
     missing: set[str],
     model: ImageClassifier,
     progress: Progress | None,
 ) -> None:
-    """Computes and stores what is missing."""
-    extract = _extractor(model)
+    """Computes and caches the missing features."""
+    extract = _build_extractor(model)
     total, waiting = len(missing), dict[str, np.ndarray]()
 
     def report() -> None:
@@ -118,7 +119,7 @@ def _compute(
 
     def write() -> None:
         if waiting:
-            store.add(list(waiting), np.stack(list(waiting.values())))
+            cache.add(list(waiting), np.stack(list(waiting.values())))
             waiting.clear()
 
     report()
@@ -126,11 +127,11 @@ def _compute(
         for split, of_split in checksums.items():
             if missing.isdisjoint(of_split):
                 continue
-            for start, images in _images(datasets, split):
+            for start, images in _read_batches(datasets, split):
                 batch = of_split[start : start + len(images)]
                 if missing.isdisjoint(batch):
                     continue
-                features = extract(_filled(images, datasets.batch_size))
+                features = extract(_pad_batch(images, datasets.batch_size))
                 waiting |= {
                     checksum: row
                     for checksum, row in zip(batch, features, strict=False)
@@ -144,7 +145,7 @@ def _compute(
         write()  # after Ctrl-C as well
 
 
-def _images(datasets: ImageDatasets, split: str) -> Any:
+def _read_batches(datasets: ImageDatasets, split: str) -> Any:
     """Yields the position of the first image of each batch, and its images."""
     start = 0
     batches: Any = datasets.in_order(split)
@@ -154,26 +155,26 @@ def _images(datasets: ImageDatasets, split: str) -> Any:
             start += len(images)
 
 
-def _filled(images: np.ndarray, count: int) -> np.ndarray:
-    """Returns a batch of a fixed size: another one would be compiled anew."""
+def _pad_batch(images: np.ndarray, count: int) -> np.ndarray:
+    """Returns a batch of a fixed size; another size would be compiled again."""
     short = count - len(images)
     if not short:
         return images
     return np.concatenate([images, np.repeat(images[-1:], short, axis=0)])
 
 
-def _extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what maps a batch of images to float32 features."""
+def _build_extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from a batch of images to float32 features."""
     network = model.feature_extractor()
     if (
         keras.backend.backend() != "tensorflow"
-        or _bytes(network) > _MOST_CONSTANT_BYTES
+        or _count_bytes(network) > _MOST_CONSTANT_BYTES
     ):
         return lambda images: np.asarray(network.predict_on_batch(images), np.float32)
     import tensorflow as tf
 
-    # As constants the weights can be folded: convolutions take up what batch
-    # normalization does, and the pass takes a quarter less time.
+    # TensorFlow folds constant weights: batch normalization becomes part of the
+    # convolutions, and the pass takes a quarter less time.
     trained, others = (
         [np.asarray(keras.ops.convert_to_numpy(v)) for v in variables]
         for variables in (network.trainable_variables, network.non_trainable_variables)
@@ -188,5 +189,5 @@ def _extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: compiled(tf.constant(images)).numpy()
 
 
-def _bytes(network: keras.Model) -> int:
+def _count_bytes(network: keras.Model) -> int:
     return sum(4 * int(np.prod(variable.shape)) for variable in network.variables)

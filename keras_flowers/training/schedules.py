@@ -1,23 +1,23 @@
-"""How the learning rate changes over a training."""
+"""Learning rate schedules."""
 
 import keras
 
-# A twentieth of the steps, as is usual for trainings of a few thousand steps.
+# A twentieth of the steps, as is usual for a few thousand steps of training.
 WARM_UP = 0.05
 
 
 def warm_up_and_cosine(
     learning_rate: float, steps: int, warm_up: float = WARM_UP
 ) -> keras.optimizers.schedules.CosineDecay:
-    """Returns a schedule that rises to a rate and falls from there to zero.
+    """Returns a schedule with a linear warm-up and cosine decay to zero.
 
-    It rises in a straight line, so that the first steps, which know little, do little;
-    and it falls along half a cosine (Loshchilov and Hutter, 2017, without restarts).
+    The warm-up keeps the first steps small, while gradients are still unreliable. The
+    decay is half a cosine (Loshchilov and Hutter, 2017, without restarts).
 
     Args:
-        learning_rate: The highest rate.
-        steps: Training steps in all, a positive integer.
-        warm_up: Share of the steps, 0 to below 1, in which the rate rises.
+        learning_rate: The highest learning rate.
+        steps: Total number of training steps, a positive integer.
+        warm_up: Fraction of the steps, from 0 to below 1, in which the rate rises.
     """
     rising = min(round(steps * warm_up), steps - 1)
     return keras.optimizers.schedules.CosineDecay(

@@ -1,4 +1,4 @@
-"""What TensorBoard is shown of a run."""
+"""What a run writes for TensorBoard."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.image_files import load_image
 from keras_flowers.training.stages import steps_per_epoch
 
-# Larger images are fewer: they are augmented after every epoch.
+# Limits the number of large images: they are augmented after every epoch.
 _PIXELS = 9 * 1024**2
 
 
@@ -26,15 +26,15 @@ def tensorboard_of_run(
 ) -> TensorBoard:
     """Returns the callback that writes a run for TensorBoard.
 
-    Reads nothing through the training pipeline: its order stays what it is.
+    It does not read the training pipeline, whose order therefore does not change.
 
     Args:
         directory: Folder for the event files.
-        configuration: What repeats the run, `TrainingConfig.to_json`.
+        configuration: `TrainingConfig.to_json` of the run.
         model: The compiled model.
-        datasets: What it is trained on.
-        features: The same with features in place of images, where the head of the
-            model is trained on those.
+        datasets: The images it is trained on.
+        features: The data with features instead of images, if the head of the model
+            is trained on features.
         epochs_before: Epochs of earlier stages, which had another optimizer.
     """
     paths = datasets.paths("validation")
@@ -45,7 +45,7 @@ def tensorboard_of_run(
     return TensorBoard(
         directory,
         class_names=datasets.class_names,
-        training_images=None if features else _images_of_all_classes(datasets),
+        training_images=None if features else _load_images_of_all_classes(datasets),
         validation_data=(features or datasets).validation,
         image_of=image_of if features else None,
         hparams=hyperparameters(configuration, model, datasets),
@@ -89,11 +89,10 @@ def _highest_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
-def _images_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
+def _load_images_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
     """Returns training images, uint8 `(count, height, width, 3)`.
 
-    The paths stand in the order of the classes, so a few of them at even distances
-    are of all of them.
+    The paths are sorted by class, so paths at even distances cover all classes.
     """
     height, width = datasets.image_size
     most = max(1, _PIXELS // (height * width))

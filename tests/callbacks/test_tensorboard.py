@@ -1,6 +1,8 @@
 import copy
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import keras
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from event_reading import events_of, graphs_of, read_runs
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
+from keras_flowers.callbacks.event_writer import EventWriter, KerasSummary
 
 from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
 
@@ -367,11 +370,20 @@ def test_evaluate_alone_writes_no_epochs(tmp_path):
 
 
 def test_keras_arguments_are_those_of_keras(tmp_path):
-    callback = TensorBoard(tmp_path, 1, write_graph=False)
+    callback = TensorBoard(tmp_path, 1, write_graph=False, write_images=True)
     assert callback.histogram_freq == 1
     fit(small_model(), callback, epochs=1)
-    assert any(tag.endswith("/histogram") for tag in read_runs(tmp_path)["train"])
+    tags = read_runs(tmp_path)["train"]
+    for ending in ("/histogram", "/image"):
+        assert any(tag.endswith(ending) for tag in tags)
     assert {run for run, _ in events_of(tmp_path)} == {"train", "validation"}
+
+
+def test_what_keras_calls_in_place_of_tf_summary_is_there():
+    source = inspect.getsource(keras.callbacks.TensorBoard)
+    called = set(re.findall(r"self\.summary\.(\w+)", source))
+    assert {"create_file_writer", "scalar"} <= called
+    assert called <= set(dir(KerasSummary(EventWriter(Path("unused")))))
 
 
 @pytest.mark.parametrize(

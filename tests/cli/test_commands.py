@@ -536,16 +536,17 @@ def test_a_backend_that_is_none(capsys, monkeypatch, backend):
 # --- tensorboard
 
 
-def test_tensorboard_shows_a_folder_of_runs(trained):
-    expected = {f"run/tensorboard{part}" for part in ("", "/train", "/validation")}
-    with running_tensorboard(trained) as address:
-        assert expected <= runs_of(address, expected)
-
-
-def test_tensorboard_shows_several_run_directories(trained):
+def test_tensorboard_shows_run_directories_and_folders_of_runs(trained):
     shutil.copytree(trained / "run", "other/run")
-    expected = {f"{run}/tensorboard/train" for run in ("run", "run (2)")}
-    with running_tensorboard(trained / "run", "other/run") as address:
+    shutil.copytree(trained / "run", "runs/first")
+    parts = ("", "/train", "/validation")
+    expected = {
+        f"{run}/tensorboard{part}"
+        for run in ("run", "run (2)", "runs/first")
+        for part in parts
+    }
+    folders = (trained / "run", "other/run", "runs")
+    with running_tensorboard(*folders) as address:
         assert expected <= runs_of(address, expected)
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import component_checks
@@ -168,6 +169,27 @@ def test_a_serialized_loader_loads_the_same(tmp_path):
     assert rebuilt.load().paths("train") == loader.load().paths("train")
 
 
+def test_names_in_an_archive_are_a_finding_or_have_the_given_encoding(tmp_path):
+    draw_images(tmp_path / "photos", {"daisy": 4, "roses": 4, "tulips": 4})
+    name = "薔薇".encode("cp932")
+    placeholder = "|" * len(name)
+    (tmp_path / "photos" / "roses").rename(tmp_path / "photos" / placeholder)
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path, "photos"))
+    archive.write_bytes(archive.read_bytes().replace(placeholder.encode(), name))
+    options = {"image_size": (8, 8), "cache_directory": tmp_path / "cache"}
+
+    for _ in range(2):
+        datasets = ImageDatasetLoader(archive, **options).load()
+        finding = datasets.audit.findings[0]
+        assert finding.kind == "name_encoding"
+        assert "cp932 for 薔薇" in finding.message
+        assert "薔薇" not in datasets.class_names
+    loader = ImageDatasetLoader(archive, **options, archive_encoding="cp932")
+    datasets = ImageDatasetLoader.from_config(loader.get_config()).load()
+    assert datasets.class_names == ("daisy", "tulips", "薔薇")
+    assert not any(f.kind == "name_encoding" for f in datasets.audit.findings)
+
+
 def test_unknown_split_is_named(tmp_path):
     with pytest.raises(InputError, match="`split`.*Received: split='trial'"):
         small_loader(tmp_path).load().paths("trial")
@@ -185,6 +207,8 @@ def test_unknown_split_is_named(tmp_path):
         ({"disk_budget": -1}, "disk_budget"),
         ({"max_extracted_size": 0}, "max_extracted_size"),
         ({"max_extracted_files": None}, "max_extracted_files"),
+        ({"archive_encoding": "no-such"}, "archive_encoding"),
+        ({"archive_encoding": 932}, "archive_encoding"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, named):

@@ -1,3 +1,4 @@
+import errno
 import functools
 import hashlib
 import io
@@ -14,6 +15,7 @@ import pytest
 from loopback_server import serving
 
 import keras_flowers.data.sample
+from keras_flowers import files
 from keras_flowers.data import downloads, sources
 from keras_flowers.data.sources import (
     ExtractionLimits,
@@ -92,7 +94,7 @@ def extractions(monkeypatch):
 
     def extract_and_note(archive, target, **options):
         extracted.append(archive)
-        extract(archive, target, **options)
+        return extract(archive, target, **options)
 
     monkeypatch.setattr(sources, "extract_archive", extract_and_note)
     return extracted
@@ -301,6 +303,137 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, archive):
         with pytest.raises(InputError, match="KERAS_FLOWERS_CACHE") as caught:
             resolve_source(archive, cache_directory=cache)
         assert str(cache) in str(caught.value)
+
+
+DISK_ERRORS = [errno.EDQUOT, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO]
+
+
+def assert_explained(message: str, code: int, path: Path) -> None:
+    assert f"cannot be written: {os.strerror(code)}" in message
+    assert str(path) in message
+    assert "--cache-dir" in message
+    assert "`cache_directory=...`" in message
+    assert "KERAS_FLOWERS_CACHE" in message
+
+
+@pytest.mark.parametrize("code", DISK_ERRORS)
+@pytest.mark.parametrize("failing_mode", ["xb", "wb"])
+def test_a_failing_disk_is_named_with_reason_and_option(
+    cache, site, monkeypatch, code, failing_mode
+):
+    """While an archive is extracted, and while it is downloaded."""
+    real_open = Path.open
+
+    def fail(path, mode="r", *rest, **options):
+        if mode == failing_mode:
+            raise OSError(code, os.strerror(code), str(path))
+        return real_open(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(InputError) as caught:
+        resolve_source(f"{site.address}/flowers.tgz", cache_directory=cache)
+    place = "extracted" if failing_mode == "xb" else "downloads"
+    assert_explained(str(caught.value), code, cache / place)
+    assert leftovers(cache) == []
+
+
+def test_a_disk_that_is_full_at_the_last_file_is_named_too(cache, site, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(files, "_sync_folder", fail)
+    with pytest.raises(InputError) as caught:
+        resolve_source(f"{site.address}/flowers.tgz", cache_directory=cache)
+    assert_explained(str(caught.value), errno.EDQUOT, cache / "downloads")
+
+
+@pytest.mark.parametrize("code", DISK_ERRORS)
+def test_a_cache_that_cannot_be_created_is_named(cache, archive, monkeypatch, code):
+    def fail(path, *_, **__):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(InputError) as caught:
+        resolve_source(archive, cache_directory=cache)
+    assert_explained(str(caught.value), code, cache)
+
+
+def test_an_archive_that_cannot_be_read_is_named_without_the_cache(
+    cache, archive, monkeypatch
+):
+    def fail(*_: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(sources, "sha256_of_file", fail)
+    with pytest.raises(InputError, match="cannot be read: Input/output error") as error:
+        resolve_source(archive, cache_directory=cache)
+    assert str(archive) in str(error.value)
+    assert "--cache-dir" not in str(error.value)
+
+
+# Names in archives
+
+
+@pytest.fixture
+def japanese(tmp_path):
+    """A zip archive whose names are in the code page of a Japanese Windows."""
+    name = "薔薇/1.jpg".encode("cp932")
+    path = tmp_path / "flowers.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("x" * len(name), b"photo")
+        opened.writestr("daisy/2.jpg", b"photo")
+    path.write_bytes(path.read_bytes().replace(b"x" * len(name), name))
+    return path
+
+
+def test_names_of_unknown_encoding_are_reported_every_time(cache, japanese):
+    for _ in range(2):
+        found = []
+        root = resolve_source(japanese, cache_directory=cache, on_finding=found.append)
+        assert len(list(root.iterdir())) == 2
+        (finding,) = found
+        assert finding.kind == "name_encoding"
+        assert finding.message.startswith(f"{japanese}: names of unknown encoding")
+        assert "--archive-encoding" in finding.message
+        assert "cp932 for 薔薇" in finding.message
+    assert leftovers(cache) == []
+
+
+def test_an_encoding_has_an_extraction_of_its_own(cache, japanese, extractions):
+    found = []
+
+    def resolve(encoding: str | None) -> set[str]:
+        root = resolve_source(
+            japanese,
+            cache_directory=cache,
+            archive_encoding=encoding,
+            on_finding=found.append,
+        )
+        return {path.name for path in root.iterdir()}
+
+    assert resolve("cp932") == resolve("MS932") == {"薔薇", "daisy"}
+    assert found == []
+    assert resolve(None) != {"薔薇", "daisy"}
+    assert len(found) == 1
+    assert len(extractions) == 2
+
+
+def test_an_encoding_that_does_not_fit_is_refused(cache, japanese):
+    with pytest.raises(InputError, match="not ascii; --archive-encoding") as caught:
+        resolve_source(japanese, cache_directory=cache, archive_encoding="ascii")
+    assert str(caught.value).startswith(str(japanese))
+    with pytest.raises(InputError, match="`archive_encoding` must be"):
+        resolve_source(japanese, cache_directory=cache, archive_encoding="no-such")
+
+
+def test_a_downloaded_archive_reports_its_names_too(cache, site, japanese):
+    site.content = japanese.read_bytes()
+    url = f"{site.address}/flowers.zip"
+    for _ in range(2):
+        found = []
+        resolve_source(url, cache_directory=cache, on_finding=found.append)
+        assert [finding.message.split(": ")[0] for finding in found] == [url]
+    assert len(site.requests) == 1
 
 
 # Downloads

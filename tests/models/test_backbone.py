@@ -244,13 +244,127 @@ def test_another_weight_is_another_key(layer):
     assert backbone.key() != before
 
 
-def test_another_architecture_is_another_key():
-    def network(activation):
-        inputs = keras.Input((8, 8, 3))
-        x = layers.GlobalAveragePooling2D()(inputs)
-        return keras.Model(inputs, layers.Activation(activation)(x), name="same")
+def same_weights(first, second):
+    return first.weights_fingerprint() == second.weights_fingerprint()
 
-    assert Backbone(network("relu")).key() != Backbone(network("gelu")).key()
+
+def same_architecture(first, second):
+    return first.architecture_fingerprint() == second.architecture_fingerprint()
+
+
+def test_weights_and_architecture_are_told_apart():
+    first, other = Backbone(tiny_network(seed=3)), Backbone(tiny_network(seed=4))
+    assert same_architecture(first, other)
+    assert not same_weights(first, other)
+    assert first.key() != other.key()
+    half = Backbone(tiny_network(seed=3), dtype="mixed_bfloat16")
+    assert same_weights(first, half)
+    assert not same_architecture(first, half)
+    assert first.key() != half.key()
+
+
+def head_of(*layers_):
+    """Returns a network of layers without weights."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(inputs)
+    for layer in layers_:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def pooled(layer):
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(layer(inputs)))
+
+
+def joined(order):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(inputs)
+    both = layers.ReLU()(x), layers.Activation("tanh")(x)
+    return keras.Model(inputs, layers.Subtract()([both[i] for i in order]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda other: head_of(layers.Activation("gelu" if other else "relu")),
+        lambda other: head_of(layers.ReLU(max_value=6 if other else None)),
+        lambda other: head_of(layers.ReLU(), *([layers.ReLU()] if other else [])),
+        lambda other: head_of(layers.Rescaling(2 if other else 1)),
+        lambda other: head_of(layers.Lambda(ops.tanh if other else ops.negative)),
+        lambda other: pooled(layers.MaxPooling2D(2, strides=1 if other else 2)),
+        lambda other: pooled(layers.ZeroPadding2D(((0, 1), (1, 0)) if other else 1)),
+        lambda other: pooled(layers.RandomCrop(4, 5 if other else 4)),
+        lambda other: pooled(Shift(2 if other else 1)),
+        lambda other: pooled(keras.Sequential([Shift(2 if other else 1)])),
+        lambda other: pooled(layers.Pipeline([Shift(2 if other else 1)])),
+        lambda other: pooled(layers.ReLU() if other else layers.LeakyReLU()),
+        lambda other: joined((1, 0) if other else (0, 1)),
+    ],
+)
+def test_another_architecture_is_another_key(make):
+    one, again, other = (Backbone(make(is_other)) for is_other in (0, 0, 1))
+    assert one.key() == again.key()
+    assert same_architecture(one, again)
+    assert not same_architecture(one, other)
+    assert one.key() != other.key()
+
+
+class Shift(layers.Layer):
+    """A layer of a user."""
+
+    def __init__(self, by=1, **kwargs):
+        super().__init__(**kwargs)
+        self.by = by
+
+    def call(self, inputs):
+        return inputs + self.by
+
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+
+def test_what_changes_no_feature_is_not_part_of_the_architecture():
+    def network(**arguments):
+        inputs = keras.Input((8, 8, 3), name=arguments.pop("input_name", None))
+        x = layers.RandomFlip(seed=arguments.pop("seed", None))(inputs)
+        x = layers.Conv2D(2, 3, **arguments)(x)
+        return Backbone(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+
+    plain = network()
+    for arguments in (
+        {"name": "stem"},
+        {"input_name": "pictures"},
+        {"seed": 7},
+        {"kernel_initializer": "zeros"},
+        {"kernel_regularizer": "l2"},
+        {"trainable": False},
+    ):
+        assert same_architecture(plain, network(**arguments)), arguments
+    assert not same_architecture(plain, network(padding="same"))
+
+
+def test_a_moved_module_and_a_new_setting_of_keras_change_no_key(monkeypatch):
+    backbone = Backbone(named_network("mobilenet_0.25").build((32, 32)))
+    before = backbone.key()
+    moved = "keras_flowers.elsewhere"
+    monkeypatch.setattr(ImageNetPreprocessing, "__module__", moved)
+    assert backbone.key() == before
+    get_config = layers.Conv2D.get_config
+    init = layers.Conv2D.__init__
+
+    def newer_init(self, *arguments, use_magic=False, **options):
+        init(self, *arguments, **options)
+
+    for value, is_same in ((False, True), (None, True), (True, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(layers.Conv2D, "__init__", newer_init)
+            patch.setattr(
+                layers.Conv2D,
+                "get_config",
+                lambda self, v=value: get_config(self) | {"use_magic": v},
+            )
+            assert (backbone.key() == before) is is_same
 
 
 # --- the names
@@ -347,9 +461,9 @@ def test_weights_that_do_not_fit_are_refused(mobilenet, tmp_path):
         (tmp_path / "tiny.h5", "do not fit mobilenet_0.25"),
         (tmp_path / "text.h5", "do not fit mobilenet_0.25"),
         (tmp_path / "text.keras", "holds no model"),
-        (tmp_path / "weights.npz", r"stand in a \.h5 or \.keras file"),
-        (tmp_path / "missing.h5", "no file of weights"),
-        (tmp_path, "no file of weights"),
+        (tmp_path / "weights.npz", r"must be a \.h5 or \.keras file"),
+        (tmp_path / "missing.h5", "no weights file"),
+        (tmp_path, "no weights file"),
     ):
         with pytest.raises(InputError, match=reason) as error:
             Backbone("mobilenet_0.25", path, image_size=(32, 32))
@@ -373,7 +487,9 @@ def failing_download(**options):
 
 def test_a_download_that_fails_says_how_to_do_without(monkeypatch):
     monkeypatch.setattr(keras.applications, "MobileNet", failing_download)
-    with pytest.raises(InputError, match="mobilenet could not be had: URL") as error:
+    with pytest.raises(
+        InputError, match="mobilenet could not be downloaded: URL"
+    ) as error:
         Backbone("mobilenet")
     first, second = str(error.value).splitlines()
     assert "https://storage.googleapis.com/x.h5" in first
@@ -412,7 +528,7 @@ def test_weights_of_imagenet_are_those_that_keras_has(monkeypatch):
 def test_some_networks_have_no_weights_of_imagenet():
     with pytest.raises(InputError, match="no ImageNet weights of small_convnet"):
         Backbone("small_convnet", "imagenet")
-    with pytest.raises(InputError, match="no network of which ImageNet weights are"):
+    with pytest.raises(InputError, match="has no ImageNet weights"):
         Backbone(tiny_network(), "imagenet")
 
 
@@ -454,7 +570,7 @@ def test_a_file_is_a_backbone(tmp_path):
     assert backbone.is_frozen
     rebuilt = Backbone.from_config(backbone.get_config())
     (tmp_path / "tiny.keras").rename(tmp_path / "moved.keras")
-    with pytest.raises(InputError, match="no file of weights.*tiny.keras"):
+    with pytest.raises(InputError, match="no weights file.*tiny.keras"):
         rebuilt.load_pretrained_weights()
 
 
@@ -502,12 +618,12 @@ def test_a_network_of_any_size_takes_the_size_asked_for(size):
     backbone = Backbone(tiny_network((None, None)), image_size=size)
     assert backbone.image_size == size
     assert Backbone(tiny_network((None, None))).image_size == (224, 224)
-    with pytest.raises(InputError, match="cannot take photos of 2x2 pixels"):
+    with pytest.raises(InputError, match="cannot take images of 2x2 pixels"):
         Backbone(tiny_network((None, None)), image_size=(2, 2))
 
 
 def test_a_network_of_one_size_takes_no_other():
-    with pytest.raises(InputError, match="8x8 pixels and no others.*16"):
+    with pytest.raises(InputError, match="8x8 pixels only.*16"):
         Backbone(tiny_network(), image_size=(16, 16))
 
 
@@ -560,15 +676,15 @@ def lambda_layer():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (two_inputs, "must have one input, photos"),
+        (two_inputs, "must have one input, images"),
         (two_outputs, "and one output"),
-        (gray, "must have one input, photos"),
-        (text, "must have one input, photos"),
-        (sequence, r"it gives \(None, 16, 6\)"),
-        (softmax, "a classifier: it ends in 3 probabilities"),
+        (gray, "must have one input, images"),
+        (text, "must have one input, images"),
+        (sequence, r"it returns \(None, 16, 6\)"),
+        (softmax, "a classifier, not .*: it ends in 3 probabilities"),
         (sigmoid, "a classifier"),
         (softmax_layer, "a classifier"),
-        (dense_classifier, "a classifier: it ends in 3"),
+        (dense_classifier, "a classifier, not .*: it ends in 3"),
         (lambda_layer, "cannot be loaded"),
     ],
 )
@@ -590,7 +706,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     tiny_network().save_weights(tmp_path / "tiny.weights.h5")
     for path, reason in (
         (tmp_path / "text.keras", "holds no model"),
-        (tmp_path / "tiny.weights.h5", "weights alone goes with a name"),
+        (tmp_path / "tiny.weights.h5", "weights file needs a name"),
         (tmp_path / "missing.keras", "There is no file .*missing.keras"),
         (tmp_path, "There is no file"),
     ):

@@ -44,6 +44,72 @@ def test_the_default_is_the_model_of_the_lesson():
     assert model.layers[-3].kernel.shape == (256 * 256 * 3, 256)
 
 
+def names_of(model):
+    return [layer.name for layer in model.layers]
+
+
+def test_layers_are_named():
+    for _ in range(2):  # the same in each model of a process
+        assert names_of(small_classifier(dropout=0.1)) == [
+            "images",
+            "resize_and_rescale",
+            "augmentation",
+            "flatten",
+            "hidden_1",
+            "dropout_1",
+            "hidden_2",
+            "dropout_2",
+            "predictions",
+        ]
+    assert names_of(with_backbone()) == [
+        "images",
+        "resize_and_rescale",
+        "backbone",
+        "feature_normalization",
+        "hidden_1",
+        "dropout_1",
+        "predictions",
+    ]
+
+
+@pytest.mark.parametrize(
+    "taken", ["images", "resize_and_rescale", "hidden_1", "dropout_1", "predictions"]
+)
+def test_a_layer_that_is_passed_in_may_have_any_name(tmp_path, taken):
+    augmentation = layers.RandomFlip(name=taken)
+    for model in (
+        small_classifier(augmentation=augmentation, dropout=0.1),
+        with_backbone(Backbone(tiny_network(), name=taken)),
+        with_backbone(augmentation=layers.RandomFlip(name=taken)),
+    ):
+        assert taken in names_of(model)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert names_of(loaded) == names_of(model)
+        np.testing.assert_array_equal(
+            outputs(loaded, images()), outputs(model, images())
+        )
+
+
+def test_a_backbone_may_have_layers_of_the_same_names():
+    inputs = keras.Input((8, 8, 3), name="images")
+    x = layers.Conv2D(3, 3, name="hidden_1")(inputs)
+    network = keras.Model(inputs, layers.Conv2D(4, 3, name="predictions")(x))
+    model = with_backbone(network)
+    assert model.head().layers[-1] is model.layers[-1]
+    assert model.get_layer("hidden_1").units == 6
+
+
+def test_two_models_may_share_a_backbone():
+    backbone = Backbone(tiny_network())
+    first, second = (with_backbone(backbone, seed=seed) for seed in (1, 2))
+    for model in (first, second):
+        features = outputs(model.feature_extractor(), images())
+        np.testing.assert_array_equal(
+            outputs(model.head(), features), outputs(model, images())
+        )
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("size", [(8, 8), (13, 5), (1, 1)])
 def test_images_of_any_size_and_dtype_become_probabilities(dtype, size):

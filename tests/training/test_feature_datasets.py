@@ -29,7 +29,7 @@ def rows(count, first=0, size=3):
 
 
 def store_of(tmp_path, *checksums, first=0):
-    """Returns a store to which features of some photos were added."""
+    """Returns a store to which features of some images were added."""
     store = FeatureCache(tmp_path / "store", "key", 3)
     with store.lock():
         store.missing(checksums)
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         pass
 
 
-# --- features in place of photos
+# --- features instead of images
 
 
 class Progress:
@@ -243,7 +243,7 @@ def test_features_of_new_images_alone_are_computed(tmp_path):
     stored = json.loads(
         next(datasets.image_cache_directory.glob("features-*.json")).read_text()
     )
-    assert len(stored["checksums"]) == 27  # equal photos share theirs
+    assert len(stored["checksums"]) == 27  # equal images share theirs
 
 
 def test_another_network_has_features_of_its_own(tmp_path):

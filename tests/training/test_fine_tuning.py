@@ -30,7 +30,7 @@ from keras_flowers.training.tensorboard_setup import hyperparameters
 
 EPOCHS = 3
 TUNING = FineTuning(epochs=2, learning_rate=0.01, unfreeze_from="last")
-STEPS = 5  # in an epoch of 19 photos
+STEPS = 5  # in an epoch of 19 images
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_images_are_trained_on_where_they_change(tmp_path, file):
     assert not list(result.datasets.image_cache_directory.glob("features-*"))
 
 
-# --- two phases
+# --- two stages
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_a_configuration_repeats_both_stages(whole, tmp_path):
     assert_same_run(expected, train(config, verbose=0))
     gone = tmp_path / "config.json"
     gone.write_text(path.read_text().replace("tiny.keras", "gone.keras"))
-    with pytest.raises(InputError, match="no file of weights .*gone.keras"):
+    with pytest.raises(InputError, match="no weights file .*gone.keras"):
         train(TrainingConfig.read(gone), verbose=0)
 
 
@@ -237,6 +237,21 @@ def test_other_weights_in_place_of_those_of_a_run_are_refused(tmp_path, file):
         InputError, match=r"another configuration: pretrained\.weights was"
     ):
         run(tmp_path, epochs=1, fine_tuning=None, resume=True)
+
+
+def test_another_architecture_is_not_called_other_weights(tmp_path, file):
+    run(tmp_path, epochs=1, fine_tuning=None)
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    content["pretrained"]["architecture"] = "1:another"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="had another architecture than"):
+        train(TrainingConfig.read(path), verbose=0)
+    with pytest.raises(InputError, match=r"configuration: pretrained\.architecture"):
+        run(tmp_path, epochs=1, fine_tuning=None, resume=True)
+    content["pretrained"]["architecture"] = "0:of another version"
+    path.write_text(json.dumps(content))
+    train(TrainingConfig.read(path), verbose=0)
 
 
 def going_astray(file):
@@ -285,7 +300,7 @@ def interrupted_in(epoch, tmp_path, error=InterruptedAtError, **options):
             run(tmp_path, callbacks=[Interrupt(epoch, error)], **options)
 
 
-# In the first phase, between the two, and in the second.
+# In the first stage, between the two, and in the second.
 @pytest.mark.parametrize(
     ("epoch", "error"),
     [
@@ -303,7 +318,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(whole, epoch, error
     assert read_history(directory)["epoch"] == list(range(1, epoch + 1))
     if error is KeyboardInterrupt:
         model = keras.models.load_model(directory / "model.keras")
-        assert not model.has_fixed_features  # of the second phase
+        assert not model.has_fixed_features  # of the second stage
         assert (directory / "report.html").exists()
     watch = Watch()
     resumed = run(folder, resume=True, callbacks=[watch], **options)
@@ -441,7 +456,7 @@ def test_class_weights_and_a_test_split(tmp_path, file):
         for weights in (None, {"daisy": 2.0, "roses": 2.0, "tulips": 2.0})
     ]
     assert losses[1][0] == pytest.approx(2 * losses[0][0], rel=0.05)
-    # In the second phase the gradients of Adam are the same again.
+    # In the second stage the gradients of Adam are the same again.
     assert losses[1][-1] == pytest.approx(2 * losses[0][-1], rel=0.1)
 
 
@@ -548,16 +563,16 @@ def test_tensorboard_shows_both_stages_as_one_run(whole):
 
 
 def test_mistakes_are_shown_as_images(tmp_path, file, monkeypatch):
-    sheets = []
+    grids = []
     from keras_flowers.callbacks import run_record
 
-    make = run_record.contact_sheet
+    draw = run_record.draw_image_grid
 
-    def noted(images, *arguments, **options):
-        sheets.append([np.asarray(image) for image in images])
-        return make(images, *arguments, **options)
+    def draw_noted(tiles, *arguments, **options):
+        grids.append([tile.image for tile in tiles])
+        return draw(tiles, *arguments, **options)
 
-    monkeypatch.setattr(run_record, "contact_sheet", noted)
+    monkeypatch.setattr(run_record, "draw_image_grid", draw_noted)
 
     def build(datasets):
         model = small_model(datasets, backbone=file)
@@ -574,8 +589,8 @@ def test_mistakes_are_shown_as_images(tmp_path, file, monkeypatch):
     assert len(wrong)
     order = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
     expected = [load_image(paths[i], (8, 8)) for i in order]
-    assert len(sheets[-1]) == len(expected)
-    for shown, image in zip(sheets[-1], expected, strict=True):
+    assert len(grids[-1]) == len(expected)
+    for shown, image in zip(grids[-1], expected, strict=True):
         np.testing.assert_allclose(shown, image, atol=1)
     assert "mistakes" in read_runs(tmp_path / "run" / "tensorboard")["validation"]
 

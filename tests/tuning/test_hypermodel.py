@@ -7,6 +7,7 @@ import pytest
 from helpers import small_loader
 from keras_flowers.tuning import ImageClassifierHyperModel
 from keras_flowers.tuning.oracles import (
+    STRATEGIES,
     combinations,
     hyperband_trials,
     make_oracle,
@@ -138,8 +139,8 @@ def test_a_hypermodel_can_be_sent_to_another_process(tmp_path):
     hp = keras_tuner.HyperParameters()
     weights = [h.build(hp).get_weights()[0] for h in (hypermodel, copy)]
     np.testing.assert_array_equal(*weights)
-    copy.seed = 6
-    assert (copy.build(hp).get_weights()[0] != weights[0]).any(), "it builds its own"
+    other = copy.build(hp, seed=6).get_weights()[0]
+    assert (other != weights[0]).any(), "it does not depend on the seed"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ class Swinging(SmallSpace):
     """Learns so fast that the last epoch is seldom the best."""
 
     def compile(self, hp, model):
-        model.compile(keras.optimizers.Adam(0.03), jit_compile=False)
+        model.compile(keras.optimizers.Adam(0.03), run_eagerly=True, jit_compile=False)
 
 
 def stock_search(tmp_path, hypermodel, **options):
@@ -271,6 +272,7 @@ def test_hyperband_has_as_many_trials_as_planned(tmp_path, epochs):
         keras_tuner.Objective("val_loss", "min"),
         trials=10_000,
         seed=0,
+        state_file=tmp_path / "oracle_state.json",
     )
     tuner = keras_tuner.engine.base_tuner.BaseTuner(oracle, directory=str(tmp_path))
     count = 0
@@ -283,7 +285,59 @@ def test_hyperband_has_as_many_trials_as_planned(tmp_path, epochs):
     assert count == hyperband_trials(epochs)
 
 
+def next_trial(oracle, score, worker="one"):
+    """Completes the next trial of an oracle; returns its id and its values."""
+    trial = oracle.create_trial(worker)
+    oracle.update_trial(trial.trial_id, {"val_loss": score})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+    return trial.trial_id, trial.hyperparameters.values
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_oracle_resumes_from_its_state(tmp_path, strategy, capsys):
+    hypermodel = small_space(tmp_path, layers=1, units=(1, 999), epochs=9)
+
+    def oracle_in(folder, max_trials=10):
+        oracle = make_oracle(
+            strategy,
+            hypermodel,
+            keras_tuner.Objective("val_loss", "min"),
+            trials=max_trials,
+            seed=0,
+            state_file=tmp_path / folder / "trials" / "oracle_state.json",
+        )
+        keras_tuner.engine.base_tuner.BaseTuner(
+            oracle, directory=str(tmp_path / folder), project_name="trials"
+        )
+        (tmp_path / folder / "trials").mkdir(parents=True, exist_ok=True)
+        return oracle
+
+    whole = oracle_in("whole")
+    expected = [next_trial(whole, 1 / (1 + number)) for number in range(7)]
+    part = oracle_in("part")
+    part.reload()  # nothing yet
+    found = [next_trial(part, 1 / (1 + number)) for number in range(3)]
+    part = oracle_in("part")
+    part.reload()
+    found += [next_trial(part, 1 / 4)]
+    part.create_trial("killed")
+    rest = oracle_in("part")
+    rest.reload()
+    assert rest.get_best_trials()[0].trial_id == found[3][0]
+    found += [next_trial(rest, 1 / (1 + number), "other") for number in (4, 5, 6)]
+    assert found == expected
+    assert capsys.readouterr().out == ""
+
+
 def test_an_unknown_strategy_is_named(tmp_path):
     objective = keras_tuner.Objective("val_loss", "min")
     with pytest.raises(InputError, match="`strategy` must be one of .*lucky"):
-        make_oracle("lucky", small_space(tmp_path), objective, trials=1, seed=0)
+        make_oracle(
+            "lucky",
+            small_space(tmp_path),
+            objective,
+            trials=1,
+            seed=0,
+            state_file=tmp_path / "state.json",
+        )

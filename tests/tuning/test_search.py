@@ -2,21 +2,34 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import socket
+import sys
 
 import filelock
 import keras
 import keras_tuner
 import numpy as np
 import pytest
+from event_reading import read_runs
 from helpers import small_loader
 from keras_flowers.callbacks import read_history
-from keras_flowers.tuning import TrialRecord, search, search_plots
+from keras_flowers.tuning import (
+    SearchError,
+    TrialRecord,
+    search,
+    search_plots,
+    supervisor,
+)
+from keras_flowers.tuning.plan import make_plan
 from keras_flowers.tuning.search_directory import SearchDirectory
-from keras_flowers.tuning.workers import ChiefMonitor
-from tuning_helpers import SmallSpace, small_space
+from keras_flowers.tuning.workers import ChiefAddress, ChiefMonitor
+from tuning_helpers import SmallGraphSpace, SmallSpace, small_space
 
 from keras_flowers import InputError
 
+# `keras_flowers.tuning.search` is the function.
+search_module = sys.modules["keras_flowers.tuning.search"]
 RESULTS = {
     "best_hyperparameters.json",
     "history.csv",
@@ -53,6 +66,12 @@ def files(folder):
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
+def graph_space(folder, **arguments):
+    """The space of the search that is trained as users train: with a graph."""
+    options = {"batch_size": (4, 8), "augmentation": True} | arguments
+    return small_space(folder, SmallGraphSpace, **options)
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """A random search, its folder, and what its progress callback was told."""
@@ -60,9 +79,9 @@ def found(tmp_path_factory):
     told = []
     result = run(
         folder,
-        small_space(folder, batch_size=(4, 8)),
-        trials=4,
-        executions=2,
+        graph_space(folder),
+        trials=3,
+        executions_per_trial=2,
         progress=lambda trials, planned: told.append((trials, planned)),
     )
     return folder, result, told
@@ -73,21 +92,21 @@ def test_a_search_leaves_everything_in_its_directory(found):
     assert files(result.directory) == RESULTS
     assert result.directory == folder / "search"
     assert not result.interrupted
-    assert [trial.status for trial in result.trials] == ["completed"] * 4
+    assert [trial.status for trial in result.trials] == ["completed"] * 3
     for name in RESULTS:
         if name.endswith(".png"):
             content = (result.directory / name).read_bytes()
             assert content.startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("execution", [0, 1])
 def test_evaluating_a_saved_model_gives_its_score(found, number, execution):
     folder, result, _ = found
     trial = result.trials[number]
     record = trial.executions[execution]
     model = result.load_model(trial, execution)
-    hypermodel = small_space(folder)
+    hypermodel = graph_space(folder)
     images = hypermodel.datasets(trial.hyperparameters["batch_size"]).validation
     loss, accuracy = model.evaluate(images, verbose=0)
     assert loss == record.score == record.metrics["val_loss"]
@@ -142,11 +161,15 @@ def test_the_tables_hold_every_trial(found):
 
 def test_progress_tells_of_every_epoch(found):
     _, result, told = found
-    assert {planned for _, planned in told} == {4}
+    assert {planned for _, planned in told} == {3}
     first = [t[0] for t, _ in told if len(t) == 1 and t[0].status == "running"]
     epochs = result.trials[0].hyperparameters["epochs"]
     assert {trial.epoch for trial in first} == set(range(epochs + 1))
     assert told[-1][0] == result.trials
+
+
+def tags_of(folder):
+    return {tag for tags in read_runs(folder).values() for tag in tags}
 
 
 def test_every_training_has_a_tensorboard_folder_and_an_hparams_entry(found):
@@ -160,6 +183,7 @@ def test_every_training_has_a_tensorboard_folder_and_an_hparams_entry(found):
             events = event_accumulator.EventAccumulator(
                 str(folder / f"execution_{execution}")
             ).Reload()
+            assert {"precision/daisy", "recall/tulips"} <= tags_of(folder)
             content = events.PluginTagToContent("hparams")
             start = plugin_data_pb2.HParamsPluginData.FromString(
                 content["_hparams_/session_start_info"]
@@ -181,11 +205,15 @@ def test_a_score_needs_a_trial_that_is_there(found):
 @pytest.mark.parametrize(
     ("strategy", "trials"),
     # Of Bayesian search the first three are random, of Hyperband promoted ones last.
-    [("random", 2), ("bayesian", 5), ("hyperband", 4)],
+    [("random", 2), ("bayesian", 4), ("hyperband", 4)],
 )
 def test_the_same_seed_gives_the_same_search(tmp_path, strategy, trials):
     options = {"strategy": strategy, "trials": trials, "seed": 7}
-    space = {"layers": 1, "epochs": 3 if strategy == "hyperband" else (1, 2)}
+    space = {
+        "layers": 1,
+        "epochs": 3 if strategy == "hyperband" else (1, 2),
+        "augmentation": strategy == "random",
+    }
     first, second = (
         run(tmp_path, small_space(tmp_path, **space), directory=name, **options)
         for name in ("first", "second")
@@ -202,7 +230,7 @@ def test_another_seed_gives_another_search(tmp_path):
 
 def test_hyperband_goes_on_with_the_weights_of_the_trial_it_promotes(tmp_path):
     hypermodel = small_space(tmp_path, layers=1, epochs=3)
-    result = run(tmp_path, hypermodel, strategy="hyperband", trials=100)
+    result = run(tmp_path, hypermodel, strategy="hyperband", trials=4)
     promoted = [trial for trial in result.trials if trial.continues]
     assert promoted
     for trial in promoted:
@@ -227,7 +255,7 @@ class Unlearning(SmallSpace):
     """Goes uphill, so that each epoch is worse than the one before."""
 
     def compile(self, hp, model):
-        model.compile(keras.optimizers.SGD(-0.01), jit_compile=False)
+        model.compile(keras.optimizers.SGD(-0.01), run_eagerly=True, jit_compile=False)
 
 
 def test_the_best_epoch_is_an_option(tmp_path):
@@ -258,7 +286,7 @@ class Failing(SmallSpace):
         if width == 8:
             raise MemoryError("no memory for 8 units")
         rate = 1e30 if width == 16 else 1e-3
-        model.compile(keras.optimizers.SGD(rate), jit_compile=False)
+        model.compile(keras.optimizers.SGD(rate), run_eagerly=True, jit_compile=False)
 
 
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path):
@@ -290,8 +318,8 @@ def test_an_impossible_width_is_a_failed_trial(tmp_path):
 
 def test_more_failures_than_keras_tuner_puts_up_with(tmp_path):
     hypermodel = small_space(tmp_path, Failing, layers=1, units=8, epochs=(1, 9))
-    result = run(tmp_path, hypermodel, trials=6)
-    assert [trial.status for trial in result.trials] == ["failed"] * 6
+    result = run(tmp_path, hypermodel, trials=4)
+    assert [trial.status for trial in result.trials] == ["failed"] * 4
 
 
 def test_a_metric_that_training_does_not_give_ends_the_search(tmp_path):
@@ -303,7 +331,9 @@ def test_a_metric_of_ones_own_can_be_the_objective(tmp_path):
     class WithTopTwo(SmallSpace):
         def compile(self, hp, model):
             top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_two")
-            model.compile(metrics=["accuracy", top], jit_compile=False)
+            model.compile(
+                metrics=["accuracy", top], run_eagerly=True, jit_compile=False
+            )
 
     objective = keras_tuner.Objective("val_top_two", "max")
     result = run(
@@ -336,7 +366,8 @@ def interrupt_at(count):
 @pytest.mark.parametrize("strategy", ["random", "hyperband", "grid"])
 def test_a_resumed_search_equals_one_that_was_not_interrupted(tmp_path, strategy):
     options = {"strategy": strategy, "trials": 4 if strategy == "hyperband" else 3}
-    space = small_space(tmp_path, layers=1, epochs=3)
+    augmentation = strategy == "random"
+    space = small_space(tmp_path, layers=1, epochs=3, augmentation=augmentation)
     whole = run(tmp_path, space, directory="whole", **options)
     part = run(tmp_path, space, progress=interrupt_at(2), **options)
     assert part.interrupted
@@ -362,7 +393,7 @@ def test_resume_begins_where_nothing_was_begun(tmp_path):
     assert len(run(tmp_path, trials=1, resume=True).trials) == 1
 
 
-@pytest.mark.parametrize("cut", ["oracle.json", "trial_2/trial.json"])
+@pytest.mark.parametrize("cut", ["oracle_state.json", "trial_2/trial.json"])
 def test_files_that_were_cut_short_keep_no_finished_trial_from_being_kept(
     tmp_path, cut
 ):
@@ -406,7 +437,10 @@ def test_a_trial_that_was_finished_but_not_reported_is_not_trained_again(tmp_pat
     [
         ({"strategy": "lucky"}, "`strategy` must be one of"),
         ({"trials": 0}, "`trials` must be a positive integer"),
-        ({"executions": 0}, "`executions` must be a positive integer"),
+        (
+            {"executions_per_trial": 0},
+            "`executions_per_trial` must be a positive integer",
+        ),
         ({"workers": 0}, "`workers` must be a positive integer"),
         ({"seed": -1}, "`seed` must be an integer from 0"),
         ({"objective": "accuracy"}, "`objective` must be a metric of the validation"),
@@ -453,26 +487,26 @@ def test_a_directory_is_never_overwritten(tmp_path):
         ({"score": "best"}, {}, 'its score is "last", not "best"'),
         ({}, {"strategy": "grid"}, 'its strategy is "random", not "grid"'),
         ({}, {"seed": 1}, "its seed is 42, not 1"),
-        ({}, {"executions": 3}, "its executions is 2, not 3"),
+        ({}, {"executions_per_trial": 3}, "its executions is 2, not 3"),
         ({}, {"objective": "val_accuracy"}, "its objective is"),
     ],
 )
 def test_another_search_cannot_be_resumed(found, space, options, named):
     folder, _, _ = found
-    hypermodel = small_space(folder, **{"batch_size": (4, 8)} | space)
-    options = {"executions": 2, "resume": True} | options
+    hypermodel = graph_space(folder, **space)
+    options = {"executions_per_trial": 2, "resume": True} | options
     with pytest.raises(InputError, match=f"holds another search: {named}"):
         run(folder, hypermodel, **options)
 
 
 def test_two_processes_do_not_search_in_one_directory(found):
     folder, _, _ = found
-    hypermodel = small_space(folder, batch_size=(4, 8))
+    hypermodel = graph_space(folder)
     with (
         filelock.FileLock(folder / "search" / ".lock"),
         pytest.raises(InputError, match="Another process searches"),
     ):
-        run(folder, hypermodel, executions=2, resume=True)
+        run(folder, hypermodel, executions_per_trial=2, resume=True)
 
 
 @pytest.mark.parametrize("missing", ["TUNER_ID", "ORACLE_IP", "ORACLE_PORT"])
@@ -551,11 +585,19 @@ def test_texts_and_inactive_values_can_be_drawn(tmp_path):
     shown = {text.get_text() for text in axes.texts}
     assert {"adam", "sgd", "8", "16", "1", "2", "0.001", "0.1"} <= shown
     lines = [line for line in axes.lines if len(line.get_xdata()) > 2]
-    assert sorted(len(line.get_xdata()) for line in lines) == [4, 5, 5]
+    drawn = [np.isfinite(line.get_ydata()) for line in lines]
+    assert sorted(map(sum, drawn)) == [4, 5, 5]
+    (unused,) = (list(used).index(False) for used in drawn if not all(used))
+    assert axes.get_xticklabels()[unused].get_text() == "units_2"
+    (dotted,) = (line for line in axes.lines if line.get_linestyle() == ":")
+    assert list(dotted.get_xdata()) == [unused - 1, unused + 1]
     figure = search_plots.plot_hyperparameters(records, "val_accuracy")
     ticks = [tick.get_text() for tick in figure.axes[2].get_xticklabels()]
     assert ticks == ["adam", "sgd"]
     assert figure.axes[3].get_xscale() == "log"
+    figure.draw_without_rendering()
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+    assert len({panel.get_ylim() for panel in figure.axes[:4]}) == 1
 
 
 def test_learning_rates_are_drawn_by_order_of_magnitude():
@@ -608,7 +650,9 @@ def test_the_trial_of_a_lost_worker_goes_to_another_one(tmp_path, capsys):
     oracle.create_trial("alive")
     for second in range(0, 200, 10):
         clock.now = float(second)
-        (directory.workers / "alive.json").write_text(str(second))
+        heartbeat = directory.heartbeat("alive")
+        heartbeat.touch()
+        os.utime(heartbeat, (second, second))
         monitor.check()
     assert set(oracle.ongoing_trials) == {"alive"}
     assert oracle.tuner_ids == {"alive"}
@@ -632,7 +676,6 @@ def test_a_chief_is_done_when_every_worker_was_told_so(tmp_path):
         trial.status = "COMPLETED"
         oracle.end_trial(trial)
         monitor.check()
-    assert json.loads((directory.trials / "oracle.backup").read_text())["end_order"]
     assert oracle.create_trial("one").status == "STOPPED"
     monitor.check()
     assert not monitor.is_over, "another worker may be on its way"
@@ -640,3 +683,47 @@ def test_a_chief_is_done_when_every_worker_was_told_so(tmp_path):
     monitor.check()
     assert monitor.is_over
     assert math.isfinite(oracle.get_best_trials(1)[0].score)
+
+
+# --- a search without progress
+
+
+def test_a_search_without_progress_says_what_it_waits_for(
+    tmp_path, monkeypatch, caplog
+):
+    plan = make_plan(
+        small_space(tmp_path),
+        SearchDirectory(tmp_path / "search"),
+        strategy="random",
+        trials=1,
+        objective="val_loss",
+        executions_per_trial=1,
+        seed=0,
+    )
+    observe = search_module._Observer(plan, None)
+    observe()
+    observe()
+    assert not caplog.messages
+    monkeypatch.setattr(search_module, "_STALL_SECONDS", 0.0)
+    observe()
+    assert "Waiting for workers" in caplog.text
+    assert str(tmp_path / "search" / "workers") in caplog.text
+
+
+def test_a_worker_says_that_it_waits_for_its_chief_and_gives_up(monkeypatch, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = ChiefAddress("127.0.0.1", server.getsockname()[1])
+        clock = Clock()
+        monkeypatch.setattr(supervisor.time, "monotonic", clock)
+        watch = supervisor._ChiefWatch(address)
+        clock.now = 20.0
+        watch.check()
+    assert not caplog.messages
+    clock.now = 40.0
+    watch.check()
+    clock.now = 45.0
+    watch.check()
+    assert caplog.messages == [f"Waiting for the chief at 127.0.0.1:{address.port}."]
+    clock.now = 55.0
+    with pytest.raises(SearchError, match="no answer from the chief at 127"):
+        watch.check()

@@ -14,7 +14,7 @@ from keras_flowers.callbacks import read_history
 from keras_flowers.tuning import ImageClassifierHyperModel, search
 from keras_flowers_cli.main import run as run_command
 from keras_flowers_cli.output import ProgressBars
-from tuning_helpers import small_space
+from tuning_helpers import SmallSpace, build, small_space
 
 from keras_flowers import Backbone, ImageClassifier, InputError
 
@@ -33,13 +33,15 @@ def small_network(seed=0):
 
 
 def backbone_space(tmp_path, kind=ImageClassifierHyperModel, **arguments):
-    options = {"backbone": Backbone(small_network())} | arguments
+    backbone = Backbone(small_network())
+    options = {"backbone": backbone, "augmentation": None} | arguments
     return small_space(tmp_path, kind, **options)
 
 
 def convnet_space(tmp_path, kind=ImageClassifierHyperModel, **arguments):
     loader = small_loader(tmp_path, image_size=(32, 32))
-    options = {"backbone": "small_convnet", "loader": loader} | arguments
+    defaults = {"backbone": "small_convnet", "loader": loader, "augmentation": None}
+    options = defaults | arguments
     return small_space(tmp_path, kind, **options)
 
 
@@ -49,12 +51,6 @@ def run(tmp_path, hypermodel=None, *, directory="search", **options):
         tmp_path / directory,
         **{"trials": 2, "objective": "val_loss"} | options,
     )
-
-
-def built(hypermodel, **values):
-    hp = keras_tuner.HyperParameters()
-    hp.values = values
-    return hypermodel.build(hp)
 
 
 def network_of(model):
@@ -79,7 +75,9 @@ class Counted(ImageClassifierHyperModel):
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("found")
     hypermodel = backbone_space(folder, batch_size=(4, 8), epochs=(1, 3))
-    return folder, run(folder, hypermodel, trials=3, executions=2, retrain=True)
+    return folder, run(
+        folder, hypermodel, trials=3, executions_per_trial=2, retrain=True
+    )
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -139,7 +137,7 @@ def test_trials_train_a_head_on_features_that_are_computed_once(tmp_path):
     assert "features" in stages
     assert told[-1] == ("features", 24, 24)
     # Were a photo to pass through the network again, this would be seen.
-    network_of(built(hypermodel, layers=1, units_1=8)).call = None
+    network_of(build(hypermodel, layers=1, units_1=8)).call = None
     hp = keras_tuner.HyperParameters()
     model = hypermodel.build(hp)
     hypermodel.fit(hp, model, verbose=0)
@@ -158,12 +156,12 @@ def test_with_augmentation_the_whole_model_sees_images(tmp_path, augmentation):
 
 def test_models_share_a_frozen_network_and_nothing_else(tmp_path):
     hypermodel = backbone_space(tmp_path)
-    first, second = built(hypermodel), built(hypermodel)
+    first, second = build(hypermodel), build(hypermodel)
     assert network_of(first) is network_of(second)
     # A layer knows all that it was called on, and would keep every model alive.
     assert first.backbone is not second.backbone
     kept = copy.deepcopy(hypermodel)
-    assert network_of(built(kept)) is network_of(first)
+    assert network_of(build(kept)) is network_of(first)
 
 
 def test_a_hypermodel_with_a_backbone_can_be_sent_to_another_process(tmp_path):
@@ -173,7 +171,7 @@ def test_a_hypermodel_with_a_backbone_can_be_sent_to_another_process(tmp_path):
     assert sent.backbones.description() == description
     assert description["name"] == "small_network"
     for there, here in zip(
-        built(sent).get_weights(), built(hypermodel).get_weights(), strict=True
+        build(sent).get_weights(), build(hypermodel).get_weights(), strict=True
     ):
         np.testing.assert_array_equal(there, here)
 
@@ -182,9 +180,8 @@ def test_a_backbone_without_weights_is_new_for_each_trial(tmp_path):
     hypermodel = convnet_space(tmp_path, seed=1)
     assert not hypermodel.trains_on_features
     assert hypermodel.augments
-    first, again = (network_of(built(hypermodel)) for _ in range(2))
-    hypermodel.seed = 2
-    other = network_of(built(hypermodel))
+    first, again = (network_of(build(hypermodel)) for _ in range(2))
+    other = network_of(build(hypermodel, seed=2))
     assert first is not again
     kernels = [network.trainable_variables[0].numpy() for network in (first, again)]
     np.testing.assert_array_equal(*kernels)
@@ -195,10 +192,10 @@ def test_an_unfrozen_backbone_begins_each_trial_with_the_same_weights(tmp_path):
     backbone = Backbone(small_network())
     backbone.unfreeze()
     hypermodel = backbone_space(tmp_path, backbone=backbone)
-    first = network_of(built(hypermodel))
+    first = network_of(build(hypermodel))
     before = [weights.copy() for weights in first.get_weights()]
     first.set_weights([weights + 1 for weights in before])
-    second = built(hypermodel)
+    second = build(hypermodel)
     assert second.backbone.is_pretrained
     assert not second.backbone.is_frozen
     for there, here in zip(network_of(second).get_weights(), before, strict=True):
@@ -206,11 +203,7 @@ def test_an_unfrozen_backbone_begins_each_trial_with_the_same_weights(tmp_path):
 
 
 def test_a_search_of_trials_that_train_the_backbone_keeps_all_weights(tmp_path):
-    class Quick(ImageClassifierHyperModel):
-        def compile(self, hp, model):
-            model.compile(jit_compile=False)
-
-    hypermodel = convnet_space(tmp_path, Quick, layers=0, epochs=1)
+    hypermodel = convnet_space(tmp_path, SmallSpace, layers=0, epochs=1)
     result = run(tmp_path, hypermodel, trials=1)
     images = hypermodel.datasets().validation
     loss, _ = result.load_model().evaluate(images, verbose=0)
@@ -229,10 +222,10 @@ def test_a_trial_that_unfreezes_what_all_share_is_told_so(tmp_path):
 
 
 def test_dropout_is_that_of_the_classifier_unless_it_is_searched(tmp_path):
-    assert built(small_space(tmp_path)).dropout_rate == 0
-    assert built(backbone_space(tmp_path)).dropout_rate == 0.3
-    assert built(backbone_space(tmp_path, dropout=0.1)).dropout_rate == 0.1
-    assert built(convnet_space(tmp_path)).dropout_rate == 0
+    assert build(small_space(tmp_path)).dropout_rate == 0
+    assert build(backbone_space(tmp_path)).dropout_rate == 0.3
+    assert build(backbone_space(tmp_path, dropout=0.1)).dropout_rate == 0.1
+    assert build(convnet_space(tmp_path)).dropout_rate == 0
 
 
 def rates_of(result, trial):
@@ -242,7 +235,7 @@ def rates_of(result, trial):
 
 def test_the_rate_of_a_trial_falls_to_zero_over_its_own_epochs(tmp_path):
     hypermodel = backbone_space(tmp_path, epochs=(2, 4), learning_rate=0.01)
-    result = run(tmp_path, hypermodel, trials=3)
+    result = run(tmp_path, hypermodel, trials=2)
     for trial in result.trials:
         rates = rates_of(result, trial)
         assert len(rates) == trial.hyperparameters["epochs"]
@@ -252,7 +245,7 @@ def test_the_rate_of_a_trial_falls_to_zero_over_its_own_epochs(tmp_path):
 
 def test_hyperband_goes_on_with_a_head_and_begins_the_schedule_anew(tmp_path):
     hypermodel = backbone_space(tmp_path, layers=1, units=(1, 99), epochs=3)
-    result = run(tmp_path, hypermodel, strategy="hyperband", trials=100)
+    result = run(tmp_path, hypermodel, strategy="hyperband", trials=4)
     promoted = [trial for trial in result.trials if trial.continues]
     assert promoted
     for trial in promoted:
@@ -317,14 +310,18 @@ def test_images_must_have_the_size_of_the_backbone(tmp_path):
     assert space.loader.image_size == (8, 8)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_train_as_one_process_does(tmp_path, workers):
+def test_workers_train_as_one_process_does(tmp_path):
     hypermodel = backbone_space(tmp_path, layers=1)
-    here = run(tmp_path, hypermodel, trials=3, directory="here")
-    there = run(tmp_path, hypermodel, trials=3, workers=workers)
+    here = run(tmp_path, hypermodel, directory="here")
     scores = [trial.score for trial in here.trials]
-    # Workers with fewer cores may add in another order.
-    assert [trial.score for trial in there.trials] == pytest.approx(scores, rel=1e-5)
+    for workers in (1, 2):
+        there = run(
+            tmp_path, hypermodel, workers=workers, directory=f"{workers}-workers"
+        )
+        # Workers with fewer cores may add in another order.
+        assert [trial.score for trial in there.trials] == pytest.approx(
+            scores, rel=1e-5
+        )
 
 
 # --- on the command line
