@@ -1,4 +1,4 @@
-"""Turns a folder, an archive, a URL or a name into a folder of class folders.
+"""Turns a folder, an archive, a URL or a name into a folder of images.
 
 What has to be downloaded, extracted or drawn for that is kept in a cache directory:
 
@@ -42,7 +42,7 @@ from keras_flowers.data.downloads import (
     download_archive,
     sha256_of_file,
 )
-from keras_flowers.data.image_files import IMAGE_SUFFIXES, is_clutter
+from keras_flowers.data.layout import is_clutter
 from keras_flowers.data.member_names import check_archive_encoding
 from keras_flowers.errors import InputError
 from keras_flowers.files import (
@@ -64,11 +64,6 @@ CACHE_HINT = (
 
 SAMPLE_NAME = "sample"
 """The name of the data set that `keras_flowers.data.sample` draws."""
-
-# Names of folders that hold class folders, in lower case, and are no classes.
-_SPLIT_NAMES = frozenset(
-    {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
-)
 
 
 @dataclass(frozen=True)
@@ -122,12 +117,12 @@ def resolve_source(
     progress: Progress | None = None,
     on_finding: Callable[[Finding], None] | None = None,
 ) -> Path:
-    """Returns the folder of class folders, downloading and extracting if necessary.
+    """Returns the folder of images, downloading and extracting if necessary.
 
     Args:
         data: One of:
 
-            - a folder, see `find_class_root`;
+            - a folder;
             - a .tgz, .tar.gz, .tar.bz2, .tar.xz, .tar or .zip archive of such a folder,
               recognized by its content and extracted to the cache once;
             - the http or https URL of such an archive, downloaded once;
@@ -146,13 +141,13 @@ def resolve_source(
             encoding is unknown.
 
     Returns:
-        The folder whose subfolders are the classes. If `data` is not a folder, the
-        result is in the cache; do not change it.
+        The folder. `keras_flowers.data.layout` decides which folders in it are classes.
+        If `data` is not a folder, the result is in the cache; do not change it.
 
     Raises:
         InputError: If `data` is none of the above, cannot be read or downloaded, has a
-            wrong checksum, is a damaged or unsafe archive, exceeds `limits`, or has no
-            class folders; or if the cache directory cannot be written, with the reason.
+            wrong checksum, is a damaged or unsafe archive, or exceeds `limits`; or if
+            the cache directory cannot be written, with the reason.
     """
     text = os.fspath(data)
     if not text:
@@ -168,45 +163,20 @@ def resolve_source(
     if isinstance(data, str):
         if re.match("[A-Za-z][A-Za-z0-9+.-]*://", data):
             check_url(data)
-            return _find_class_root(cache.download(data, Expectation()), data)
+            return cache.download(data, Expectation())
         if not _is_folder(path):
             if data == SAMPLE_NAME:
                 return cache.draw_sample()
             if data in KNOWN_DATASETS:
                 known = KNOWN_DATASETS[data]
                 expected = Expectation(sha256=known.sha256, size=known.size)
-                return _find_class_root(cache.download(known.url, expected), data)
+                return cache.download(known.url, expected)
     if _is_folder(path):
-        return find_class_root(path)
+        return path
     if _is_archive(path):
-        return _find_class_root(cache.extract(path), printable_path(path))
+        return cache.extract(path)
     names = _list_known_names() if isinstance(data, str) and path.name == data else []
     raise InputError(f"{_describe_sources()}. Received: {_explain(path, names)}")
-
-
-def find_class_root(folder: Path) -> Path:
-    """Finds the folder of class folders in `folder` or below it.
-
-    A class folder has an image, judged by its suffix, in it or in a folder below. A
-    folder that only wraps another one, as in many archives, is skipped. Names that
-    begin with a dot and the files of operating systems (`__MACOSX`, `Thumbs.db`) are
-    ignored.
-
-    Args:
-        folder: The folder to search.
-
-    Returns:
-        `folder` or a folder below it. At least one of its class folders has images
-        directly in it.
-
-    Raises:
-        InputError: If `folder` is missing, cannot be read, or holds no images, images
-            without class folders, a ready-made split such as train/ and val/, or
-            several folders of class folders.
-    """
-    if not _is_folder(folder):
-        raise InputError(f"`folder` must be a folder. Received: {_explain(folder, [])}")
-    return _find_class_root(folder, printable_path(folder))
 
 
 @dataclass(frozen=True)
@@ -353,87 +323,11 @@ def _read_digest(note: Path) -> str | None:
     return digest if valid else None
 
 
-def _find_class_root(folder: Path, name: str) -> Path:
-    """As `find_class_root`; messages refer to the folder by `name`."""
-    while True:
-        classes = _list_class_folders(folder)
-        split = [path for path in classes if path.name.lower() in _SPLIT_NAMES]
-        usable = [path for path in split if _list_class_folders(path)]
-        if len(split) > 1 and usable:
-            raise InputError(
-                f"{name} holds a ready-made split, {_list_names(split)}, which would "
-                "become the classes. Pass one of them, such as "
-                f"{printable_path(usable[0])}, or merge them"
-            )
-        direct = [path for path in classes if _has_images_directly(path)]
-        # A single folder of several others wraps them, even if an image such as a
-        # preview is next to them: one class alone could not be learned anyway.
-        if len(classes) != 1 or (direct and len(_list_class_folders(classes[0])) < 2):
-            break
-        folder = classes[0]
-    if direct:
-        return folder
-    if classes:
-        raise InputError(
-            f"{name} must hold one folder of photos per class. Received: several "
-            f"folders of folders, {_list_names(classes)}. Pass one of them"
-        )
-    if _has_images_directly(folder):
-        raise InputError(
-            f"{name} must hold one folder of photos per class. Received: photos "
-            "directly in it, and no class folders"
-        )
-    raise InputError(
-        f"{name} must hold one folder of photos per class. Received: no photo "
-        f"({', '.join(sorted(IMAGE_SUFFIXES))}) in any folder"
-    )
-
-
-def _list_class_folders(folder: Path) -> list[Path]:
-    """Returns the folders in a folder that have images at any depth."""
-    try:
-        entries = list(_scan(folder))
-    except OSError as error:
-        raise explain_os_error(error, folder, action="read") from error
-    paths = [Path(entry) for entry in entries if entry.is_dir()]
-    return sorted(path for path in paths if _has_images(path))
-
-
-def _has_images(folder: Path) -> bool:
-    pending = [folder]
-    seen = set()
-    while pending:
-        current = pending.pop()
-        try:
-            status = current.stat()
-            # Links between folders may form a circle.
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            for entry in _scan(current):
-                if _is_image(entry):
-                    return True
-                if entry.is_dir():
-                    pending.append(Path(entry))
-        except PermissionError:
-            # Such as lost+found, at the root of a disk.
-            continue
-    return False
-
-
-def _has_images_directly(folder: Path) -> bool:
-    return any(_is_image(entry) for entry in _scan(folder))
-
-
 def _scan(folder: Path) -> Iterator["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not is_clutter(entry.name):
                 yield entry
-
-
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
 
 
 def _expand_user(path: Path) -> Path:
@@ -514,8 +408,3 @@ def _explain(path: Path, other_names: list[str]) -> str:
     if not close:
         return shown
     return f"{shown}. Did you mean {printable_path(part.parent / close[0])}?"
-
-
-def _list_names(folders: list[Path]) -> str:
-    names = [f"{printable_path(folder.name)}/" for folder in folders[:5]]
-    return ", ".join(names) + (", ..." if len(folders) > 5 else "")

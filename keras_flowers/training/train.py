@@ -342,7 +342,10 @@ def _to_config(
 def _default_model(loader: ImageDatasetLoader) -> ModelBuilder:
     def build(datasets: ImageDatasets) -> keras.Model:
         return ImageClassifier(
-            datasets.class_names, image_size=datasets.image_size, seed=loader.seed
+            datasets.class_names,
+            image_size=datasets.image_size,
+            seed=loader.seed,
+            resize=datasets.image_options.resize,
         )
 
     return build
