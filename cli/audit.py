@@ -25,17 +25,25 @@ def audit(data: str, as_json: bool, **options: Any) -> None:
     """
     arguments = arguments_for("ImageDatasetLoader", "audit", given_options(options))
     runtime.start_keras()
-    from keras_flowers.data.audit import Finding, scan
+    from keras_flowers.data.audit import Finding, audit_images
     from keras_flowers.data.dataset_loader import ImageDatasetLoader
+    from keras_flowers.data.inspection import inspect_files
 
     output = Output(as_json)
     with ProgressBars() as progress:
         findings: list[Finding] = []
         loader = ImageDatasetLoader(data, **arguments)
-        root = loader.find(progress, findings.append)
-        result = scan(root, progress=progress)
+        listing = loader.list_images(progress, findings.append)
+        records = inspect_files(
+            listing.root,
+            listing.files,
+            progress=progress,
+            options=loader.image_options,
+        )
+        result = audit_images(listing, records)
     result = replace(result, findings=(*findings, *result.findings))
-    output.say(f"{len(result.images)} images in {root}")
+    output.say(f"{len(result.images)} images in {result.root}")
+    output.say(listing.layout.description)
     classes = TextTable("class", "images")
     for name, count in result.counts.items():
         classes.add_row(name, str(count))

@@ -26,6 +26,8 @@ def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
         rows.add_row(name, *(str(counts[split][name]) for split in splits))
     rows.add_row("all", *(str(sum(counts[s].values())) for s in splits), style="bold")
     output.say(str(datasets.audit.root))
+    if datasets.audit.layout is not None:
+        output.say(datasets.audit.layout.description)
     output.show(rows)
     show_findings(output, datasets.audit.findings)
     unnamed = len(datasets.split.not_in_manifest)

@@ -286,7 +286,7 @@ class ImageDatasetLoader:
         Raises:
             InputError: If there are others and they are not to be ignored.
         """
-        if self.class_names is None:
+        if self.class_names is None or self.split_manifest is not None:
             return audit
         known = {normalize_name(name) for name in self.class_names}
         unknown = [name for name in audit.class_names if name not in known]
