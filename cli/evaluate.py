@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MOST_CLASSES = 50
 MOST_IN_MATRIX = 15
 MOST_ROWS = 10
+# The most characters of all class names together for which they head the columns.
+MOST_IN_HEADER = 36
 
 
 @click.command()
@@ -74,7 +76,11 @@ def evaluate(
     elif split is None:
         split = "validation" if datasets.test is None else "test"
     evaluation = evaluate_model(model, datasets, split)
-    _show(output, evaluation)
+    if split_manifest is None:
+        name = f"all images of {datasets.audit.root}"
+    else:
+        name = f"{split} images of {split_manifest}"
+    _show(output, evaluation, name)
     report = {
         "model": str(model_file),
         "data": data,
@@ -92,8 +98,9 @@ def evaluate(
     output.result(report)
 
 
-def _show(output: Output, evaluation: "Evaluation") -> None:
+def _show(output: Output, evaluation: "Evaluation", name: str) -> None:
     calibration = evaluation.calibration()
+    output.say(f"Evaluated: {name}")
     output.say(
         f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f}, "
         f"loss {evaluation.loss:.4f}, expected calibration error "
@@ -128,12 +135,14 @@ def _show_classes(output: Output, evaluation: "Evaluation") -> None:
 
 
 def _show_matrix(output: Output, evaluation: "Evaluation") -> None:
-    matrix = TextTable(
-        "true \\ predicted", *evaluation.class_names, title="confusion matrix"
-    )
-    for name, counts in zip(
-        evaluation.class_names, evaluation.confusion_matrix.tolist(), strict=True
-    ):
+    names = evaluation.class_names
+    columns = names
+    # A terminal has no room for many names side by side.
+    if output.is_terminal and sum(map(len, names)) > MOST_IN_HEADER:
+        columns = tuple(str(number + 1) for number in range(len(names)))
+        names = tuple(f"{k} {name}" for k, name in zip(columns, names, strict=True))
+    matrix = TextTable("true \\ predicted", *columns, title="confusion matrix")
+    for name, counts in zip(names, evaluation.confusion_matrix.tolist(), strict=True):
         matrix.add_row(name, *map(str, counts))
     output.show(matrix)
 
@@ -155,15 +164,16 @@ def _show_mistakes(output: Output, evaluation: "Evaluation") -> None:
         output.say("no mistake")
         return
     table = TextTable(
-        "image", "true", "predicted", "probability", "loss", title="worst mistakes"
+        "true", "predicted", "probability", "loss", "image", title="worst mistakes"
     )
     for one in evaluation.worst_mistakes(MOST_ROWS):
         table.add_row(
-            evaluation.shown_path(one.path),
             one.true_class,
             "none" if one.predicted_class is None else one.predicted_class,
             f"{one.probability:.3f}",
             f"{one.loss:.3f}",
+            # Last, because it may be long.
+            evaluation.shown_path(one.path),
         )
     output.show(table)
     _say_left_out(output, evaluation.mistakes - MOST_ROWS, "mistakes")

@@ -86,6 +86,8 @@ def run(arguments: Sequence[str]) -> int:
         # Click turns both Ctrl-C and the end of a file into Abort.
         if isinstance(error.__cause__, EOFError):
             return _report_error(error.__cause__, debug)
+        if sys.stderr.isatty():
+            click.echo(err=True)  # the terminal shows ^C on the current line
         _say("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:

@@ -248,7 +248,7 @@ def test_the_list_of_backbones(capsys):
     assert run(["backbones"]) == 0
     shown = capsys.readouterr().out
     for name in backbone_names():
-        row = next(line for line in shown.splitlines() if f" {name} " in line)
+        row = next(row for row in shown.splitlines() if row.startswith(f"{name}\t"))
         assert f"{named_network(name).parameters:,}" in row
 
 

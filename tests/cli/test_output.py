@@ -1,0 +1,180 @@
+import io
+import math
+import types
+
+import numpy as np
+import pytest
+from keras_flowers_cli import epoch_lines
+from keras_flowers_cli.epoch_lines import EpochLines, best_epoch
+from keras_flowers_cli.evaluate import _show_matrix
+from keras_flowers_cli.output import Output, TextTable
+from keras_flowers_cli.train_view import saved_epoch
+from rich.console import Console
+
+from keras_flowers import Evaluation
+
+LONG = "/a/folder with spaces/" + "x" * 90 + ".png"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def output_to(file, width=80):
+    output = Output()
+    output._console = Console(
+        file=file,
+        width=width,
+        force_terminal=file.isatty(),
+        color_system=None,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return output
+
+
+@pytest.fixture(params=[Terminal, io.StringIO])
+def file(request):
+    return request.param()
+
+
+def test_a_path_is_never_broken(file):
+    table = TextTable("probability", "image")
+    table.add_row("0.5", LONG)
+    output_to(file).show(table)
+    assert any(line.rstrip().endswith(LONG) for line in file.getvalue().splitlines())
+
+
+def test_a_pipe_gets_lines_with_tabs():
+    file = io.StringIO()
+    table = TextTable("class name", "images", title="counts")
+    table.add_row("a\tb", "12")
+    output_to(file).show(table)
+    assert file.getvalue() == "counts\nclass name\timages\na\\tb\t12\n"
+
+
+def test_numbers_are_right_aligned_and_text_is_left_aligned():
+    file = Terminal()
+    table = TextTable("class", "predicted", "images", "share")
+    table.add_row("a", "x", "5", "")
+    table.add_row("bcd", "yz", "1,234", "5.0%")
+    output_to(file).show(table)
+    _, header, _, first, second = file.getvalue().splitlines()[:5]
+    assert header.split() == ["class", "predicted", "images", "share"]
+    assert first.index("x") == second.index("yz") == header.index("predicted")
+    assert first.index("5") == second.index("1,234") + 4
+
+
+def test_a_confusion_matrix_of_ten_classes_fits_a_terminal():
+    names = tuple(f"a long class name {i}" for i in range(10))
+    rows = np.roll(np.eye(10, dtype=np.float32), 1, axis=1)
+    evaluation = Evaluation(names, (), np.arange(10), rows)
+    file = Terminal()
+    _show_matrix(output_to(file), evaluation)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for number, name in enumerate(names):
+        assert any(line.strip().startswith(f"{number + 1} {name} ") for line in lines)
+    file = io.StringIO()
+    _show_matrix(output_to(file), evaluation)
+    assert file.getvalue().splitlines()[1].split("\t")[1:] == list(names)
+
+
+def train(lines, epochs, scores, first=0):
+    """Calls the callback as `fit` does."""
+    lines.set_params({"epochs": epochs, "steps": 2})
+    for epoch in range(first, epochs):
+        lines.on_epoch_begin(epoch)
+        for batch in range(2):
+            lines.on_train_batch_end(batch, {"loss": 2.0})
+        lines.on_test_begin()
+        logs = {"loss": 123456.0, "accuracy": 0.5, "val_accuracy": scores[epoch]}
+        lines.on_epoch_end(epoch, logs)
+    lines.on_train_end()
+
+
+def test_one_line_an_epoch_that_fits_and_the_best_are_marked():
+    file = Terminal()
+    with EpochLines(output_to(file)) as lines:
+        train(lines, 3, [0.25, 0.75, 0.5])
+    text = file.getvalue()
+    rows = [line for line in text.splitlines() if "1.2e+05" in line]
+    assert [row.rstrip().endswith("*") for row in rows] == [True, True, False]
+    assert max(map(len, rows)) <= 80
+    assert "epoch 3 of 3" in text
+    assert "loss 2.0000" in text
+    assert "writing the results" in text
+
+
+def test_a_pipe_has_no_bar_and_earlier_epochs_once():
+    file = io.StringIO()
+    history = {
+        "epoch": [1.0, 2.0, 3.0],
+        "loss": [1.0, 1.0, 1.0],
+        "val_accuracy": [0.5, 0.25, 0.9],
+        "seconds": [1.0, 1.0, 1.0],
+    }
+    with EpochLines(output_to(file), history) as lines:
+        # The third epoch is trained again: the checkpoint is older.
+        train(lines, 4, [0, 0, 0.75, 0.5], first=2)
+        lines.show(history | {"epoch": [1.0, 2.0, 4.0]})
+    header, *rows = [line.split("\t") for line in file.getvalue().splitlines()]
+    assert header == ["epoch", "loss", "val_accuracy", "seconds", "best"]
+    assert [(row[0], row[2], row[4]) for row in rows] == [
+        ("1", "0.5000", "*"),
+        ("2", "0.2500", ""),
+        ("3", "0.7500", "*"),
+        ("4", "0.5000", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "gpus", "advises"), [(1e9, [], 0), (-1, ["gpu"], 0), (-1, [], 1)]
+)
+def test_advice_on_speed_only_where_it_helps(monkeypatch, limit, gpus, advises):
+    monkeypatch.setattr(epoch_lines, "SLOW_EPOCH", limit)
+    monkeypatch.setattr(epoch_lines, "gpus", lambda: gpus)
+    file = io.StringIO()
+    with EpochLines(output_to(file)) as lines:
+        train(lines, 2, [0.5, 0.5])
+    assert file.getvalue().count("No GPU is in use") == advises
+
+
+@pytest.mark.parametrize(
+    ("history", "best"),
+    [
+        ({"epoch": [1.0, 2.0, 3.0], "val_accuracy": [0.5, 0.75, 0.75]}, 2),
+        ({"epoch": [1.0, 2.0], "accuracy": [0.5, 0.25]}, 1),
+        ({"epoch": [1.0, 2.0], "val_accuracy": [math.nan, 0.25]}, 2),
+        ({"epoch": [1.0], "val_accuracy": [math.nan]}, None),
+        ({}, None),
+    ],
+)
+def test_the_best_epoch(history, best):
+    assert best_epoch(history) == best
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "tuning_after", "interrupted", "saved"),
+    [
+        (None, None, False, 5),
+        (2, None, False, 2),
+        (2, 3, False, 4),
+        (2, None, True, None),
+    ],
+)
+def test_the_saved_epoch(early_stopping, tuning_after, interrupted, saved):
+    run = types.SimpleNamespace(
+        history={
+            "epoch": [1.0, 2.0, 3.0, 4.0, 5.0],
+            "val_loss": [0.9, 0.1, math.nan, 0.3, 0.4],
+        },
+        interrupted=interrupted,
+    )
+    config = types.SimpleNamespace(
+        early_stopping=early_stopping,
+        fine_tuning=None if tuning_after is None else object(),
+        epochs=tuning_after,
+    )
+    assert saved_epoch(config, run) == saved
