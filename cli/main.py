@@ -17,6 +17,7 @@ from keras_flowers_cli.errors import (
     EXIT_INTERRUPTED,
     explain,
     first_line,
+    name_options,
 )
 from keras_flowers_cli.evaluate import evaluate
 from keras_flowers_cli.predict import predict
@@ -85,22 +86,23 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         # Click turns both Ctrl-C and the end of a file into Abort.
         if isinstance(error.__cause__, EOFError):
-            return _report_error(error.__cause__, debug)
+            return _report_error(error.__cause__, arguments, debug)
         if sys.stderr.isatty():
             click.echo(err=True)  # the terminal shows ^C on the current line
         _say("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _report_error(error, debug)
+        return _report_error(error, arguments, debug)
 
 
-def _report_error(error: BaseException, debug: bool) -> int:
+def _report_error(error: BaseException, arguments: Sequence[str], debug: bool) -> int:
     """Says what went wrong; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     message = explain(error)
     if message is not None:
-        _say(f"error: {message}")
+        command = next((word for word in arguments if word in commands.commands), "")
+        _say(f"error: {name_options(message, command)}")
         return EXIT_BAD_INPUT
     hint = "" if debug else " (--debug shows where)"
     _say(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")

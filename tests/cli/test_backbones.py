@@ -143,7 +143,7 @@ BACKBONE = "--backbone tiny.keras"
         ),
         (
             f"{BACKBONE} --fine-tune-epochs 1 --unfreeze-from lst",
-            ["unfreeze_from", "Did you mean last", "'lst'"],
+            ["--unfreeze-from", "Did you mean last", "'lst'"],
         ),
         ("--backbone small_convnet --fine-tune-epochs 1", ["pretrained weights"]),
         (f"{BACKBONE} --fine-tune-epochs 0", ["--fine-tune-epochs"]),

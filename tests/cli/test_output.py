@@ -1,18 +1,26 @@
+import contextlib
 import io
 import math
+import os
+import pty
+import subprocess
+import sys
 import types
 
 import numpy as np
 import pytest
 from keras_flowers_cli import epoch_lines
 from keras_flowers_cli.epoch_lines import EpochLines, best_epoch
+from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.evaluate import _show_matrix
+from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output, TextTable
 from keras_flowers_cli.train_view import saved_epoch
 from rich.console import Console
 
-from keras_flowers import Evaluation
+from keras_flowers import Evaluation, ImageClassifier
 
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 LONG = "/a/folder with spaces/" + "x" * 90 + ".png"
 
 
@@ -88,6 +96,7 @@ def train(lines, epochs, scores, first=0):
         lines.on_epoch_begin(epoch)
         for batch in range(2):
             lines.on_train_batch_end(batch, {"loss": 2.0})
+            lines._bars.refresh()
         lines.on_test_begin()
         logs = {"loss": 123456.0, "accuracy": 0.5, "val_accuracy": scores[epoch]}
         lines.on_epoch_end(epoch, logs)
@@ -178,3 +187,91 @@ def test_the_saved_epoch(early_stopping, tuning_after, interrupted, saved):
         epochs=tuning_after,
     )
     assert saved_epoch(config, run) == saved
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "shown"),
+    [
+        (
+            "train",
+            "Pass another `cache_directory`, or `disk_budget=0` to decode on the fly.",
+            "Pass another --cache-dir, or --disk-budget 0 to decode on the fly.",
+        ),
+        (
+            "evaluate",
+            "`batch_size` must be a positive integer. Received: batch_size=0",
+            "--batch-size must be a positive integer. Received: 0",
+        ),
+        (
+            "audit",
+            "Choose --cache-dir, `cache_directory=...` in Python, or X",
+            "Choose --cache-dir, or X",
+        ),
+        (
+            "train",
+            "`epochs` and `fine_tuning` of `a b`",
+            "--epochs and `fine_tuning` of `a b`",
+        ),
+        ("doctor", "`epochs`", "`epochs`"),
+        ("", "`epochs`", "`epochs`"),
+    ],
+)
+def test_messages_speak_of_options(command, message, shown):
+    assert name_options(message, command) == shown
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "audit"])
+def test_an_unwritable_cache_is_named_with_its_option(
+    tmp_path, monkeypatch, capsys, command
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "file" / "cache"))
+    model = tmp_path / "model.keras"
+    ImageClassifier(["a", "b"], (8, 8), hidden_units=()).save(model)
+    models = [str(model)] if command == "evaluate" else []
+    assert run([command, *models, "sample"]) == 2
+    error = capsys.readouterr().err
+    assert "--cache-dir" in error
+    assert "cache_directory" not in error
+
+
+def test_doctor_says_whether_the_cache_can_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for folder, shown in (("new", "yes"), ("file/cache", "no; choose another")):
+        monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / folder))
+        assert run(["doctor"]) == 0
+        assert f"cache writable\t{shown}" in capsys.readouterr().out
+
+
+def start_in_terminal(level):
+    """Returns what a terminal shows while Keras starts with a log level."""
+    program = (
+        "import os\n"
+        "from keras_flowers_cli import runtime\n"
+        "runtime._import_backend = lambda: os.write(2, b'I0000 start-up line\\n')\n"
+        "runtime.start_keras()\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {"TERM": "xterm"} | ({} if level is None else {LEVEL: level})
+    reader, writer = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, stderr=writer, env=environment
+    )
+    os.close(writer)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux raises at the end
+        while part := os.read(reader, 4096):
+            shown += part
+    os.close(reader)
+    return shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("level", "shows_log"),
+    [(None, False), ("3", False), ("2", False), ("0", True), ("1", True)],
+)
+def test_the_start_is_announced_and_silent_where_silence_is_asked_for(level, shows_log):
+    shown = start_in_terminal(level)
+    assert "Starting Keras" in shown
+    assert shown.endswith("\x1b[2K")  # the line is gone
+    assert ("start-up line" in shown) == shows_log

@@ -104,14 +104,14 @@ def test_every_option_reaches_the_search(tmp_path):
     ("options", "named"),
     [
         (["--units", "8:"], "neither a number nor LOW:HIGH"),
-        (["--units", "16:8"], "`units`"),
-        (["--units", "0:8"], "`units`"),
-        (["--layers", "-1:2"], "`layers`"),
-        (["--dropout", "0:2"], "`dropout`"),
-        (["--learning-rate", "0:1"], "`learning_rate`"),
-        (["--batch-size", "8,8"], "`batch_size`"),
+        (["--units", "16:8"], "--units must"),
+        (["--units", "0:8"], "--units must"),
+        (["--layers", "-1:2"], "--layers must"),
+        (["--dropout", "0:2"], "--dropout must"),
+        (["--learning-rate", "0:1"], "--learning-rate must"),
+        (["--batch-size", "8,8"], "--batch-size must"),
         (["--strategy", "lucky"], "--strategy"),
-        (["--objective", "accuracy"], "`objective`"),
+        (["--objective", "accuracy"], "--objective must"),
         (["--objective", "val_beauty"], "val_beauty"),
         (["--workers", "-1"], "--workers"),
         (["--trials", "0"], "--trials"),
@@ -207,7 +207,7 @@ def test_a_terminal_shows_a_live_table_with_a_bar_and_the_time_left(tmp_path):
             )
             view._live.refresh()
     text = path.read_text()
-    shown = ("val_accuracy", "0.7500", "failed: MemoryError", "2/4", "3/4", "left")
+    shown = ("val accuracy", "0.7500", "failed: MemoryError", "2/4", "3/4", "left")
     assert [part for part in shown if part not in text] == []
 
 
