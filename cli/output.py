@@ -184,7 +184,9 @@ class TextTable:
         )
 
     def _to_rich(self) -> Table:
-        table = Table(title=self._title, title_justify="left", box=_BOX, pad_edge=False)
+        table = Table(
+            title=self._title, title_justify="left", box=_BOX, padding=(0, 1, 0, 0)
+        )
         for index, column in enumerate(self._columns):
             cells = [row[index] for row, _ in self._rows]
             is_number = any(cells) and all(map(_is_number, filter(None, cells)))
