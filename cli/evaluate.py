@@ -13,11 +13,9 @@ from keras_flowers_cli.options import (
     given_options,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, TextTable
+from keras_flowers_cli.output import Output, ProgressBars, TextTable, write_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from keras_flowers.evaluation.evaluate import Evaluation
 
 # The most rows that a terminal shows; the files hold everything.
@@ -91,9 +89,9 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / "evaluation.json", json_text(report))
     evaluation.write_predictions(folder / "predictions.csv", top)
-    _draw(evaluation.plot_confusion_matrix(), folder / "confusion_matrix.png")
-    _draw(evaluation.plot_reliability(), folder / "reliability.png")
-    _draw(evaluation.plot_mistakes(mistakes), folder / "mistakes.png")
+    write_figure(evaluation.plot_confusion_matrix(), folder / "confusion_matrix.png")
+    write_figure(evaluation.plot_reliability(), folder / "reliability.png")
+    write_figure(evaluation.plot_mistakes(mistakes), folder / "mistakes.png")
     output.say(f"written to {folder}")
     output.result(report)
 
@@ -182,11 +180,3 @@ def _show_mistakes(output: Output, evaluation: "Evaluation") -> None:
 def _say_left_out(output: Output, count: int, what: str) -> None:
     if count > 0:
         output.say(f"... and {count} more {what}")
-
-
-def _draw(figure: "Figure", path: Path) -> None:
-    from keras_flowers.files import temporary_sibling
-    from keras_flowers.plots.rendering import png_bytes
-
-    with temporary_sibling(path) as temporary:
-        temporary.write_bytes(png_bytes(figure))

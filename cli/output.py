@@ -4,7 +4,8 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
@@ -22,7 +23,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-_BOX = box.SIMPLE_HEAD
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STAGES = {
     "download": "downloading",
@@ -185,7 +187,12 @@ class TextTable:
 
     def _to_rich(self) -> Table:
         table = Table(
-            title=self._title, title_justify="left", box=_BOX, padding=(0, 1, 0, 0)
+            title=self._title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+            pad_edge=False,
         )
         for index, column in enumerate(self._columns):
             cells = [row[index] for row, _ in self._rows]
@@ -200,6 +207,15 @@ class TextTable:
         for cells, style in self._rows:
             table.add_row(*(Text(cell, no_wrap=True) for cell in cells), style=style)
         return table
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Writes a figure of Matplotlib as a PNG file, atomically."""
+    from keras_flowers.files import temporary_sibling
+    from keras_flowers.plots.rendering import png_bytes
+
+    with temporary_sibling(path) as temporary:
+        temporary.write_bytes(png_bytes(figure))
 
 
 def _is_number(text: str) -> bool:

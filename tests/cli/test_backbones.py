@@ -2,6 +2,7 @@ import json
 import sys
 from pathlib import Path
 
+import click
 import keras
 import pytest
 from helpers import RESULTS, assert_same_weights, draw_images, tiny_network
@@ -271,7 +272,7 @@ def test_the_list_of_backbones_fits_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert run(["backbones"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
     assert len(lines) > len(backbone_names())
     assert max(len(line.rstrip()) for line in lines) <= 80
 
