@@ -64,8 +64,8 @@ plot_history(history)
 # %%
 evaluation = keras_flowers.evaluate(model, datasets)
 print("accuracy:", evaluation.accuracy)
-for path, scores in evaluation.per_class.items():
-    print(path, scores)
+for name, scores in evaluation.per_class.items():
+    print(name, scores)
 
 # %% [markdown]
 # Save it, load it, and classify an image.

@@ -71,17 +71,13 @@ def test_compare_as_json(runs, capsys):
     assert run(line.split()) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["plot"] == "new/curves.png"
-    assert result["different_settings"] == {
-        "batch size": {"first": "32", "second": "64"}
-    }
+    differences = {"batch size": {"first": "32", "second": "64"}}
+    assert result["different_settings"] == differences
     first = result["runs"][0]
-    assert (first["best_accuracy"], first["best_epoch"], first["epochs"]) == (
-        0.75,
-        2,
-        3,
-    )
+    assert (first["best_accuracy"], first["best_epoch"]) == (0.75, 2)
+    assert (first["epochs"], first["last_accuracy"]) == (3, 0.5)
     assert (first["seconds"], first["model_bytes"]) == (6.0, 2_500_000)
-    assert first["settings"]["dropout"] == "0.0" or first["settings"]["dropout"] == "0"
+    assert first["settings"]["hidden units"] == "8"
     assert (runs.parent / "new" / "curves.png").exists()
     assert not (runs / "comparison.png").exists()
 
