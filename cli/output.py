@@ -59,6 +59,7 @@ class Output:
     def show(self, table: "TextTable") -> None:
         """Prints a table for people."""
         if self.is_terminal:
+            self._console.print()
             self._console.print(table)
         else:
             click.echo(table.tab_separated, file=self._console.file)
