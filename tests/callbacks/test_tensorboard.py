@@ -11,6 +11,7 @@ import pytest
 from event_reading import events_of, graphs_of, read_runs
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.callbacks.event_writer import EventWriter, KerasSummary
+from keras_flowers.callbacks.tensorboard import _name_run
 
 from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
 
@@ -104,6 +105,13 @@ def test_hyperparameters_are_a_row_of_their_table(tmp_path, monkeypatch):
     assert start.hparams["units"].number_value == 4
     assert start.hparams["optimizer"].string_value == "adam"
     assert start.group_name == "mine"
+    assert _name_run("a/b/tensorboard") == "a/b"
+    assert _name_run("a/b/c/d") == "c/d (a/b)"
+    # TensorBoard sorts the columns: these come before Keras's `epoch_accuracy`.
+    results = read_runs(Path("mine"))["tensorboard"]
+    validation = read_runs(Path("mine"))["tensorboard/validation"]
+    for name in ("accuracy", "loss"):
+        assert results[f"Validation {name}"] == validation[f"epoch_{name}"]
     end = contents["_hparams_/session_end_info"].session_end_info
     assert end.status == 1  # STATUS_SUCCESS
 
