@@ -19,6 +19,7 @@ The way of a run:
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def train(
         InputError: If the data, an argument or the run directory cannot be used, the
             directory holds another run, or its disk is full.
     """
+    started = time.perf_counter()
     options = {
         "epochs": epochs,
         "early_stopping": early_stopping,
@@ -200,6 +202,7 @@ def train(
             configuration,
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
+            started=started,
         )
         run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
         return run.train()

@@ -264,6 +264,21 @@ def test_plot_shows_both_splits_and_marks_the_best_epoch():
         assert list(mark.get_ydata()) == [best]
 
 
+def test_the_plot_is_not_flattened_by_a_first_loss_far_above_the_others():
+    loss, validation = [58.2, 1.4, 1.3, 1.2], [1.5, 1.35, 1.25, 1.3]
+    axes = plot_history({"loss": loss, "val_loss": validation}).axes[0]
+    low, high = axes.get_ylim()
+    assert 0.9 < low < 1.2
+    assert 1.5 < high < 1.7
+    assert axes.get_title("right") == "off the scale: epoch 1: 58.2"
+    # A loss that falls as usual is shown as a whole.
+    usual = [2.0 * 0.9**i for i in range(50)]
+    for history in ({"loss": usual}, {"loss": [1.5]}, {"loss": [3.0, 1.0]}, HISTORY):
+        axes = plot_history(history).axes[0]
+        assert axes.get_ylim()[1] > max(history["loss"])
+        assert axes.get_title("right") == ""
+
+
 def test_plot_lays_runs_over_each_other(tmp_path):
     (tmp_path / "history.json").write_text(json.dumps(HISTORY))
     figure = plot_history({"wide": HISTORY, "narrow": tmp_path})

@@ -96,11 +96,13 @@ def test_hyperparameters_are_a_row_of_their_table(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     fit(small_model(), TensorBoard("mine/tensorboard", **PARTS))
+    results = read_runs(Path("mine"))["tensorboard"]
     contents = {
-        tag: HParamsPluginData.FromString(value)
-        for tag, ((_, value),) in read_runs(Path("mine"))["tensorboard"].items()
+        tag: HParamsPluginData.FromString(values[0][1])
+        for tag, values in results.items()
         if tag.startswith("_hparams_")
     }
+    assert all(len(results[tag]) == 1 for tag in contents)
     start = contents["_hparams_/session_start_info"].session_start_info
     assert start.hparams["units"].number_value == 4
     assert start.hparams["optimizer"].string_value == "adam"
@@ -108,7 +110,6 @@ def test_hyperparameters_are_a_row_of_their_table(tmp_path, monkeypatch):
     assert _name_run("a/b/tensorboard") == "a/b"
     assert _name_run("a/b/c/d") == "c/d (a/b)"
     # TensorBoard sorts the columns: these come before Keras's `epoch_accuracy`.
-    results = read_runs(Path("mine"))["tensorboard"]
     validation = read_runs(Path("mine"))["tensorboard/validation"]
     for name in ("accuracy", "loss"):
         assert results[f"Validation {name}"] == validation[f"epoch_{name}"]
