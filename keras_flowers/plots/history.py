@@ -120,7 +120,7 @@ def _draw_run(
     prefix = f"{name}: " if name else ""
     epochs = _epochs_of(history)
     best_column = f"val_{metric}" if f"val_{metric}" in history else metric
-    styles = {metric: ("training", ":"), f"val_{metric}": ("validation", "-")}
+    styles = {metric: ("training", "--"), f"val_{metric}": ("validation", "-")}
     for column, (label, style) in styles.items():
         if column in history:
             values = history[column]
