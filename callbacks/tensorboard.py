@@ -224,10 +224,12 @@ def _name_run(log_dir: Any) -> str:
         path = path.parent  # the run directory
     with contextlib.suppress(ValueError):
         path = path.relative_to(Path.cwd())
-    name = Path(*path.parts[-2:])
-    rest = Path(*path.parts[:-2])
-    is_short = len(path.parts) <= 2
-    return printable_path(path) if is_short else printable_path(f"{name} ({rest})")
+    # Tuners have a folder for each execution of a trial.
+    length = 2 if path.name.startswith("execution") else 1
+    if len(path.parts) <= length:
+        return printable_path(path)
+    name, rest = Path(*path.parts[-length:]), Path(*path.parts[:-length])
+    return printable_path(f"{name} ({rest})")
 
 
 def _check_class_names(class_names: Any) -> tuple[str, ...] | None:

@@ -107,8 +107,8 @@ def test_hyperparameters_are_a_row_of_their_table(tmp_path, monkeypatch):
     assert start.hparams["units"].number_value == 4
     assert start.hparams["optimizer"].string_value == "adam"
     assert start.group_name == "mine"
-    assert _name_run("a/b/tensorboard") == "a/b"
-    assert _name_run("a/b/c/d") == "c/d (a/b)"
+    assert _name_run("a/b/first/tensorboard") == "first (a/b)"
+    assert _name_run("a/03/execution_0") == "03/execution_0 (a)"
     # TensorBoard sorts the columns: these come before Keras's `epoch_accuracy`.
     validation = read_runs(Path("mine"))["tensorboard/validation"]
     for name in ("accuracy", "loss"):
