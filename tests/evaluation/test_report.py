@@ -210,7 +210,7 @@ def test_the_tables_hold_the_numbers_of_the_run(tmp_path, datasets):
     assert filled == [["0.733 to 0.800", "5", "0.750", f"{result.accuracy:.3f}"]]
     assert table_of(root, "Data")[1:] == [["data", "photos"], ["image size", "8"]]
     assert table_of(root, "Model")[1:] == [["hidden units", "8"]]
-    assert ["dropout", "0.0"] in table_of(root, "Model, defaults")
+    assert ["dropout", "0"] in table_of(root, "Model, defaults")
     assert table_of(root, "Training")[1:] == [["epochs", "2"]]
     assert json.loads(root.one("pre").text) == CONFIG
     environment = table_of(root, "Environment, defaults")

@@ -97,7 +97,7 @@ def test_the_tables_are_filled_with_the_numbers_of_the_run(driver, run):
     versions = dict(table(driver, "Environment, defaults"))
     assert versions["keras-flowers"] == keras_flowers.__version__
     assert ["hidden units", "8"] in table(driver, "Model")
-    assert dict(table(driver, "Model, defaults"))["dropout"] == "0.0"
+    assert dict(table(driver, "Model, defaults"))["dropout"] == "0"
 
 
 def test_every_picture_is_there(driver, run):
