@@ -61,7 +61,7 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """Shows the trials, the best one first."""
-        sign = 1 if self._settings.direction == "min" else -1
+        sign = 1 if self._plan.direction == "min" else -1
 
         def rank(trial: TrialRecord) -> tuple[bool, float]:
             return trial.score is None, sign * (trial.score or 0.0)

@@ -7,7 +7,7 @@ black text on black.
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def svg_markup(figure: "Figure", name: str, description: str) -> str:
     import matplotlib as mpl
 
     buffer = io.BytesIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name}
     with mpl.rc_context(settings):
         figure.savefig(buffer, format="svg", transparent=True)
     root = ElementTree.fromstring(buffer.getvalue())
