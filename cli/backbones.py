@@ -21,22 +21,31 @@ _BYTES_PER_WEIGHT = 4
 def backbones(as_json: bool) -> int:
     """List the networks that --backbone knows, with their sizes.
 
-    "images" is the size of the images that a network is meant for and takes by
-    default; "MB" is what its weights take in memory and on disk.
+    "side" is the default height and width of the images in pixels, and "min" the
+    minimum; "MB" is the size of the weights in memory and on disk; "top-1" is the
+    published accuracy on ImageNet, in percent.
     """
     runtime.start_keras()
-    from keras_flowers.models.backbone_presets import backbone_names, named_network
+    from keras_flowers.models.backbone_presets import (
+        IMAGENET_TOP1,
+        backbone_names,
+        named_network,
+    )
 
     output = Output(as_json)
-    rows = TextTable("name", "images", "features", "parameters", "MB", "weights")
+    rows = TextTable(
+        "name", "side", "min", "features", "parameters", "MB", "top-1", "weights"
+    )
     networks = [named_network(name) for name in backbone_names()]
     for network in networks:
         rows.add_row(
             network.name,
             str(network.side),
+            str(network.smallest_side),
             str(network.feature_size),
             f"{network.parameters:,}",
             f"{network.parameters * _BYTES_PER_WEIGHT / _MEGABYTE:.1f}",
+            _percent_text(IMAGENET_TOP1.get(network.name)),
             "imagenet" if network.has_imagenet_weights else "none",
         )
     output.show(rows)
@@ -49,11 +58,16 @@ def backbones(as_json: bool) -> int:
                 "features": network.feature_size,
                 "parameters": network.parameters,
                 "imagenet_weights": network.has_imagenet_weights,
+                "imagenet_top1": IMAGENET_TOP1.get(network.name),
             }
             for network in networks
         ]
     )
     return EXIT_DONE
+
+
+def _percent_text(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def resolve_backbone(

@@ -7,8 +7,10 @@ from typing import Any
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.errors import first_line
-from keras_flowers_cli.options import setting_options
+from keras_flowers_cli.options import is_writable, setting_options
 from keras_flowers_cli.output import Output, TextTable
+
+_OTHER_CACHE = "choose another with --cache-dir or KERAS_FLOWERS_CACHE"
 
 
 @click.command()
@@ -60,7 +62,12 @@ def _inspect_cache() -> dict[str, Any]:
     from keras_flowers.data.sources import default_cache_directory
 
     folder = default_cache_directory()
-    return {"cache_folder": str(folder), "cache_size": _size(folder)}
+    writable = "yes" if is_writable(folder) else f"no; {_OTHER_CACHE}"
+    return {
+        "cache_folder": str(folder),
+        "cache_writable": writable,
+        "cache_size": _size(folder),
+    }
 
 
 def _size(folder: Path) -> str:

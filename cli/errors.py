@@ -1,6 +1,9 @@
 """What an error means to the user: the exit code and the message."""
 
+import re
+
 import click
+from keras_flowers_settings import settings_of
 
 EXIT_DONE = 0
 EXIT_DEFECT = 1
@@ -30,6 +33,36 @@ def explain(error: BaseException) -> str | None:
     ):
         return _OUT_OF_MEMORY
     return None
+
+
+def name_options(message: str, command: str) -> str:
+    """Returns the message of an error with options instead of arguments of Python.
+
+    Args:
+        message: A message of the library, such as "`cache_directory` must be ...".
+        command: The command that failed.
+    """
+    flags = {
+        argument.rpartition(".")[2]: setting.flag
+        for setting in settings_of(command)
+        for argument in setting.arguments
+    }
+    flags |= {setting.name: setting.flag for setting in settings_of(command)}
+    message = re.sub(r"`\w+=\.\.\.` in Python, ", "", message)
+    message = re.sub(
+        r"Received: (\w+)=",
+        lambda match: "Received: " if match[1] in flags else match[0],
+        message,
+    )
+    return re.sub(
+        r"`(\w+)(?:=([^`]+))?`",
+        lambda match: (
+            " ".join(filter(None, (flags[match[1]], match[2])))
+            if match[1] in flags
+            else match[0]
+        ),
+        message,
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -13,17 +13,17 @@ from keras_flowers_cli.options import (
     given_options,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, TextTable
+from keras_flowers_cli.output import Output, ProgressBars, TextTable, write_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from keras_flowers.evaluation.evaluate import Evaluation
 
 # The most rows that a terminal shows; the files hold everything.
 MOST_CLASSES = 50
 MOST_IN_MATRIX = 15
 MOST_ROWS = 10
+# The most characters of all class names together for which they head the columns.
+MOST_IN_HEADER = 36
 
 
 @click.command()
@@ -77,7 +77,11 @@ def evaluate(
     elif split is None:
         split = "validation" if datasets.test is None else "test"
     evaluation = evaluate_model(model, datasets, split)
-    _show(output, evaluation)
+    if split_manifest is None:
+        name = f"all images of {datasets.audit.root}"
+    else:
+        name = f"{split} images of {split_manifest}"
+    _show(output, evaluation, name)
     report = {
         "model": str(model_file),
         "data": data,
@@ -88,15 +92,16 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / "evaluation.json", json_text(report))
     evaluation.write_predictions(folder / "predictions.csv", top)
-    _draw(evaluation.plot_confusion_matrix(), folder / "confusion_matrix.png")
-    _draw(evaluation.plot_reliability(), folder / "reliability.png")
-    _draw(evaluation.plot_mistakes(mistakes), folder / "mistakes.png")
+    write_figure(evaluation.plot_confusion_matrix(), folder / "confusion_matrix.png")
+    write_figure(evaluation.plot_reliability(), folder / "reliability.png")
+    write_figure(evaluation.plot_mistakes(mistakes), folder / "mistakes.png")
     output.say(f"written to {folder}")
     output.result(report)
 
 
-def _show(output: Output, evaluation: "Evaluation") -> None:
+def _show(output: Output, evaluation: "Evaluation", name: str) -> None:
     calibration = evaluation.calibration()
+    output.say(f"Evaluated: {name}")
     output.say(
         f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f}, "
         f"loss {evaluation.loss:.4f}, expected calibration error "
@@ -131,12 +136,14 @@ def _show_classes(output: Output, evaluation: "Evaluation") -> None:
 
 
 def _show_matrix(output: Output, evaluation: "Evaluation") -> None:
-    matrix = TextTable(
-        "true \\ predicted", *evaluation.class_names, title="confusion matrix"
-    )
-    for name, counts in zip(
-        evaluation.class_names, evaluation.confusion_matrix.tolist(), strict=True
-    ):
+    names = evaluation.class_names
+    columns = names
+    # A terminal has no room for many names side by side.
+    if output.is_terminal and sum(map(len, names)) > MOST_IN_HEADER:
+        columns = tuple(str(number + 1) for number in range(len(names)))
+        names = tuple(f"{k} {name}" for k, name in zip(columns, names, strict=True))
+    matrix = TextTable("true \\ predicted", *columns, title="confusion matrix")
+    for name, counts in zip(names, evaluation.confusion_matrix.tolist(), strict=True):
         matrix.add_row(name, *map(str, counts))
     output.show(matrix)
 
@@ -158,15 +165,16 @@ def _show_mistakes(output: Output, evaluation: "Evaluation") -> None:
         output.say("no mistake")
         return
     table = TextTable(
-        "image", "true", "predicted", "probability", "loss", title="worst mistakes"
+        "true", "predicted", "probability", "loss", "image", title="worst mistakes"
     )
     for one in evaluation.worst_mistakes(MOST_ROWS):
         table.add_row(
-            evaluation.shown_path(one.path),
             one.true_class,
             "none" if one.predicted_class is None else one.predicted_class,
             f"{one.probability:.3f}",
             f"{one.loss:.3f}",
+            # Last, because it may be long.
+            evaluation.shown_path(one.path),
         )
     output.show(table)
     _say_left_out(output, evaluation.mistakes - MOST_ROWS, "mistakes")
@@ -175,11 +183,3 @@ def _show_mistakes(output: Output, evaluation: "Evaluation") -> None:
 def _say_left_out(output: Output, count: int, what: str) -> None:
     if count > 0:
         output.say(f"... and {count} more {what}")
-
-
-def _draw(figure: "Figure", path: Path) -> None:
-    from keras_flowers.files import temporary_sibling
-    from keras_flowers.plots.rendering import png_bytes
-
-    with temporary_sibling(path) as temporary:
-        temporary.write_bytes(png_bytes(figure))

@@ -9,6 +9,8 @@ from importlib import metadata
 import click
 from keras_flowers_cli.audit import audit
 from keras_flowers_cli.backbones import backbones
+from keras_flowers_cli.compare import compare
+from keras_flowers_cli.completion import completion
 from keras_flowers_cli.doctor import doctor
 from keras_flowers_cli.errors import (
     EXIT_BAD_INPUT,
@@ -17,8 +19,10 @@ from keras_flowers_cli.errors import (
     EXIT_INTERRUPTED,
     explain,
     first_line,
+    name_options,
 )
 from keras_flowers_cli.evaluate import evaluate
+from keras_flowers_cli.new import new
 from keras_flowers_cli.output import echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
@@ -26,34 +30,58 @@ from keras_flowers_cli.tensorboard import tensorboard
 from keras_flowers_cli.train import train
 from keras_flowers_cli.tune import tune
 
+# In the order in which people need them.
+_TASKS = {
+    "Data": (audit, sample),
+    "Training": (train, tune, backbones),
+    "Results": (predict, evaluate, compare, tensorboard),
+    "Setup": (new, doctor, completion),
+}
+# No first sentence is longer, so none is cut.
+_LONGEST_HELP = 120
+
+
+class TaskGroup(click.Group):
+    """A group whose help lists the commands by task."""
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Writes one section for each task."""
+        del ctx
+        for task, members in _TASKS.items():
+            with formatter.section(task):
+                formatter.write_dl(
+                    [
+                        (command.name or "", command.get_short_help_str(_LONGEST_HELP))
+                        for command in members
+                    ]
+                )
+
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=TaskGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(metadata.version("keras-flowers"), prog_name="keras-flowers")
 def commands() -> None:
     """Train an image classifier on your own folder of images, in Keras.
+
+    \b
+    keras-flowers train photos --run-dir runs/first
+    keras-flowers predict runs/first/model.keras new.jpg
 
     DATA is a folder that holds one folder of images per class, a .tar, .tgz or .zip
     archive of one, a URL of such an archive, or the name flower_photos or sample.
 
     Every command exits with code 2 on bad input, and shows the traceback of an error
     with --debug.
-    """
+    """  # noqa: D301  click reads the backspace
 
 
-for _command in (
-    train,
-    tune,
-    predict,
-    evaluate,
-    tensorboard,
-    audit,
-    backbones,
-    sample,
-    doctor,
-):
-    commands.add_command(_command)
+for _members in _TASKS.values():
+    for _command in _members:
+        commands.add_command(_command)
 
 
 def main() -> None:
@@ -87,20 +115,23 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         # Click turns both Ctrl-C and the end of a file into Abort.
         if isinstance(error.__cause__, EOFError):
-            return _report_error(error.__cause__, debug)
+            return _report_error(error.__cause__, arguments, debug)
+        if sys.stderr.isatty():
+            click.echo(err=True)  # the terminal shows ^C on the current line
         echo_error("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _report_error(error, debug)
+        return _report_error(error, arguments, debug)
 
 
-def _report_error(error: BaseException, debug: bool) -> int:
+def _report_error(error: BaseException, arguments: Sequence[str], debug: bool) -> int:
     """Says what went wrong; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     message = explain(error)
     if message is not None:
-        echo_error(f"error: {message}")
+        command = next((word for word in arguments if word in commands.commands), "")
+        echo_error(f"error: {name_options(message, command)}")
         return EXIT_BAD_INPUT
     hint = "" if debug else " (--debug shows where)"
     echo_error(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")

@@ -174,11 +174,16 @@ def check_backbone_options(options: dict[str, Any]) -> None:
 
 def check_writable(folder: Path, option: str) -> None:
     """Refuses a folder in which nothing can be written, before the work for it."""
+    if not is_writable(folder):
+        raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
+
+
+def is_writable(folder: Path) -> bool:
+    """Tells whether files can be written in a folder, which need not exist yet."""
     existing = next(
         path for path in (folder, *folder.absolute().parents) if path.exists()
     )
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def new_run_directory(data: str, kind: str = "") -> Path:

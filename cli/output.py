@@ -2,12 +2,17 @@
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
-from rich.console import Console
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +23,9 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STAGES = {
     "download": "downloading",
@@ -45,9 +53,17 @@ class Output:
         """Prints a line for people."""
         self._console.print(_plain(text))
 
+    def say_cells(self, *cells: str) -> None:
+        """Prints cells with tabs between them, for programs."""
+        click.echo("\t".join(cells), file=self._console.file)
+
     def show(self, table: "TextTable") -> None:
         """Prints a table for people."""
-        self._console.print(table)
+        if self.is_terminal:
+            self._console.print()
+            self._console.print(table)
+        else:
+            click.echo(table.tab_separated, file=self._console.file)
 
     @property
     def console(self) -> Console:
@@ -119,30 +135,80 @@ class ProgressBars:
         self.stop()
 
 
+def progress_bars(output: Output) -> Progress:
+    """Returns bars with a field `detail` for a terminal, elsewhere disabled ones.
+
+    They are drawn below the lines that `output` prints, and are gone at `stop`.
+    """
+    console = output.console if output.is_terminal else Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 class TextTable:
     """A table of plain text: nothing in a cell is markup, and a path is one line.
 
-    All but the first column are right-aligned numbers.
+    Columns of numbers are right-aligned, all others left-aligned. On a terminal, long
+    headers are broken between words, but a cell is never broken: a row that is too long
+    runs past the edge, so that a path can be found and copied. Elsewhere, as in a pipe
+    or a file, each row is one line with tabs between its cells.
     """
 
     def __init__(self, *columns: str, title: str | None = None) -> None:
-        self._table = Table(
-            title=None if title is None else _plain(title, "table.title"),
-            title_justify="left",
-        )
-        for index, column in enumerate(columns):
-            # Folded, not cut: two long paths must stay distinguishable.
-            self._table.add_column(
-                _plain(column), justify="right" if index else "left", overflow="fold"
-            )
+        self._columns = [printable_path(column) for column in columns]
+        self._title = None if title is None else printable_path(title)
+        self._rows: list[tuple[list[str], str | None]] = []
 
     def add_row(self, *cells: str, style: str | None = None) -> None:
         """Adds a row, one cell per column."""
-        self._table.add_row(*map(_plain, cells), style=style)
+        self._rows.append(([printable_path(cell) for cell in cells], style))
 
-    def __rich__(self) -> Table:
-        """Returns what Rich prints."""
-        return self._table
+    @property
+    def tab_separated(self) -> str:
+        """The title, the columns and the rows, one per line."""
+        rows = [self._columns, *(cells for cells, _ in self._rows)]
+        lines = [] if self._title is None else [self._title]
+        return "\n".join([*lines, *("\t".join(cells) for cells in rows)])
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Yields what Rich prints."""
+        table = self._to_rich()
+        smallest = Measurement.get(console, options, table).minimum
+        yield from console.render(
+            table, options.update_width(max(options.max_width, smallest))
+        )
+
+    def _to_rich(self) -> Table:
+        table = Table(
+            title=self._title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+            pad_edge=False,
+        )
+        for index, column in enumerate(self._columns):
+            cells = [row[index] for row, _ in self._rows]
+            is_number = any(cells) and all(map(_is_number, filter(None, cells)))
+            width = max((cell_len(cell) for cell in cells), default=0)
+            # Rich breaks what may be broken; here that is the header alone.
+            table.add_column(
+                Text(column.replace("_", " ")),
+                justify="right" if is_number else "left",
+                min_width=max(width, *map(cell_len, re.split(r"[ _]", column))),
+            )
+        for cells, style in self._rows:
+            table.add_row(*(Text(cell, no_wrap=True) for cell in cells), style=style)
+        return table
 
 
 def echo_error(message: str) -> None:
@@ -160,11 +226,29 @@ def escape_unencodable_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _plain(text: str, style: str = "") -> Text:
-    # Here, because it imports Keras; what is shown comes from commands that have.
-    from keras_flowers.files import printable_path
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Writes a figure of Matplotlib as a PNG file, atomically."""
+    from keras_flowers.files import temporary_sibling
+    from keras_flowers.plots.rendering import png_bytes
 
-    return Text(_encodable(printable_path(text), sys.stdout), style)
+    with temporary_sibling(path) as temporary:
+        temporary.write_bytes(png_bytes(figure))
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d,.]+(e[-+]?\d+)?%?|nan|inf|\d+/\d+", text) is not None
+
+
+def printable_path(text: str) -> str:
+    """Returns the text on one line, without characters that a terminal obeys."""
+    # Here, because it imports Keras; what is shown comes from commands that have.
+    from keras_flowers.files import printable_path as printable
+
+    return _encodable(printable(text), sys.stdout)
+
+
+def _plain(text: str) -> Text:
+    return Text(printable_path(text))
 
 
 def _encodable(text: str, stream: TextIO) -> str:

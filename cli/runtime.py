@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 
 import click
+from rich.console import Console
 
 _BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
 
@@ -18,19 +19,20 @@ def start_keras() -> None:
     """Sets what must be set before TensorFlow starts, and starts it.
 
     Variables that the user set stay. What TensorFlow writes to stderr while it starts
-    is shown only if the start fails, or if the user set `TF_CPP_MIN_LOG_LEVEL`: that
-    variable alone does not silence those lines.
+    is shown only if the start fails, or if the user asked for it with 0 or 1 in
+    `TF_CPP_MIN_LOG_LEVEL`: higher levels alone do not silence those lines.
     """
     _check_backend()
     # Without it the CPU allocator returns every large buffer to the kernel after each
     # step, which takes half the time of a step with a wide dense layer.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        _import_backend()
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with stderr_on_failure_only():
-        _import_backend()
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _show_start():
+        if level in ("0", "1"):
+            _import_backend()
+            return
+        with stderr_on_failure_only():
+            _import_backend()
 
 
 def _check_backend() -> None:
@@ -48,6 +50,20 @@ def _check_backend() -> None:
         )
 
 
+@contextlib.contextmanager
+def _show_start() -> Iterator[None]:
+    """Says on a terminal that Keras is starting, which takes seconds."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    # A second descriptor, because the first one is redirected meanwhile.
+    with (
+        os.fdopen(os.dup(2), "w") as terminal,
+        Console(file=terminal).status("Starting Keras ..."),
+    ):
+        yield
+
+
 def _import_backend() -> None:
     import keras
 
@@ -55,6 +71,8 @@ def _import_backend() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    # What commands need of it comes from here on in no time.
+    import keras_flowers  # noqa: F401
 
 
 def hide_retracing_warnings() -> None:

@@ -1,5 +1,6 @@
 """Shows a running search: a live table on a terminal, else one line per trial."""
 
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from keras_flowers.tuning import TrialRecord
 
 _SHOWN = 10
+_UNITS = "units"
 
 
 class SearchView:
@@ -62,13 +64,12 @@ class SearchView:
         done = [trial for trial in trials if trial.status == "completed"]
         done.sort(key=lambda trial: -self._sign * (trial.score or 0.0))
         failed = [trial for trial in trials if trial.status == "failed"]
-        names = _columns(trials)
-        rows = TextTable("trial", *names, "epoch", self._objective, "seconds")
+        columns = _columns(trials)
+        rows = TextTable("trial", *columns, "epoch", self._objective, "seconds")
         for trial in [*running, *done, *failed][:limit]:
-            values = (_value_text(trial.hyperparameters.get(name)) for name in names)
             rows.add_row(
                 trial.id,
-                *values,
+                *(_cell(trial, column) for column in columns),
                 f"{trial.epoch}/{trial.epochs}",
                 _score_text(trial),
                 f"{trial.seconds:.0f}",
@@ -118,10 +119,30 @@ class SearchView:
 
 
 def _columns(trials: Sequence["TrialRecord"]) -> list[str]:
+    """Returns the hyperparameters that differ, the widths of all layers as one."""
     from keras_flowers.tuning.records import hyperparameter_names
 
-    # Epochs have a column of their own.
-    return [name for name in hyperparameter_names(trials) if name != "epochs"]
+    names = hyperparameter_names(trials)
+    columns = [_UNITS] if any(map(_is_width, names)) else []
+    for name in names:
+        # Epochs have a column, and the widths tell how many layers there are.
+        if name in ("epochs", "layers") or _is_width(name):
+            continue
+        if len({str(trial.hyperparameters.get(name)) for trial in trials}) > 1:
+            columns.append(name)
+    return columns
+
+
+def _is_width(name: str) -> bool:
+    return re.fullmatch(r"units_\d+", name) is not None
+
+
+def _cell(trial: "TrialRecord", column: str) -> str:
+    values = trial.hyperparameters
+    if column != _UNITS:
+        return _value_text(values.get(column))
+    widths = [str(v) for k, v in values.items() if _is_width(k) and v is not None]
+    return ",".join(widths) or "none"
 
 
 def _score_text(trial: "TrialRecord") -> str:

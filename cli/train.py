@@ -15,6 +15,7 @@ from keras_flowers_cli.options import (
 from keras_flowers_cli.output import Output, ProgressBars
 from keras_flowers_cli.train_config import build_config, check_options, read_config
 from keras_flowers_cli.train_view import (
+    read_earlier_epochs,
     run_as_json,
     show_datasets,
     show_other_versions,
@@ -49,6 +50,8 @@ def train(
     config_file = _choose_config(context.command, data, config_file, resume, given)
     check_options(given)
     runtime.start_keras()
+    from keras_flowers_cli.epoch_lines import EpochLines
+
     from keras_flowers.training.train import train as train_model
 
     output = Output(as_json)
@@ -60,7 +63,11 @@ def train(
     if resume is not None:
         show_other_versions(output, resume)
     started = time.monotonic()
-    with output.stdout_for_people(), ProgressBars() as progress:
+    with (
+        output.stdout_for_people(),
+        ProgressBars() as progress,
+        EpochLines(output, read_earlier_epochs(resume)) as lines,
+    ):
 
         def show_data(datasets: "ImageDatasets") -> None:
             progress.stop()
@@ -68,7 +75,7 @@ def train(
 
         def show_progress(stage: str, done: int, total: int | None) -> None:
             if stage == "features" and not done:
-                output.say(f"The features of {total} photos are computed once.")
+                output.say(f"The features of {total} images are computed once.")
             progress(stage, done, total)
 
         run = train_model(
@@ -76,14 +83,15 @@ def train(
             run_directory=run_dir,
             resume=resume is not None,
             checkpoint_every=checkpoint_every or None,
-            # Keras's progress bar redraws its line; elsewhere one line per epoch.
-            verbose=1 if output.is_terminal else 2,
+            callbacks=[lines],
+            verbose=0,
             progress=show_progress,
             on_loaded=show_data,
             tensorboard=not no_tensorboard,
         )
     seconds = time.monotonic() - started
-    show_run(output, run, run_dir, seconds)
+    lines.show(run.history)
+    show_run(output, config, run, run_dir, seconds)
     output.result(run_as_json(run, run_dir, seconds))
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
 

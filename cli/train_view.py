@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,17 @@ from keras_flowers_cli.output import Output, TextTable
 
 if TYPE_CHECKING:
     from keras_flowers.data.dataset_loader import ImageDatasets
+    from keras_flowers.history import History
+    from keras_flowers.training.config import TrainingConfig
     from keras_flowers.training.train import TrainingRun
 
 SPLITS = ("train", "validation", "test")
-_METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
     """Prints the data and the device."""
+    from keras_flowers_cli.devices import describe_device
+
     splits = [split for split in SPLITS if datasets.paths(split)]
     rows = TextTable("class", *splits)
     counts = {split: datasets.counts(split) for split in splits}
@@ -35,7 +39,7 @@ def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
         output.say(f"{unnamed} images of the folder are not in the split manifest")
     if datasets.reason_not_cached:
         output.say(datasets.reason_not_cached)
-    _show_device(output)
+    output.say(f"Training on: {describe_device()}")
 
 
 def show_other_versions(output: Output, directory: Path) -> None:
@@ -58,36 +62,82 @@ def show_other_versions(output: Output, directory: Path) -> None:
         )
 
 
+def read_earlier_epochs(directory: Path | None) -> "History":
+    """Returns the history of a run that is to be resumed; empty if there is none."""
+    from keras_flowers.errors import InputError
+    from keras_flowers.history import read_history
+
+    try:
+        return {} if directory is None else read_history(directory)
+    except InputError:
+        return {}  # no epoch was complete, or a file that `train` will complain of
+
+
 def show_run(
-    output: Output, run: "TrainingRun", directory: Path, seconds: float
+    output: Output,
+    config: "TrainingConfig",
+    run: "TrainingRun",
+    directory: Path,
+    seconds: float,
 ) -> None:
-    """Prints the history, the files and what comes next."""
+    """Prints what the run achieved, the files and what comes next."""
     if run.interrupted:
+        if output.is_terminal:
+            output.say()  # the terminal shows ^C on the current line
         has_checkpoint = any(directory.glob("checkpoint/*"))
         how = "resumes it" if has_checkpoint else "starts it again"
-        output.say(
-            "Interrupted: what was trained so far is saved. "
-            f"keras-flowers train --resume {shlex.quote(str(directory))} {how}."
-        )
-    columns = [name for name in _METRICS if name in run.history]
-    if columns:
-        rows = TextTable("epoch", *columns, "seconds")
-        for index, epoch in enumerate(run.history["epoch"]):
-            values = (f"{run.history[name][index]:.4f}" for name in columns)
-            rows.add_row(
-                str(int(epoch)), *values, f"{run.history['seconds'][index]:.1f}"
-            )
-        output.show(rows)
-    if run.history.get("val_accuracy"):
-        best = max(run.history["val_accuracy"])
-        output.say(
-            f"Validation accuracy {run.history['val_accuracy'][-1]:.3f} "
-            f"(best {best:.3f}), {seconds:.0f} s in all"
-        )
+        output.say("Interrupted: what was trained so far is saved.")
+        output.say(f"keras-flowers train --resume {shlex.quote(str(directory))} {how}.")
+    _show_best(output, config, run, seconds)
     for path in sorted(directory.iterdir()):
         output.say(f"  {path}")
     model = shlex.quote(str(directory / "model.keras"))
     output.say(f"Next: keras-flowers predict {model} PHOTO")
+
+
+def _show_best(
+    output: Output, config: "TrainingConfig", run: "TrainingRun", seconds: float
+) -> None:
+    from keras_flowers_cli.epoch_lines import best_epoch
+
+    history = run.history
+    best = best_epoch(history)
+    if best is None:
+        return
+    name, scores = "validation", history.get("val_accuracy")
+    if not scores:
+        name, scores = "training", history["accuracy"]
+    found = dict(zip(map(int, history["epoch"]), scores, strict=True))
+    saved = saved_epoch(config, run)
+    if saved is None:
+        saved_text = "model.keras has the last weights"
+    elif saved == best:
+        saved_text = "model.keras has it"
+    else:
+        saved_text = f"model.keras has epoch {saved} ({found[saved]:.3f})"
+    output.say(f"Best {name} accuracy {found[best]:.3f} in epoch {best}; {saved_text}")
+    output.say(f"{seconds:.0f} s in all")
+
+
+def saved_epoch(config: "TrainingConfig", run: "TrainingRun") -> int | None:
+    """Returns the number of the epoch whose weights the model has.
+
+    `None` after an interruption, which may have been within an epoch.
+    """
+    if run.interrupted:
+        return None
+    epochs = [int(number) for number in run.history["epoch"]]
+    losses = run.history.get("val_loss")
+    if config.early_stopping is None or not losses:
+        return epochs[-1]
+    begin = 0 if config.fine_tuning is None else config.epochs
+    # Early stopping restores the weights with the lowest loss of the last stage.
+    last_stage = [
+        (loss, number)
+        for loss, number in zip(losses, epochs, strict=True)
+        if number > begin and not math.isnan(loss)
+    ]
+    return min(last_stage)[1] if last_stage else epochs[-1]
 
 
 def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, Any]:
@@ -102,15 +152,3 @@ def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str
         "left_out": [dataclasses.asdict(f) for f in datasets.audit.left_out],
         "history": run.history,
     }
-
-
-def _show_device(output: Output) -> None:
-    from keras_flowers_cli.devices import describe_device, gpus
-
-    output.say(f"Training on: {describe_device()}")
-    if not gpus():
-        output.say(
-            "No GPU is in use, so an epoch takes longer. Fewer --epochs, a "
-            "smaller --image-size, narrower --hidden-units or --early-stopping shorten "
-            "the run; keras-flowers doctor says what a GPU needs."
-        )

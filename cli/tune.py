@@ -24,6 +24,7 @@ from keras_flowers_cli.options import (
 )
 from keras_flowers_cli.output import Output, ProgressBars, echo_error
 from keras_flowers_cli.search_view import SearchView
+from keras_flowers_cli.train_view import show_datasets
 
 if TYPE_CHECKING:
     from keras_flowers.tuning import ImageClassifierHyperModel, SearchResult
@@ -64,7 +65,8 @@ def tune(
     hypermodel = _build_hypermodel(data, max_epochs, given)
     directory = run_dir or new_run_directory(data, "-search")
     with ProgressBars() as progress:
-        hypermodel.load(progress)
+        datasets = hypermodel.load(progress)
+    show_datasets(output, datasets)
     view = SearchView(output, objective, -1 if "loss" in objective else 1)
     try:
         with view:
@@ -124,6 +126,8 @@ def _show(
     output: Output, view: SearchView, result: "SearchResult", seconds: float
 ) -> None:
     if result.interrupted:
+        if output.is_terminal:
+            output.say()  # the terminal shows ^C on the current line
         output.say("Interrupted: --resume resumes the search.")
     output.show(view.table(result.trials))
     failed = sum(trial.status == "failed" for trial in result.trials)
@@ -132,6 +136,7 @@ def _show(
         if not path.name.startswith("."):
             output.say(f"  {path}")
     if result.best is not None:
+        output.say(f"model.keras has the weights of trial {result.best.id}")
         model = shlex.quote(str(result.directory / "model.keras"))
         output.say(f"Next: keras-flowers predict {model} PHOTO")
 

@@ -128,6 +128,7 @@ AS_JSON = Setting(
         "tune",
         "predict",
         "evaluate",
+        "compare",
         "audit",
         "backbones",
         "doctor",
@@ -138,7 +139,7 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "sample"),
+    commands=(*AS_JSON.commands, "tensorboard", "sample", "new", "completion"),
     default=False,
 )
 OUTPUT = (AS_JSON, DEBUG)

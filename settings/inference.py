@@ -70,6 +70,22 @@ CSV_FILE = Setting(
     meaning="Also write path, class and all probabilities to this file",
     commands=("predict",),
 )
+PLOT_FILE = Setting(
+    name="plot_file",
+    kind=NewFile(),
+    option="--plot",
+    meaning="PNG file for the curves of all runs",
+    commands=("compare",),
+    default=Automatic("comparison.png next to the first run"),
+)
+SCRIPT_DATA = Setting(
+    name="data",
+    kind=Text("DATA"),
+    meaning="What the script trains on: a folder, an archive, a URL of one, "
+    "`flower_photos` or `sample`",
+    commands=("new",),
+    default="sample",
+)
 HOST = Setting(
     name="host",
     kind=Text(),
@@ -112,6 +128,8 @@ SETTINGS = (
     OUTPUT_DIRECTORY,
     TOP,
     CSV_FILE,
+    PLOT_FILE,
+    SCRIPT_DATA,
     HOST,
     PORT,
     IMAGES_PER_CLASS,

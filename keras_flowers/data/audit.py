@@ -37,6 +37,7 @@ from keras_flowers.data.layout import Layout, similar_names
 from keras_flowers.data.near_duplicates import near_duplicate_pairs
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
+from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 
 _IMBALANCED = 3.0  # largest class to smallest
@@ -79,6 +80,18 @@ class Audit:
     near_duplicate_groups: tuple[tuple[str, ...], ...] = ()
     layout: Layout | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Returns the root and the sizes, not the images."""
+        return (
+            f"Audit({printable_path(self.root)}: {len(self.class_names)} classes, "
+            f"{len(self.images)} images, {len(self.findings)} findings)"
+        )
+
+    def _repr_html_(self) -> str:
+        found = Counter(finding.kind.replace("_", " ") for finding in self.findings)
+        rows = [*self.counts.items(), *(found.items())]
+        return html_table(repr(self), ["class or finding", "count"], rows)
 
     @cached_property
     def _labels(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,20 @@ from keras_flowers.data.image_files import (
     DEFAULT_OPTIONS,
     ImageOptions,
     ImageRecord,
+    load_thumbnail,
 )
 from keras_flowers.data.pipelines import EpochOrder, number_labels
 from keras_flowers.data.splits import SPLIT_NAMES, Split
 from keras_flowers.errors import InputError
+from keras_flowers.notebook import html_table
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+# In a notebook.
+_MOST_THUMBNAILS = 8
+_THUMBNAIL_SIDE = 96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,31 @@ class ImageDatasets:
     reason_not_cached: str | None
     image_options: ImageOptions = DEFAULT_OPTIONS
     read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
+
+    def __repr__(self) -> str:
+        """Returns the sizes, not the images."""
+        height, width = self.image_size
+        sizes = ", ".join(f"{len(self.records(n))} {n}" for n in SPLIT_NAMES)
+        return (
+            f"ImageDatasets({len(self.class_names)} classes: {sizes} images, "
+            f"{height}x{width}, batch_size={self.batch_size})"
+        )
+
+    def _repr_html_(self) -> str:
+        counts = [self.counts(name) for name in SPLIT_NAMES]
+        rows = [[name, *(count[name] for count in counts)] for name in self.class_names]
+        total = ["all classes", *(sum(count.values()) for count in counts)]
+        heads = ["class", *SPLIT_NAMES]
+        return html_table(repr(self), heads, [total, *rows], self._thumbnails())
+
+    def _thumbnails(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the first training image of each of the first classes, small."""
+        firsts: dict[str, Path] = {}
+        for record in self.split.train:
+            firsts.setdefault(record.class_name, self.audit.root / record.path)
+        for name, path in itertools.islice(firsts.items(), _MOST_THUMBNAILS):
+            with contextlib.suppress(InputError):
+                yield name, load_thumbnail(path, _THUMBNAIL_SIDE)
 
     @property
     def catalog(self) -> Audit:

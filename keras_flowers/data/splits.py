@@ -9,6 +9,7 @@ nearly the same picture, stay on one side.
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -37,6 +38,7 @@ from keras_flowers.data.split_assignment import (
 )
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, write_text_atomically
+from keras_flowers.notebook import html_table
 
 NO_GROUPS: Mapping[str, str] = MappingProxyType({})
 SMALL_CLASSES_MODES = ("leave-out", "train-only")
@@ -69,6 +71,22 @@ class Split:
     test: tuple[ImageRecord, ...]
     not_in_manifest: tuple[ImageRecord, ...] = ()
     small_classes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Returns the sizes, not the images."""
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in SPLIT_NAMES)
+        left = len(self.not_in_manifest)
+        more = f", {left} not in the manifest" if left else ""
+        return f"Split({len(self.class_names)} classes: {sizes}{more})"
+
+    def _repr_html_(self) -> str:
+        counts = [
+            Counter(record.class_name for record in getattr(self, name))
+            for name in SPLIT_NAMES
+        ]
+        rows = [[name, *(count[name] for count in counts)] for name in self.class_names]
+        total = ["all classes", *(count.total() for count in counts)]
+        return html_table(repr(self), ["class", *SPLIT_NAMES], [total, *rows])
 
 
 def split_audit(

@@ -128,6 +128,49 @@ _NETWORKS = (
     Network("xception", "Xception", TF, 299, 2048, 20861480, smallest_side=71),
     Network("small_convnet", None, None, 128, 256, 980704, has_imagenet_weights=False),
 )
+# Top-1 accuracy on the validation images of ImageNet, as published for the weights that
+# Keras downloads: the table at https://keras.io/api/applications. It has no figures for
+# the narrow and wide MobileNets and for MobileNetV3.
+IMAGENET_TOP1 = {
+    "convnext_base": 0.853,
+    "convnext_large": 0.863,
+    "convnext_small": 0.823,
+    "convnext_tiny": 0.813,
+    "convnext_xlarge": 0.867,
+    "densenet121": 0.750,
+    "densenet169": 0.762,
+    "densenet201": 0.773,
+    "efficientnet_b0": 0.771,
+    "efficientnet_b1": 0.791,
+    "efficientnet_b2": 0.801,
+    "efficientnet_b3": 0.816,
+    "efficientnet_b4": 0.829,
+    "efficientnet_b5": 0.836,
+    "efficientnet_b6": 0.840,
+    "efficientnet_b7": 0.843,
+    "efficientnet_v2_b0": 0.787,
+    "efficientnet_v2_b1": 0.798,
+    "efficientnet_v2_b2": 0.805,
+    "efficientnet_v2_b3": 0.820,
+    "efficientnet_v2_l": 0.857,
+    "efficientnet_v2_m": 0.853,
+    "efficientnet_v2_s": 0.839,
+    "inception_resnet_v2": 0.803,
+    "inception_v3": 0.779,
+    "mobilenet": 0.704,
+    "mobilenet_v2": 0.713,
+    "nasnet_large": 0.825,
+    "nasnet_mobile": 0.744,
+    "resnet101": 0.764,
+    "resnet101_v2": 0.772,
+    "resnet152": 0.766,
+    "resnet152_v2": 0.780,
+    "resnet50": 0.749,
+    "resnet50_v2": 0.760,
+    "vgg16": 0.713,
+    "vgg19": 0.713,
+    "xception": 0.790,
+}
 _BY_NAME = {network.name: network for network in _NETWORKS}
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_flowers.argument_checks import check_image_size, check_integer
-from keras_flowers.data.image_files import ImageOptions, load_image
+from keras_flowers.data.image_files import ImageOptions, Resize, load_image
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
@@ -109,7 +109,7 @@ class ImageClassifier(keras.Model):
         augmentation: bool | keras.layers.Layer | None = None,
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
-        resize: str = "stretch",
+        resize: Resize = "stretch",
         **kwargs: Any,
     ) -> None:
         # === Arguments ===

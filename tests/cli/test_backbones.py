@@ -1,13 +1,19 @@
 import json
+import sys
 from pathlib import Path
 
+import click
 import keras
 import pytest
 from helpers import RESULTS, assert_same_weights, draw_images, tiny_network
 from keras_flowers_cli.main import run
 
 from keras_flowers import ImageClassifier
-from keras_flowers.models.backbone_presets import backbone_names, named_network
+from keras_flowers.models.backbone_presets import (
+    IMAGENET_TOP1,
+    backbone_names,
+    named_network,
+)
 from keras_flowers.training import train as training
 
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
@@ -143,7 +149,7 @@ BACKBONE = "--backbone tiny.keras"
         ),
         (
             f"{BACKBONE} --fine-tune-epochs 1 --unfreeze-from lst",
-            ["unfreeze_from", "Did you mean last", "'lst'"],
+            ["--unfreeze-from", "Did you mean last", "'lst'"],
         ),
         ("--backbone small_convnet --fine-tune-epochs 1", ["pretrained weights"]),
         (f"{BACKBONE} --fine-tune-epochs 0", ["--fine-tune-epochs"]),
@@ -248,8 +254,27 @@ def test_the_list_of_backbones(capsys):
     assert run(["backbones"]) == 0
     shown = capsys.readouterr().out
     for name in backbone_names():
-        row = next(line for line in shown.splitlines() if f" {name} " in line)
-        assert f"{named_network(name).parameters:,}" in row
+        row = next(row for row in shown.splitlines() if row.startswith(f"{name}\t"))
+        network = named_network(name)
+        assert f"{network.parameters:,}" in row
+        assert row.split("\t")[1:3] == [str(network.side), str(network.smallest_side)]
+    assert "\nresnet50\t224\t32\t2048\t23,587,712\t94.4\t74.9\timagenet\n" in shown
+
+
+def test_published_accuracies_are_of_networks_with_weights():
+    assert IMAGENET_TOP1.keys() <= set(backbone_names())
+    for name, accuracy in IMAGENET_TOP1.items():
+        assert named_network(name).has_imagenet_weights
+        assert 0.7 < accuracy < 0.9
+
+
+def test_the_list_of_backbones_fits_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert run(["backbones"]) == 0
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert len(lines) > len(backbone_names())
+    assert max(len(line.rstrip()) for line in lines) <= 80
 
 
 def test_the_list_of_backbones_as_json(capsys):
@@ -263,5 +288,8 @@ def test_the_list_of_backbones_as_json(capsys):
         "features": 256,
         "parameters": 218544,
         "imagenet_weights": True,
+        "imagenet_top1": None,
     }
+    assert found["xception"]["imagenet_top1"] == 0.79
+    assert found["small_convnet"]["imagenet_top1"] is None
     assert not found["small_convnet"]["imagenet_weights"]

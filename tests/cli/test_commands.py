@@ -143,9 +143,10 @@ def test_train_says_what_it_found_and_writes_the_run(tmp_path, capsys):
     for text in (
         "daisy/broken.jpg",
         "CPU",
-        "No GPU is in use",
-        "Epoch 2/2",
-        "val_accuracy",
+        "epoch\tloss\taccuracy\tval_loss\tval_accuracy\tseconds\tbest\n1\t",
+        "\n2\t",
+        "class\ttrain\tvalidation\ndaisy\t6\t2\n",
+        "; model.keras has",
         "model.keras",
     ):
         assert text in shown, text
@@ -163,24 +164,10 @@ def test_train_json_is_json_alone_on_stdout(tmp_path, capsys):
     assert result["run_directory"] == "run"
     assert len(result["history"]["val_accuracy"]) == 2
     assert result["counts"]["validation"] == {"daisy": 2, "roses": 1, "tulips": 1}
-    assert "Epoch 2/2" in shown.err
+    assert "\n2\t" in shown.err
     # Beyond the disk budget, in one line.
     lines = shown.err.splitlines()
     assert len([line for line in lines if "decoded on the fly" in line]) == 1
-
-
-def test_train_draws_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
-    asked = {}
-
-    def train(config, *, verbose, **options):
-        asked["verbose"] = verbose
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("keras_flowers.training.train.train", train)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    draw_images(tmp_path / "photos", COUNTS)
-    assert run(["train", "photos"]) == 130
-    assert asked == {"verbose": 1}
 
 
 def test_every_option_of_train_arrives(tmp_path):
@@ -550,6 +537,14 @@ def test_tensorboard_shows_run_directories_and_folders_of_runs(trained):
         assert expected <= runs_of(address, expected)
 
 
+def test_tensorboard_shows_one_run_with_its_name(trained):
+    shutil.copytree(trained / "run", "eff")
+    for folder, inner in (("eff", "tensorboard/"), ("eff/tensorboard", "")):
+        expected = {f"eff/{inner}{split}" for split in ("train", "validation")}
+        with running_tensorboard(folder) as address:
+            assert expected <= runs_of(address, expected)
+
+
 def test_tensorboard_refuses_what_it_cannot_show(capsys, tmp_path, trained):
     assert_bad_input(capsys, ["tensorboard"], "RUNS")
     assert_bad_input(capsys, ["tensorboard", "missing"], "missing")
@@ -650,7 +645,7 @@ def test_predict_shows_odd_names_as_they_are(trained, capsys, odd_images):
     assert run([*arguments, "--csv", "out.csv"]) == 0
     shown = capsys.readouterr()
     for name in names:
-        assert f"daisy/{printed(name)} " in shown.out, name
+        assert f"daisy/{printed(name)}\t" in shown.out, name
         assert f"roses/bad {printed(name)}`" in shown.err, name
     text = Path("out.csv").read_bytes().decode("utf-8", "surrogateescape")
     written = {row["path"] for row in csv.DictReader(text.splitlines(keepends=True))}
@@ -767,6 +762,7 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
     assert run(list(map(str, arguments))) == 0
     shown = capsys.readouterr().out
     assert "4 images" in shown
+    assert f"validation images of {manifest}" in shown
     assert "F1" in shown
     assert "expected calibration error" in shown
     assert files(trained / "run" / "evaluation") == EVALUATION
@@ -818,7 +814,7 @@ def test_evaluate_cuts_what_a_terminal_does_not_take(capsys):
     labels = np.arange(count, dtype=np.int32)
     paths = tuple(Path(f"{i}.jpg") for i in range(count))
     rows = np.roll(np.eye(count, dtype=np.float32), 1, axis=1)
-    _show(Output(), Evaluation(names, paths, labels, rows))
+    _show(Output(), Evaluation(names, paths, labels, rows), "all")
     shown = capsys.readouterr().out
     assert "... and 10 more classes" in shown
     assert "... and 50 more confusions" in shown
@@ -830,7 +826,8 @@ def test_evaluate_cuts_what_a_terminal_does_not_take(capsys):
 def test_evaluate_without_a_mistake(capsys):
     rows = np.eye(2, dtype=np.float32)
     labels = np.arange(2, dtype=np.int32)
-    _show(Output(), Evaluation(("a", "b"), (Path("0"), Path("1")), labels, rows))
+    two = Evaluation(("a", "b"), (Path("0"), Path("1")), labels, rows)
+    _show(Output(), two, "all")
     assert "no mistake" in capsys.readouterr().out
 
 
@@ -934,7 +931,7 @@ def test_audit_and_train_show_odd_names_as_they_are(capsys, odd_images):
     for arguments in (["audit", str(odd_images)], ["train", str(odd_images), *SMALL]):
         assert run(arguments) == 0
         shown = capsys.readouterr().out
-        assert "[red]:rose: " in shown
+        assert "[red]:rose:\t" in shown
         for name in (*ODD_NAMES, NO_TEXT):
             assert f"roses/bad {printed(name)}: " in shown, name
 

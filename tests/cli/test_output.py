@@ -1,92 +1,277 @@
 import contextlib
 import io
-import shlex
+import math
+import os
+import pty
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import SimpleNamespace
+import types
 
+import numpy as np
 import pytest
+from keras_flowers_cli import epoch_lines
+from keras_flowers_cli.epoch_lines import EpochLines, best_epoch
+from keras_flowers_cli.errors import name_options
+from keras_flowers_cli.evaluate import _show_matrix
 from keras_flowers_cli.main import run
-from keras_flowers_cli.output import Output, TextTable, echo_error
-from keras_flowers_cli.train_view import show_run
-from rich.cells import cell_len
+from keras_flowers_cli.output import Output, TextTable
+from keras_flowers_cli.train_view import saved_epoch
+from rich.console import Console
 
-ENCODINGS = ["ascii", "latin-1", "cp932", "cp437", "utf-8"]
-CLASS = "雛菊 é"
+from keras_flowers import Evaluation, ImageClassifier
 
-
-@contextlib.contextmanager
-def streams(encoding: str) -> Iterator[Callable[[], list[str]]]:
-    """Replaces stdout and stderr by strict streams; gives what reads them."""
-    files = [io.TextIOWrapper(io.BytesIO(), encoding, "strict") for _ in range(2)]
-
-    def read() -> list[str]:
-        for file in files:
-            file.flush()
-        return [file.buffer.getvalue().decode(encoding) for file in files]
-
-    out, err = files
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield read
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+LONG = "/a/folder with spaces/" + "x" * 90 + ".png"
 
 
-def shown(encoding: str) -> str:
-    return CLASS.encode(encoding, "backslashreplace").decode(encoding)
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("as_json", [False, True])
-def test_text_and_tables_fit_any_stream(encoding, as_json):
-    with streams(encoding) as read:
-        output = Output(as_json)
-        output.say(f"{CLASS} is a class")
-        table = TextTable("class", CLASS, title=f"All of {CLASS}")
-        table.add_row(CLASS, "7")
-        table.add_row("daisy", "8")
-        output.show(table)
-
-    text = read()[1 if as_json else 0]
-    lines = text.splitlines()
-    assert lines[0] == f"{shown(encoding)} is a class"
-    assert text.count(shown(encoding)) == 4
-    rows = [line for line in lines if line.rstrip("│| ").endswith(("7", "8"))]
-    assert len(rows) == 2
-    assert len({cell_len(row) for row in rows}) == 1
+def output_to(file, width=80):
+    output = Output()
+    output._console = Console(
+        file=file,
+        width=width,
+        force_terminal=file.isatty(),
+        color_system=None,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return output
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_errors_fit_any_stream(encoding):
-    with streams(encoding) as read:
-        echo_error(f"error: {CLASS}")
-
-    assert read() == ["", f"error: {shown(encoding)}\n"]
+@pytest.fixture(params=[Terminal, io.StringIO])
+def file(request):
+    return request.param()
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_command_fits_any_stream_whoever_prints(encoding, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    with streams(encoding) as read:
-        assert run(["audit", CLASS]) == 2
-        sys.stdout.write(f"a library prints {CLASS}\n")
-    out, err = read()
-    assert shown(encoding) in err
-    assert "Traceback" not in err
-    assert out == f"a library prints {shown(encoding)}\n"
+def test_a_path_is_never_broken(file):
+    table = TextTable("probability", "image")
+    table.add_row("0.5", LONG)
+    output_to(file).show(table)
+    assert any(line.rstrip().endswith(LONG) for line in file.getvalue().splitlines())
 
 
-@pytest.mark.parametrize("name", ["run", "my run", "it's", "$(date)", "a;b", "雛菊"])
-def test_commands_to_run_next_are_quoted_for_the_shell(tmp_path, capsys, name):
-    directory = tmp_path / name
-    directory.mkdir()
-    show_run(Output(), SimpleNamespace(interrupted=True, history={}), directory, 1.0)
+def test_a_pipe_gets_lines_with_tabs():
+    file = io.StringIO()
+    table = TextTable("class name", "images", title="counts")
+    table.add_row("a\tb", "12")
+    output_to(file).show(table)
+    assert file.getvalue() == "counts\nclass name\timages\na\\tb\t12\n"
 
-    lines = capsys.readouterr().out.splitlines()
-    assert shlex.split(lines[-1])[1:] == [
-        *("keras-flowers", "predict", str(Path(directory, "model.keras")), "PHOTO")
+
+def test_numbers_are_right_aligned_and_text_is_left_aligned():
+    file = Terminal()
+    table = TextTable("class", "predicted", "images", "share")
+    table.add_row("a", "x", "5", "")
+    table.add_row("bcd", "yz", "1,234", "5.0%")
+    output_to(file).show(table)
+    _, header, _, first, second = file.getvalue().splitlines()[:5]
+    assert header.split() == ["class", "predicted", "images", "share"]
+    assert first.index("x") == second.index("yz") == header.index("predicted")
+    assert first.index("5") == second.index("1,234") + 4
+
+
+def test_a_confusion_matrix_of_ten_classes_fits_a_terminal():
+    names = tuple(f"a long class name {i}" for i in range(10))
+    rows = np.roll(np.eye(10, dtype=np.float32), 1, axis=1)
+    evaluation = Evaluation(names, (), np.arange(10), rows)
+    file = Terminal()
+    _show_matrix(output_to(file), evaluation)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for number, name in enumerate(names):
+        assert any(line.strip().startswith(f"{number + 1} {name} ") for line in lines)
+    file = io.StringIO()
+    _show_matrix(output_to(file), evaluation)
+    assert file.getvalue().splitlines()[1].split("\t")[1:] == list(names)
+
+
+def train(lines, epochs, scores, first=0):
+    """Calls the callback as `fit` does."""
+    lines.set_params({"epochs": epochs, "steps": 2})
+    for epoch in range(first, epochs):
+        lines.on_epoch_begin(epoch)
+        for batch in range(2):
+            lines.on_train_batch_end(batch, {"loss": 2.0})
+            lines._bars.refresh()
+        lines.on_test_begin()
+        logs = {"loss": 123456.0, "accuracy": 0.5, "val_accuracy": scores[epoch]}
+        lines.on_epoch_end(epoch, logs)
+    lines.on_train_end()
+
+
+def test_one_line_an_epoch_that_fits_and_the_best_are_marked():
+    file = Terminal()
+    with EpochLines(output_to(file)) as lines:
+        train(lines, 3, [0.25, 0.75, 0.5])
+    text = file.getvalue()
+    rows = [line for line in text.splitlines() if "1.2e+05" in line]
+    assert [row.rstrip().endswith("*") for row in rows] == [True, True, False]
+    assert max(map(len, rows)) <= 80
+    assert "epoch 3 of 3" in text
+    assert "loss 2.0000" in text
+    assert "writing the results" in text
+
+
+def test_a_pipe_has_no_bar_and_earlier_epochs_once():
+    file = io.StringIO()
+    history = {
+        "epoch": [1.0, 2.0, 3.0],
+        "loss": [1.0, 1.0, 1.0],
+        "val_accuracy": [0.5, 0.25, 0.9],
+        "seconds": [1.0, 1.0, 1.0],
+    }
+    with EpochLines(output_to(file), history) as lines:
+        # The third epoch is trained again: the checkpoint is older.
+        train(lines, 4, [0, 0, 0.75, 0.5], first=2)
+        lines.show(history | {"epoch": [1.0, 2.0, 4.0]})
+    header, *rows = [line.split("\t") for line in file.getvalue().splitlines()]
+    assert header == ["epoch", "loss", "val_accuracy", "seconds", "best"]
+    assert [(row[0], row[2], row[4]) for row in rows] == [
+        ("1", "0.5000", "*"),
+        ("2", "0.2500", ""),
+        ("3", "0.7500", "*"),
+        ("4", "0.5000", ""),
     ]
-    command = lines[0].partition("so far is saved. ")[2]
-    assert shlex.split(command)[:4] == [
-        *("keras-flowers", "train", "--resume", str(directory))
-    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "gpus", "advises"), [(1e9, [], 0), (-1, ["gpu"], 0), (-1, [], 1)]
+)
+def test_advice_on_speed_only_where_it_helps(monkeypatch, limit, gpus, advises):
+    monkeypatch.setattr(epoch_lines, "SLOW_EPOCH", limit)
+    monkeypatch.setattr(epoch_lines, "gpus", lambda: gpus)
+    file = io.StringIO()
+    with EpochLines(output_to(file)) as lines:
+        train(lines, 2, [0.5, 0.5])
+    assert file.getvalue().count("No GPU is in use") == advises
+
+
+@pytest.mark.parametrize(
+    ("history", "best"),
+    [
+        ({"epoch": [1.0, 2.0, 3.0], "val_accuracy": [0.5, 0.75, 0.75]}, 2),
+        ({"epoch": [1.0, 2.0], "accuracy": [0.5, 0.25]}, 1),
+        ({"epoch": [1.0, 2.0], "val_accuracy": [math.nan, 0.25]}, 2),
+        ({"epoch": [1.0], "val_accuracy": [math.nan]}, None),
+        ({}, None),
+    ],
+)
+def test_the_best_epoch(history, best):
+    assert best_epoch(history) == best
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "tuning_after", "interrupted", "saved"),
+    [
+        (None, None, False, 5),
+        (2, None, False, 2),
+        (2, 3, False, 4),
+        (2, None, True, None),
+    ],
+)
+def test_the_saved_epoch(early_stopping, tuning_after, interrupted, saved):
+    run = types.SimpleNamespace(
+        history={
+            "epoch": [1.0, 2.0, 3.0, 4.0, 5.0],
+            "val_loss": [0.9, 0.1, math.nan, 0.3, 0.4],
+        },
+        interrupted=interrupted,
+    )
+    config = types.SimpleNamespace(
+        early_stopping=early_stopping,
+        fine_tuning=None if tuning_after is None else object(),
+        epochs=tuning_after,
+    )
+    assert saved_epoch(config, run) == saved
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "shown"),
+    [
+        (
+            "train",
+            "Pass another `cache_directory`, or `disk_budget=0` to decode on the fly.",
+            "Pass another --cache-dir, or --disk-budget 0 to decode on the fly.",
+        ),
+        (
+            "evaluate",
+            "`batch_size` must be a positive integer. Received: batch_size=0",
+            "--batch-size must be a positive integer. Received: 0",
+        ),
+        (
+            "audit",
+            "Choose --cache-dir, `cache_directory=...` in Python, or X",
+            "Choose --cache-dir, or X",
+        ),
+        (
+            "train",
+            "`epochs` and `fine_tuning` of `a b`",
+            "--epochs and `fine_tuning` of `a b`",
+        ),
+        ("doctor", "`epochs`", "`epochs`"),
+        ("", "`epochs`", "`epochs`"),
+    ],
+)
+def test_messages_speak_of_options(command, message, shown):
+    assert name_options(message, command) == shown
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "audit"])
+def test_an_unwritable_cache_is_named_with_its_option(
+    tmp_path, monkeypatch, capsys, command
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "file" / "cache"))
+    model = tmp_path / "model.keras"
+    ImageClassifier(["a", "b"], (8, 8), hidden_units=()).save(model)
+    models = [str(model)] if command == "evaluate" else []
+    assert run([command, *models, "sample"]) == 2
+    error = capsys.readouterr().err
+    assert "--cache-dir" in error
+    assert "cache_directory" not in error
+
+
+def test_doctor_says_whether_the_cache_can_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for folder, shown in (("new", "yes"), ("file/cache", "no; choose another")):
+        monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / folder))
+        assert run(["doctor"]) == 0
+        assert f"cache writable\t{shown}" in capsys.readouterr().out
+
+
+def start_in_terminal(level):
+    """Returns what a terminal shows while Keras starts with a log level."""
+    program = (
+        "import os\n"
+        "from keras_flowers_cli import runtime\n"
+        "runtime._import_backend = lambda: os.write(2, b'I0000 start-up line\\n')\n"
+        "runtime.start_keras()\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {"TERM": "xterm"} | ({} if level is None else {LEVEL: level})
+    reader, writer = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, stderr=writer, env=environment
+    )
+    os.close(writer)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux raises at the end
+        while part := os.read(reader, 4096):
+            shown += part
+    os.close(reader)
+    return shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("level", "shows_log"),
+    [(None, False), ("3", False), ("2", False), ("0", True), ("1", True)],
+)
+def test_the_start_is_announced_and_silent_where_silence_is_asked_for(level, shows_log):
+    shown = start_in_terminal(level)
+    assert "Starting Keras" in shown
+    assert shown.endswith("\x1b[2K")  # the line is gone
+    assert ("start-up line" in shown) == shows_log

@@ -49,7 +49,9 @@ def test_tune_says_what_it_found_and_what_comes_next(tmp_path, capsys):
         "trial 0 (1 of 2): 0.",
         "trial 1 (2 of 2): 0.",
         "units_1",
+        "class\ttrain\tvalidation\n",
         "2 trials, 0 failed",
+        "model.keras has the weights of trial ",
         "trials.csv",
         f"Next: keras-flowers predict {directory.relative_to(tmp_path)}/model.keras",
     ):
@@ -102,14 +104,14 @@ def test_every_option_reaches_the_search(tmp_path):
     ("options", "named"),
     [
         (["--units", "8:"], "neither a number nor LOW:HIGH"),
-        (["--units", "16:8"], "`units`"),
-        (["--units", "0:8"], "`units`"),
-        (["--layers", "-1:2"], "`layers`"),
-        (["--dropout", "0:2"], "`dropout`"),
-        (["--learning-rate", "0:1"], "`learning_rate`"),
-        (["--batch-size", "8,8"], "`batch_size`"),
+        (["--units", "16:8"], "--units must"),
+        (["--units", "0:8"], "--units must"),
+        (["--layers", "-1:2"], "--layers must"),
+        (["--dropout", "0:2"], "--dropout must"),
+        (["--learning-rate", "0:1"], "--learning-rate must"),
+        (["--batch-size", "8,8"], "--batch-size must"),
         (["--strategy", "lucky"], "--strategy"),
-        (["--objective", "accuracy"], "`objective`"),
+        (["--objective", "accuracy"], "--objective must"),
         (["--objective", "val_beauty"], "val_beauty"),
         (["--workers", "-1"], "--workers"),
         (["--trials", "0"], "--trials"),
@@ -205,7 +207,7 @@ def test_a_terminal_shows_a_live_table_with_a_bar_and_the_time_left(tmp_path):
             )
             view._live.refresh()
     text = path.read_text()
-    shown = ("val_accuracy", "0.7500", "failed: MemoryError", "2/4", "3/4", "left")
+    shown = ("val accuracy", "0.7500", "failed: MemoryError", "2/4", "3/4", "left")
     assert [part for part in shown if part not in text] == []
 
 
@@ -218,5 +220,37 @@ def test_the_table_has_the_running_first_then_the_best():
     ]
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(SearchView(Output(), "val_accuracy", 1).table(trials))
-    rows = [line for line in console.export_text().splitlines() if "│" in line]
-    assert [row.split("│")[1].strip() for row in rows] == ["3", "2", "0", "1"]
+    header, _, *rows = console.export_text().strip().splitlines()
+    assert [row.split()[0] for row in rows if row.strip()] == ["3", "2", "0", "1"]
+    # All trials have the same epochs, and the widths tell the number of layers.
+    assert header.split() == ["trial", "units", "epoch", "val", "accuracy", "seconds"]
+
+
+def test_the_table_of_many_hyperparameters_fits_a_terminal_of_80_columns():
+    trials = [
+        TrialRecord(
+            str(number),
+            "completed",
+            {
+                "layers": 3,
+                "units_1": 512,
+                "units_2": 448 + number,
+                "units_3": 64,
+                "dropout": 0.25 * number,
+                "learning_rate": 0.00123 * (number + 1),
+                "batch_size": 32,
+                "epochs": 15,
+            },
+            epoch=15,
+            epochs=15,
+            score=0.5,
+            seconds=100.0,
+        )
+        for number in range(2)
+    ]
+    console = Console(width=80, record=True, file=io.StringIO(), soft_wrap=True)
+    console.print(SearchView(Output(), "val_accuracy", 1).table(trials))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for part in ("512,448,64", "512,449,64", "dropout", "0.00246", "15/15"):
+        assert part in text
