@@ -569,3 +569,15 @@ def test_the_way_to_resize_is_saved_with_the_model(tmp_path, resize):
         ["a", "b"], image_size=(8, 8), hidden_units=(), seed=1
     ).predict(image[None], verbose=0)
     assert not np.allclose(stretched[0], probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["x.h5", "X.HDF5"])
+def test_hdf5_is_refused_before_anything_is_written(tmp_path, name):
+    model = small_classifier()
+    with pytest.raises(InputError, match=r"\.keras file"):
+        model.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_integer_is_a_square():
+    assert small_classifier(image_size=9).image_size == (9, 9)
