@@ -1,16 +1,18 @@
 """Writes the history of a run to disk after each epoch."""
 
+import contextlib
 import itertools
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_flowers.errors import InputError
 from keras_flowers.history import History, read_history, write_history
 
 
@@ -22,11 +24,13 @@ class HistoryLogger(keras.callbacks.Callback):
     metric that Keras reports. Both files are replaced atomically. It works with any
     Keras model.
 
-    A run that starts at a later epoch (`fit(initial_epoch=...)`) continues the history
-    in the directory and drops the epochs that it is about to repeat. A run that starts
-    at the first epoch writes to the directory if that has no history yet, and otherwise
-    to a folder `2`, `3` and so on in it. No run overwrites another, even if you use one
-    object or copies of it for several runs, as a tuner does.
+    The directory shows the latest run. A run that starts at the first epoch takes the
+    place of the one before, whose files move to a folder `1`, `2` and so on in the
+    directory, in the order of the runs. A run that starts at a later epoch
+    (`fit(initial_epoch=...)`) continues the history in the directory and drops the
+    epochs that it is about to repeat. No run overwrites another, even if you use one
+    object or copies of it for several runs, as a tuner does, or train in several
+    processes at once.
 
     JSON has no numbers for NaN and infinities: they are written as the strings `"NaN"`,
     `"Infinity"` and `"-Infinity"`, and as `nan`, `inf` and `-inf` in CSV.
@@ -43,8 +47,6 @@ class HistoryLogger(keras.callbacks.Callback):
 
     Attributes:
         history: The list of values, one per epoch, of each column.
-        folder: Folder of the two files of the current run; `None` before its first
-            epoch and without a directory.
     """
 
     def __init__(
@@ -56,10 +58,26 @@ class HistoryLogger(keras.callbacks.Callback):
         self.directory = None if directory is None else Path(directory)
         self.images_per_epoch = images_per_epoch
         self.history: History = {}
-        self.folder: Path | None = None
+        self._folder: Path | None = None
+        # Its `history.json` as last written: it keeps its identity when it is moved.
+        self._file: os.stat_result | None = None
         self._is_new_run = True
         self._started = 0.0
         self._training_end: float | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the two files of the current run, wherever they are by now.
+
+        `None` before its first epoch and without a directory.
+        """
+        if self._folder is not None and self.directory is not None:
+            for folder in (self._folder, *_list_earlier_folders(self.directory)):
+                file = _stat_history(folder)
+                if file and self._file and os.path.samestat(file, self._file):
+                    self._folder = folder
+                    break
+        return self._folder
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Prepares for a run."""
@@ -91,39 +109,52 @@ class HistoryLogger(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             entry |= _split_metric(name, value)
         self._append(entry)
-        if self.folder is not None:
-            write_history(self.history, self.folder)
+        self._write()
 
     def get_state(self) -> dict[str, Any]:
         """Returns what a `TrainingCheckpoint` saves: the history so far."""
-        folder = None
-        if self.directory is not None and self.folder is not None:
-            folder = self.folder.relative_to(self.directory).as_posix()
-        return {"folder": folder, "history": self.history}
+        folder = self.folder
+        if self.directory is not None and folder is not None:
+            place = folder.relative_to(self.directory).as_posix()
+            return {"folder": place, "history": self.history}
+        return {"folder": None, "history": self.history}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continues from what `get_state` returned, whatever is on disk."""
         self.history = {name: list(values) for name, values in state["history"].items()}
         if self.directory is not None and state["folder"] is None:
-            self.folder = _claim_folder(self.directory)
+            self._claim(self.directory)
         elif self.directory is not None:
-            self.folder = self.directory / state["folder"]
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # If another run has started there since, the files have been moved.
+            earlier = _list_earlier_folders(self.directory)
+            moved = (one for one in earlier if _holds_start(one, self.history))
+            self._open(next(moved, self.directory / state["folder"]))
         self._is_new_run = False
 
     def _begin(self, epoch: int) -> None:
-        """Claims a new folder, or continues the history in the last one."""
+        """Claims the directory, or continues the history in it."""
         if self.directory is None:
             self.history = _keep_before(self.history, epoch)
         elif epoch == 0:
             self.history = {}
-            self.folder = _claim_folder(self.directory)
+            self._claim(self.directory)
         else:
-            self.folder = self.folder or self.directory
-            self.folder.mkdir(parents=True, exist_ok=True)
-            has_history = (self.folder / "history.json").exists()
-            history = read_history(self.folder) if has_history else {}
+            self._open(self.folder or self.directory)
+            history = {} if self._file is None else read_history(self._folder or "")
             self.history = _keep_before(history, epoch)
+
+    def _claim(self, directory: Path) -> None:
+        self._folder, self._file = directory, _claim_directory(directory)
+
+    def _open(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._file = folder, _stat_history(folder)
+
+    def _write(self) -> None:
+        folder = self.folder
+        if folder is not None:
+            write_history(self.history, folder)
+            self._file = _stat_history(folder)
 
     def _append(self, entry: Mapping[str, float]) -> None:
         done = len(self.history.get("epoch", []))
@@ -149,21 +180,63 @@ def _keep_before(history: History, epoch: int) -> History:
     return {name: [values[i] for i in kept] for name, values in history.items()}
 
 
-def _claim_folder(directory: Path) -> Path:
-    """Returns the first folder without a history, and starts one there.
+def _claim_directory(directory: Path) -> os.stat_result:
+    """Moves the history of an earlier run aside, and starts a new one.
 
-    Exclusively, so that each of several processes gets its own folder.
+    Exclusively, so that each of several processes gets its own file.
     """
-    for number in itertools.count(1):
-        folder = directory if number == 1 else directory / str(number)
-        folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    while True:
         try:
-            with (folder / "history.json").open("x") as file:
+            with (directory / "history.json").open("x") as file:
                 file.write("{}")
+                return os.fstat(file.fileno())
         except FileExistsError:
-            continue
-        return folder
-    raise AssertionError  # the numbers do not end
+            _move_aside(directory)
+
+
+def _move_aside(directory: Path) -> None:
+    for number in itertools.count(1):
+        folder = directory / str(number)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    try:
+        # The file that others look for comes last. It is gone if another process
+        # was faster.
+        for name in ("history.csv", "history.json"):
+            if (directory / name).exists():
+                (directory / name).rename(folder / name)
+    except FileNotFoundError:
+        pass
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
+
+
+def _list_earlier_folders(directory: Path) -> Iterator[Path]:
+    for number in itertools.count(1):
+        folder = directory / str(number)
+        if not folder.is_dir():
+            return
+        yield folder
+
+
+def _stat_history(folder: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return (folder / "history.json").stat()
+    return None
+
+
+def _holds_start(folder: Path, history: History) -> bool:
+    """Tells whether a folder has the history of the same run."""
+    try:
+        found = read_history(folder)
+    except InputError:
+        return False
+    # No two runs take the same seconds.
+    seconds = history.get("seconds", [])
+    return bool(seconds) and found.get("seconds", [])[: len(seconds)] == seconds
 
 
 def _split_metric(name: str, value: Any) -> dict[str, float]:

@@ -14,7 +14,8 @@ class HyperparameterLog:
     """The row of one training in the HParams tab.
 
     TensorBoard chooses the columns: the hyperparameters of all runs, those that differ
-    first, then every scalar of the training.
+    first, then every scalar of the training in the order of the tags. `select_results`
+    makes those first that runs are compared by.
 
     Args:
         events: Where to write.
@@ -36,6 +37,16 @@ class HyperparameterLog:
     def finish(self) -> None:
         """Writes that the training ended successfully."""
         self._row.on_train_end()
+
+
+def select_results(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Returns what runs are compared by: validation accuracy and loss, by tag.
+
+    Capital letters sort before the tags of Keras, such as `epoch_accuracy`, of which
+    the training one would come first.
+    """
+    names = {"val_accuracy": "Validation accuracy", "val_loss": "Validation loss"}
+    return {tag: float(logs[name]) for name, tag in names.items() if name in logs}
 
 
 def check_hyperparameters(values: Any) -> dict[str, Hyperparameter]:

@@ -10,7 +10,11 @@ import keras
 import numpy as np
 from keras_flowers.callbacks.augmented_images import augment_images, find_image_layers
 from keras_flowers.callbacks.event_writer import TRAIN, VALIDATION, WHOLE, EventWriter
-from keras_flowers.callbacks.hyperparameters import Hyperparameter, HyperparameterLog
+from keras_flowers.callbacks.hyperparameters import (
+    Hyperparameter,
+    HyperparameterLog,
+    select_results,
+)
 from keras_flowers.callbacks.labelled_images import Predictions, classify_batches
 from keras_flowers.callbacks.model_graph import write_model_graphs
 from keras_flowers.callbacks.projector_files import embed_images, write_projector
@@ -158,9 +162,15 @@ class RunRecord:
         """Reads the confusion matrix that a metric counted."""
         self._matrix = _find_matrix(self._model)
 
-    def end_epoch(self) -> None:
-        """Writes what there is to show of the epoch."""
+    def end_epoch(self, logs: Mapping[str, Any]) -> None:
+        """Writes what there is to show of the epoch.
+
+        Args:
+            logs: Its metrics by name, as Keras passes them to callbacks.
+        """
         self._write_speed()
+        if self._hparams is not None:
+            self._events.write_scalars(WHOLE, self._epoch, select_results(logs))
         is_due = (self._epoch + 1) % self._options.images_every == 0
         if is_due or self._epoch == 0:
             self._write_augmented_images()

@@ -192,7 +192,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         """Writes what there is to show of the epoch."""
         super().on_epoch_end(epoch, logs)
         if self._record is not None:
-            self._record.end_epoch()
+            self._record.end_epoch(logs or {})
         self.events.flush()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -215,13 +215,21 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
 
 def _name_run(log_dir: Any) -> str:
-    """Returns the shortest path that tells a training from others."""
+    """Returns the shortest path that tells a training from others, its end first.
+
+    TensorBoard cuts long names at their end.
+    """
     path = Path(log_dir).absolute()
     if path.name == "tensorboard":
         path = path.parent  # the run directory
     with contextlib.suppress(ValueError):
         path = path.relative_to(Path.cwd())
-    return printable_path(path)
+    # Tuners have a folder for each execution of a trial.
+    length = 2 if path.name.startswith("execution") else 1
+    if len(path.parts) <= length:
+        return printable_path(path)
+    name, rest = Path(*path.parts[-length:]), Path(*path.parts[:-length])
+    return printable_path(f"{name} ({rest})")
 
 
 def _check_class_names(class_names: Any) -> tuple[str, ...] | None:

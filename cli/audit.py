@@ -1,5 +1,6 @@
 """`keras-flowers audit`: looks at every file of a data folder."""
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -24,14 +25,25 @@ def audit(data: str, as_json: bool, **options: Any) -> None:
     """
     arguments = arguments_for("ImageDatasetLoader", "audit", given_options(options))
     runtime.start_keras()
-    from keras_flowers.data.audit import scan
+    from keras_flowers.data.audit import Finding, audit_images
     from keras_flowers.data.dataset_loader import ImageDatasetLoader
+    from keras_flowers.data.inspection import inspect_files
 
     output = Output(as_json)
     with ProgressBars() as progress:
-        root = ImageDatasetLoader(data, **arguments).find(progress)
-        result = scan(root, progress=progress)
-    output.say(f"{len(result.images)} images in {root}")
+        findings: list[Finding] = []
+        loader = ImageDatasetLoader(data, **arguments)
+        listing = loader.list_images(progress, findings.append)
+        records = inspect_files(
+            listing.root,
+            listing.files,
+            progress=progress,
+            options=loader.image_options,
+        )
+        result = audit_images(listing, records)
+    result = replace(result, findings=(*findings, *result.findings))
+    output.say(f"{len(result.images)} images in {result.root}")
+    output.say(listing.layout.description)
     classes = TextTable("class", "images")
     for name, count in result.counts.items():
         classes.add_row(name, str(count))

@@ -65,7 +65,10 @@ def evaluate(
         datasets = ImageDatasetLoader(
             data,
             image_size=model.image_size,
+            resize=model.resize,
             validation_split=0.0,
+            split="random",
+            class_names=model.class_names,
             split_manifest=split_manifest,
             **arguments,
         ).load(progress)

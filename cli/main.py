@@ -23,6 +23,7 @@ from keras_flowers_cli.errors import (
 )
 from keras_flowers_cli.evaluate import evaluate
 from keras_flowers_cli.new import new
+from keras_flowers_cli.output import echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.tensorboard import tensorboard
@@ -96,6 +97,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     # It may be anywhere on the line, even where the line itself is wrong.
     debug = "--debug" in arguments
+    escape_unencodable_output()
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         result = commands.main(
@@ -116,7 +118,7 @@ def run(arguments: Sequence[str]) -> int:
             return _report_error(error.__cause__, arguments, debug)
         if sys.stderr.isatty():
             click.echo(err=True)  # the terminal shows ^C on the current line
-        _say("interrupted")
+        echo_error("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:
         return _report_error(error, arguments, debug)
@@ -129,16 +131,11 @@ def _report_error(error: BaseException, arguments: Sequence[str], debug: bool) -
     message = explain(error)
     if message is not None:
         command = next((word for word in arguments if word in commands.commands), "")
-        _say(f"error: {name_options(message, command)}")
+        echo_error(f"error: {name_options(message, command)}")
         return EXIT_BAD_INPUT
     hint = "" if debug else " (--debug shows where)"
-    _say(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
+    echo_error(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
     return EXIT_DEFECT
-
-
-def _say(message: str) -> None:
-    # A path in it may hold bytes that are not text.
-    click.echo(message.encode("utf-8", "backslashreplace").decode(), err=True)
 
 
 def _drop_output() -> None:

@@ -1,11 +1,12 @@
 """Shows progress, text, tables and results."""
 
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from rich import box
@@ -210,6 +211,21 @@ class TextTable:
         return table
 
 
+def echo_error(message: str) -> None:
+    """Prints a line on stderr, also where stderr cannot encode all of it."""
+    click.echo(_encodable(message, sys.stderr), err=True)
+
+
+def escape_unencodable_output() -> None:
+    """Makes stdout and stderr print escapes for characters they cannot encode.
+
+    For what libraries print. Text of this package is escaped before it is laid out.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def write_figure(figure: "Figure", path: Path) -> None:
     """Writes a figure of Matplotlib as a PNG file, atomically."""
     from keras_flowers.files import temporary_sibling
@@ -228,8 +244,14 @@ def printable_path(text: str) -> str:
     # Here, because it imports Keras; what is shown comes from commands that have.
     from keras_flowers.files import printable_path as printable
 
-    return printable(text)
+    return _encodable(printable(text), sys.stdout)
 
 
 def _plain(text: str) -> Text:
     return Text(printable_path(text))
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Returns a text with escapes for the characters that a stream cannot encode."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

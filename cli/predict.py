@@ -14,7 +14,7 @@ from keras_flowers_cli.options import (
     check_writable,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, TextTable
+from keras_flowers_cli.output import Output, ProgressBars, TextTable, echo_error
 
 if TYPE_CHECKING:
     from keras_flowers.models.image_classifier import Classification, ImageClassifier
@@ -52,7 +52,7 @@ def predict(
     paths = [image for path in images for image in _find_images(path)]
     results, unreadable = _classify_all(model, paths)
     for message in unreadable.values():
-        click.echo(f"error: {message}", err=True)
+        echo_error(f"error: {message}")
     _show(output, results, top)
     if csv_file is not None:
         _write_csv(csv_file, model.class_names, results)
@@ -64,14 +64,18 @@ def predict(
 
 def _find_images(path: Path) -> Iterable[Path]:
     """Yields the path itself, or the images of a folder."""
-    from keras_flowers.data.image_files import IMAGE_SUFFIXES, is_clutter
+    from keras_flowers.data.image_files import IMAGE_SUFFIXES, starts_like_an_image
+    from keras_flowers.data.layout import is_clutter
 
     if not path.is_dir():
         yield path
     for directory, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not is_clutter(name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_clutter(name):
+            if is_clutter(name):
+                continue
+            is_image = Path(name).suffix.lower() in IMAGE_SUFFIXES
+            if is_image or starts_like_an_image(Path(directory, name)):
                 yield Path(directory, name)
 
 

@@ -44,20 +44,33 @@ def _holds_events(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _one_folder(folders: Sequence[Path]) -> Iterator[Path]:
-    """Gives a folder that holds all of them, which is what TensorBoard takes."""
-    if len(folders) == 1:
+    """Gives a folder that holds all of them, which is what TensorBoard takes.
+
+    TensorBoard names runs by their paths below that folder, so a run directory must be
+    in it to be shown with its name.
+    """
+    if len(folders) == 1 and not _is_run(folders[0]):
         yield folders[0]
         return
     with tempfile.TemporaryDirectory(prefix="keras-flowers-") as scratch:
         for folder in folders:
             path = folder.absolute()
-            link = Path(scratch, path.name)
+            name = path.parent.name if path.name == "tensorboard" else path.name
+            link = Path(scratch, name or "run")
             number = 2
             while link.is_symlink():
-                link = Path(scratch, f"{path.name} ({number})")
+                link = Path(scratch, f"{name} ({number})")
                 number += 1
             link.symlink_to(path, target_is_directory=True)
         yield Path(scratch)
+
+
+def _is_run(folder: Path) -> bool:
+    """Tells one run, or what it wrote for TensorBoard, from a folder of runs."""
+    places = (folder, folder / "train", folder / "tensorboard")
+    return places[-1].is_dir() or any(
+        True for place in places for _ in place.glob("*tfevents*")
+    )
 
 
 def _start_server(folder: Path, host: str, port: int | None) -> str:

@@ -112,6 +112,7 @@ class _ModelBuilder:
             datasets.class_names,
             image_size=datasets.image_size,
             seed=self.loader.seed,
+            resize=datasets.image_options.resize,
             dtype=self.policy,
             **arguments,
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
         rows.add_row(name, *(str(counts[split][name]) for split in splits))
     rows.add_row("all", *(str(sum(counts[s].values())) for s in splits), style="bold")
     output.say(str(datasets.audit.root))
+    if datasets.audit.layout is not None:
+        output.say(datasets.audit.layout.description)
     output.show(rows)
     show_findings(output, datasets.audit.findings)
     unnamed = len(datasets.split.not_in_manifest)
@@ -84,11 +87,12 @@ def show_run(
         has_checkpoint = any(directory.glob("checkpoint/*"))
         how = "resumes it" if has_checkpoint else "starts it again"
         output.say("Interrupted: what was trained so far is saved.")
-        output.say(f"keras-flowers train --resume {directory} {how}.")
+        output.say(f"keras-flowers train --resume {shlex.quote(str(directory))} {how}.")
     _show_best(output, config, run, seconds)
     for path in sorted(directory.iterdir()):
         output.say(f"  {path}")
-    output.say(f"Next: keras-flowers predict {directory}/model.keras PHOTO")
+    model = shlex.quote(str(directory / "model.keras"))
+    output.say(f"Next: keras-flowers predict {model} PHOTO")
 
 
 def _show_best(

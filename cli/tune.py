@@ -1,6 +1,7 @@
 """`keras-flowers tune`: searches for a better model."""
 
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from keras_flowers_cli.options import (
     new_run_directory,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars
+from keras_flowers_cli.output import Output, ProgressBars, echo_error
 from keras_flowers_cli.search_view import SearchView
 from keras_flowers_cli.train_view import show_datasets
 
@@ -79,7 +80,7 @@ def tune(
                 **arguments_for("search", "tune", given),
             )
     except SearchError as error:
-        click.echo(f"error: {error}", err=True)
+        echo_error(f"error: {error}")
         return EXIT_DEFECT
     seconds = time.monotonic() - started
     _show(output, view, result, seconds)
@@ -117,7 +118,7 @@ def _exit_code(result: "SearchResult") -> int:
         return EXIT_DONE
     errors = [trial.error for trial in result.trials if trial.error]
     first = f" The first: {errors[0]}" if errors else ""
-    click.echo(f"error: no trial was completed.{first}", err=True)
+    echo_error(f"error: no trial was completed.{first}")
     return EXIT_BAD_INPUT
 
 
@@ -136,7 +137,8 @@ def _show(
             output.say(f"  {path}")
     if result.best is not None:
         output.say(f"model.keras has the weights of trial {result.best.id}")
-        output.say(f"Next: keras-flowers predict {result.directory}/model.keras PHOTO")
+        model = shlex.quote(str(result.directory / "model.keras"))
+        output.say(f"Next: keras-flowers predict {model} PHOTO")
 
 
 def _as_json(result: "SearchResult", seconds: float) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """Checks of arguments that several packages take."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras_flowers.errors import InputError
+
+RESIZE_MODES = ("stretch", "crop", "pad")
 
 
 def check_image_size(image_size: Any) -> tuple[int, int]:
@@ -47,3 +50,17 @@ def check_integer(
             kind = f"an integer from {lowest} up"
         raise InputError(f"`{name}` must be {kind}. Received: {name}={value!r}")
     return int(value)
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """Returns `value`.
+
+    Raises:
+        InputError: If it is not one of the allowed strings.
+    """
+    if value not in allowed:
+        choices = ", ".join(repr(choice) for choice in allowed)
+        raise InputError(
+            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
+        )
+    return str(value)

@@ -17,22 +17,23 @@ _TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}(\.[^.]*)?")
 
 
 @contextmanager
-def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path whose file takes the place of `path` at the end.
+def temporary_sibling(path: str | os.PathLike[str], hint: str = "") -> Iterator[Path]:
+    """Yields a temporary path whose file replaces `path` at the end.
 
-    The temporary file stands in the same folder, has the same suffixes and is written
-    by the body of the `with` statement. At its end the file reaches the disk and is
-    renamed: a reader sees the old file or the new one. When the body raises, the
-    temporary file is removed and the old one stays.
+    The temporary file is in the same folder and has the same suffixes. The body of the
+    `with` statement writes it. At the end, the file is flushed to disk and renamed: a
+    reader sees either the old file or the new one. If the body raises, the temporary
+    file is removed and the old one stays.
 
     Args:
         path: The file to write or to replace. Its folder must exist.
+        hint: As for `explain_os_error`.
 
     Yields:
-        The path to write to; nothing stands there yet.
+        The path to write to. No file exists there yet.
 
     Raises:
-        InputError: The file cannot be written, with the reason: a missing or
+        InputError: If the file cannot be written, with the reason: a missing or
             read-only folder, a full disk.
     """
     target = Path(path)
@@ -51,10 +52,32 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"`{printable_path(path)}` cannot be written: {reason}"
-        ) from error
+        raise explain_os_error(error, path, hint) from error
+
+
+def explain_os_error(
+    error: OSError,
+    path: str | os.PathLike[str],
+    hint: str = "",
+    *,
+    action: str = "written",
+) -> InputError:
+    """Returns the error to raise in place of one of the operating system.
+
+    Args:
+        error: The error, such as a full disk, an exceeded quota, a read-only disk or
+            missing permissions.
+        path: The file or folder that the user knows.
+        hint: A sentence without a full stop that names the option to change.
+        action: What failed: `"written"` or `"read"`.
+
+    Returns:
+        An error whose message has the path, the reason and the hint.
+    """
+    code = None if error.errno is None else os.strerror(error.errno)
+    reason = error.strerror or code or str(error) or type(error).__name__
+    message = f"`{printable_path(path)}` cannot be {action}: {reason}"
+    return InputError(f"{message}. {hint}" if hint else message)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -80,17 +103,20 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file as UTF-8 that is either whole or not there.
+def write_text_atomically(
+    path: str | os.PathLike[str], text: str, hint: str = ""
+) -> None:
+    """Writes a text file as UTF-8, either completely or not at all.
 
     Args:
         path: The file to write or to replace. Its folder must exist.
         text: The content. Line ends are written as they are.
+        hint: As for `explain_os_error`.
 
     Raises:
         InputError: As for `temporary_sibling`.
     """
-    with temporary_sibling(path) as temporary:
+    with temporary_sibling(path, hint) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
 
 

@@ -1,14 +1,13 @@
 """One lock for everything that several processes may write."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 
 from keras_flowers.errors import InputError
-from keras_flowers.files import printable_path
+from keras_flowers.files import explain_os_error, printable_path
 
 
 class LockHeldError(InputError):
@@ -22,8 +21,8 @@ def exclusive_lock(path: Path, *, wait: bool = True, hint: str = "") -> Iterator
     Args:
         path: The lock file. Its folder is created where it is missing.
         wait: Whether to wait for a process that holds the lock.
-        hint: A sentence that ends the message about a folder that cannot be written:
-            the option or argument that names another one.
+        hint: A sentence without a full stop that names the option to change if the
+            folder cannot be written.
 
     Raises:
         LockHeldError: If another process holds the lock and `wait` is False.
@@ -38,10 +37,7 @@ def exclusive_lock(path: Path, *, wait: bool = True, hint: str = "") -> Iterator
             f"Another process is using {printable_path(path.parent)}."
         ) from None
     except OSError as error:
-        reason = error.strerror or os.strerror(error.errno or 0)
-        raise InputError(
-            f"{printable_path(path.parent)} cannot be written: {reason}. {hint}".strip()
-        ) from error
+        raise explain_os_error(error, path.parent, hint) from error
     try:
         yield
     finally:

@@ -3,11 +3,13 @@
 from keras_flowers_settings.kinds import (
     MAX_INT32,
     MAX_SIDE,
+    Choice,
     ExistingFile,
     Flag,
     ImageSize,
     Integer,
     Number,
+    Text,
 )
 from keras_flowers_settings.recorded import near_duplicates_are_split, of_loader
 from keras_flowers_settings.setting import DATA, Automatic, ModelFacts, Setting
@@ -81,6 +83,16 @@ SPLIT_NEAR_DUPLICATES = Setting(
     default=False,
     recorded=near_duplicates_are_split,
 )
+ARCHIVE_ENCODING = Setting(
+    name="archive_encoding",
+    kind=Text("NAME"),
+    meaning="Encoding of the names in an archive that does not say it, such as `cp932`",
+    commands=("train", "tune", "evaluate", "audit"),
+    group=DATA,
+    default=Automatic("UTF-8, or the code page that fits best"),
+    arguments=("ImageDatasetLoader.archive_encoding",),
+    recorded=of_loader("archive_encoding"),
+)
 SEED = Setting(
     name="seed",
     kind=Integer(0, MAX_INT32),
@@ -94,6 +106,128 @@ SEED = Setting(
     hyperparameter="seed",
 )
 
+_LOADERS = ("train", "tune", "evaluate", "audit")
+CLASS_DEPTH = Setting(
+    name="class_depth",
+    kind=Integer(highest=100),
+    meaning="How many levels below the data folder the class folders are; without it, "
+    "their names and content decide",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.class_depth",),
+    recorded=of_loader("class_depth"),
+)
+SPLIT_MODE = Setting(
+    name="split",
+    kind=Choice(("auto", "ready-made", "random")),
+    meaning="Use the ready-made split of a folder with parts such as `train` and "
+    "`test`, or split at random; `auto` uses a ready-made split where there is one",
+    commands=("train", "tune"),
+    group=DATA,
+    default="auto",
+    arguments=("ImageDatasetLoader.split",),
+    recorded=of_loader("split"),
+)
+RESIZE = Setting(
+    name="resize",
+    kind=Choice(("stretch", "crop", "pad")),
+    meaning="How images get the image size: `stretch` ignores the aspect ratio, `crop` "
+    "cuts off what is too much, `pad` adds black borders",
+    commands=("train", "tune"),
+    group=DATA,
+    default="stretch",
+    arguments=("ImageDatasetLoader.resize",),
+    recorded=of_loader("resize"),
+)
+TRUNCATED = Setting(
+    name="truncated",
+    kind=Choice(("refuse", "keep")),
+    meaning="Refuse images that end early, or keep the pixels that are there",
+    commands=_LOADERS,
+    group=DATA,
+    default="refuse",
+    arguments=("ImageDatasetLoader.truncated",),
+    recorded=of_loader("truncated"),
+)
+MAX_PIXELS = Setting(
+    name="max_pixels",
+    kind=Integer(highest=MAX_INT32),
+    meaning="The largest number of pixels to allocate for an image; 89,478,485 without "
+    "it",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.max_pixels",),
+    recorded=of_loader("max_pixels"),
+)
+GRAY_BITS = Setting(
+    name="gray_bits",
+    kind=Integer(8, 16),
+    meaning="The bits in use of 16-bit gray images that do not state it; 16 without it",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.gray_bits",),
+    recorded=of_loader("gray_bits"),
+)
+SMALL_CLASSES = Setting(
+    name="small_classes",
+    kind=Choice(("leave-out", "train-only")),
+    meaning="What to do with classes that have too few images to split; without it, "
+    "they are an error",
+    commands=("train", "tune"),
+    group=DATA,
+    arguments=("ImageDatasetLoader.small_classes",),
+    recorded=of_loader("small_classes"),
+)
+GROUP_BY = Setting(
+    name="group_by",
+    kind=Text("folder|column|PATTERN"),
+    meaning="Keep the images of a patient, a place or a video on one side of the "
+    "split: those in one `folder`, with one value in a `column` of the label file, or "
+    "with one match of a regular expression in their paths",
+    commands=("train", "tune"),
+    group=DATA,
+    arguments=("ImageDatasetLoader.group_by",),
+    recorded=of_loader("group_by"),
+)
+LABELS = Setting(
+    name="labels",
+    kind=ExistingFile(),
+    meaning="A label file (.csv, .tsv or .parquet) that names the class of each image "
+    "in the data folder",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.labels",),
+    recorded=of_loader("labels"),
+)
+
+
+def _column(role: str, meaning: str) -> Setting:
+    return Setting(
+        name=f"{role}_column",
+        kind=Text("COLUMN"),
+        meaning=f"The column of the label file with {meaning}",
+        commands=_LOADERS,
+        group=DATA,
+        arguments=(f"ImageDatasetLoader.{role}_column",),
+        recorded=of_loader(f"{role}_column"),
+    )
+
+
+PATH_COLUMN = _column("path", "paths of images")
+LABEL_COLUMN = _column("label", "class names")
+SPLIT_COLUMN = _column("split", "`train`, `validation` or `test`")
+GROUP_COLUMN = _column("group", "groups, for `--group-by column`")
+IGNORE_UNKNOWN_CLASSES = Setting(
+    name="ignore_unknown_classes",
+    kind=Flag(),
+    meaning="Leave out images of classes that the model does not know",
+    commands=("evaluate",),
+    group=DATA,
+    default=False,
+    arguments=("ImageDatasetLoader.ignore_unknown_classes",),
+    recorded=of_loader("ignore_unknown_classes"),
+)
+
 SETTINGS = (
     IMAGE_SIZE,
     BATCH_SIZE,
@@ -101,5 +235,20 @@ SETTINGS = (
     TEST_SPLIT,
     SPLIT_MANIFEST,
     SPLIT_NEAR_DUPLICATES,
+    ARCHIVE_ENCODING,
     SEED,
+    CLASS_DEPTH,
+    SPLIT_MODE,
+    RESIZE,
+    TRUNCATED,
+    MAX_PIXELS,
+    GRAY_BITS,
+    SMALL_CLASSES,
+    GROUP_BY,
+    LABELS,
+    PATH_COLUMN,
+    LABEL_COLUMN,
+    SPLIT_COLUMN,
+    GROUP_COLUMN,
+    IGNORE_UNKNOWN_CLASSES,
 )

@@ -4,6 +4,7 @@ import pytest
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import (
+    explain_os_error,
     printable_path,
     temporary_sibling,
     write_text_atomically,
@@ -53,6 +54,23 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path: Path) -> No
         temporary.write_text("half")
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(122, "Disk quota exceeded"), "written: Disk quota exceeded. Use --x"),
+        (OSError(30, None), "written: Read-only file system. Use --x"),
+        (OSError("no number"), "written: no number. Use --x"),
+        (OSError(), "written: OSError. Use --x"),
+    ],
+)
+def test_an_error_of_the_system_keeps_path_and_reason(
+    error: OSError, message: str
+) -> None:
+    explained = explain_os_error(error, "a\nb", "Use --x")
+    assert isinstance(explained, InputError)
+    assert str(explained) == f"`a\\nb` cannot be {message}"
 
 
 @pytest.mark.parametrize(

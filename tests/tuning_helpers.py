@@ -25,7 +25,12 @@ class SmallGraphSpace(ImageClassifierHyperModel):
 
 
 def small_space(tmp_path, space=SmallSpace, loader=None, **arguments):
-    defaults = {"layers": (1, 2), "units": (8, 24, 8), "epochs": (1, 2)}
+    defaults = {
+        "layers": (1, 2),
+        "units": (8, 24, 8),
+        "epochs": (1, 2),
+        "augmentation": False,
+    }
     return space(loader or small_loader(tmp_path), **defaults | arguments)
 
 

@@ -171,6 +171,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             augmentation=self._augmentation(),
             seed=seed,
             backbone=self.backbones.for_model(seed),
+            resize=datasets.image_options.resize,
         )
         self.compile(hp, model)
         return model

@@ -20,8 +20,14 @@ from keras_flowers.tuning.search_plots import write_plots
 from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
 from keras_flowers.errors import InputError
-from keras_flowers.files import json_text, temporary_sibling, write_text_atomically
+from keras_flowers.files import (
+    json_text,
+    printable_path,
+    temporary_sibling,
+    write_text_atomically,
+)
 from keras_flowers.history import write_history
+from keras_flowers.notebook import html_table
 
 _LOST = "its process ended before it was done"
 
@@ -42,6 +48,38 @@ class SearchResult:
     best: TrialRecord | None
     interrupted: bool
     _plan: SearchPlan = dataclasses.field(repr=False)
+
+    def __repr__(self) -> str:
+        """Returns a line: how many trials there are, the best one, and the folder."""
+        completed = sum(trial.status == COMPLETED for trial in self.trials)
+        best = f"best {self.best.id} with {self.best.score:.4g}, " if self.best else ""
+        state = ", interrupted" if self.interrupted else ""
+        return (
+            f"SearchResult({completed} of {len(self.trials)} trials completed, "
+            f"{best}{printable_path(self.directory)}{state})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Shows the trials, the best one first."""
+        sign = 1 if self._plan.direction == "min" else -1
+
+        def rank(trial: TrialRecord) -> tuple[bool, float]:
+            return trial.score is None, sign * (trial.score or 0.0)
+
+        names = list(dict.fromkeys(n for t in self.trials for n in t.hyperparameters))
+        heads = ["trial", "status", "score", "epochs", "seconds", *names]
+        rows = [
+            [
+                trial.id,
+                trial.status,
+                "" if trial.score is None else trial.score,
+                trial.epoch,
+                trial.seconds,
+                *(trial.hyperparameters.get(name, "") for name in names),
+            ]
+            for trial in sorted(self.trials, key=rank)
+        ]
+        return html_table(repr(self), heads, rows)
 
     def load_model(
         self, trial: TrialRecord | None = None, execution: int = 0

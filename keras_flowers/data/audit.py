@@ -10,7 +10,7 @@ Duplicates are reported and kept: whether a copy is a mistake is up to the user.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,38 +20,27 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.findings import Finding as Finding
+from keras_flowers.data.findings import list_paths
+from keras_flowers.data.image_files import (
+    DEFAULT_OPTIONS,
+    ImageOptions,
+    ImageRecord,
+)
 from keras_flowers.data.image_listing import (
     ImageListing,
     list_images,
     require_two_classes,
 )
 from keras_flowers.data.inspection import inspect_files
+from keras_flowers.data.layout import Layout, similar_names
 from keras_flowers.data.near_duplicates import near_duplicate_pairs
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
+from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 
 _IMBALANCED = 3.0  # largest class to smallest
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something about a data folder that its owner should know.
-
-    Attributes:
-        kind: For a file that is left out, "not_an_image", "corrupt", "empty_file",
-            "decompression_bomb", "unsupported_format" or "unreadable". For copies,
-            "duplicate" (equal bytes within a class), "label_conflict" (equal bytes in
-            several classes) or "near_duplicate" (the same picture in other bytes).
-            For folders, "empty_class", "clutter", "ignored" or "imbalance".
-        paths: The files or folders concerned, relative to the data folder.
-        message: One line for people.
-    """
-
-    kind: str
-    paths: tuple[str, ...]
-    message: str
 
 
 _LEFT_OUT = frozenset(
@@ -76,6 +65,8 @@ class Audit:
         images: The usable images, sorted by path.
         findings: What the owner of the folder should know.
         duplicate_groups: The paths of images with equal bytes; each group is sorted.
+        layout: Which folders are classes, and why; None for images without a folder.
+        groups: The names of groups by path, from a label file.
         near_duplicate_groups: The paths of images that show the same picture, whether
             or not their bytes are equal. Each group of `duplicate_groups` is part of
             one of these.
@@ -87,6 +78,20 @@ class Audit:
     findings: tuple[Finding, ...]
     duplicate_groups: tuple[tuple[str, ...], ...] = ()
     near_duplicate_groups: tuple[tuple[str, ...], ...] = ()
+    layout: Layout | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Returns the root and the sizes, not the images."""
+        return (
+            f"Audit({printable_path(self.root)}: {len(self.class_names)} classes, "
+            f"{len(self.images)} images, {len(self.findings)} findings)"
+        )
+
+    def _repr_html_(self) -> str:
+        found = Counter(finding.kind.replace("_", " ") for finding in self.findings)
+        rows = [*self.counts.items(), *(found.items())]
+        return html_table(repr(self), ["class or finding", "count"], rows)
 
     @cached_property
     def _labels(self) -> dict[str, int]:
@@ -111,6 +116,7 @@ class Audit:
         """Returns everything except the records as a dictionary for `json.dump`."""
         return {
             "root": str(self.root),
+            "layout": self.layout.description if self.layout else None,
             "class_names": list(self.class_names),
             "photos": len(self.images),
             "counts": self.counts,
@@ -123,6 +129,8 @@ def scan(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    class_depth: int | None = None,
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> Audit:
     """Inspects every file of a data folder once and reports what training would use.
 
@@ -131,6 +139,9 @@ def scan(
         workers: The number of threads; None uses one more than there are processors.
         progress: Called as `progress("inspect", done, total)` in the calling thread
             after each file.
+        class_depth: How many levels below `root` the class folders are; None decides
+            by the names and the content of the folders.
+        options: How images are decoded.
 
     Returns:
         The audit. Its findings include the files that cannot be used.
@@ -139,28 +150,51 @@ def scan(
         InputError: If the folder is missing, fewer than two class folders contain a
             usable image, or `workers` is not positive.
     """
-    listing = list_images(Path(root))
+    listing = list_images(Path(root), class_depth=class_depth)
     records = inspect_files(
-        listing.root, listing.files, workers=workers, progress=progress
+        listing.root,
+        listing.files,
+        workers=workers,
+        progress=progress,
+        options=options,
     )
     return audit_images(listing, records)
 
 
-def audit_images(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit:
+def audit_images(
+    listing: ImageListing,
+    records: Iterable[ImageRecord],
+    *,
+    one_class_is_enough: bool = False,
+) -> Audit:
     """Draws the conclusions from the inspection of all files of a listing.
 
     Args:
         listing: The result of `list_images`.
         records: The results of `inspect_files` for its files, in any order.
+        one_class_is_enough: Whether a single class is enough, as for an evaluation.
 
     Returns:
-        The audit, without the classes that have no usable image.
+        The audit, without the classes that have no usable image. In a ready-made split,
+        also without those that have none in the training part.
 
     Raises:
         InputError: If fewer than two classes have a usable image.
     """
-    ordered = sorted(records, key=lambda record: record.path)
-    images = tuple(record for record in ordered if record.problem is None)
+    folders = {
+        file.path: folder
+        for file, folder in zip(listing.files, listing.classes, strict=True)
+    }
+    ordered = [
+        replace(
+            record,
+            class_name=folders[record.path].class_name,
+            part=folders[record.path].part,
+        )
+        for record in sorted(records, key=lambda record: record.path)
+    ]
+    usable = tuple(record for record in ordered if record.problem is None)
+    images, untrained = _separate_untrained(usable)
     if not images:
         raise InputError(
             f"`{printable_path(listing.root)}` must contain readable images. "
@@ -168,15 +202,23 @@ def audit_images(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit
         )
     present = {record.class_name for record in images}
     class_names = tuple(name for name in listing.class_names if name in present)
-    require_two_classes(listing.root, class_names, "with readable images")
+    if not one_class_is_enough:
+        require_two_classes(
+            f"`{printable_path(listing.root)}`", class_names, "with readable images"
+        )
     duplicates = _duplicate_groups(images)
     near_duplicates = _near_duplicate_groups(images, duplicates)
     counts = Counter(record.class_name for record in images)
     findings = (
+        *listing.findings,
         *_unusable_files(ordered, listing),
         *_copies(duplicates),
         *_same_pictures(near_duplicates),
-        *_empty_classes(listing, present),
+        *_leaks(near_duplicates),
+        *_notes(images),
+        *_missing_classes(images, untrained),
+        *_similar_classes(listing, class_names),
+        *_empty_classes(listing, {record.class_name for record in usable}),
         *_ignored_entries(listing),
         *_imbalance(counts),
     )
@@ -187,6 +229,8 @@ def audit_images(listing: ImageListing, records: Iterable[ImageRecord]) -> Audit
         findings=findings,
         duplicate_groups=tuple(_paths(group) for group in duplicates),
         near_duplicate_groups=tuple(_paths(group) for group in near_duplicates),
+        layout=listing.layout,
+        groups=listing.groups,
     )
 
 
@@ -212,14 +256,42 @@ def _near_duplicate_groups(
     links = near_duplicate_pairs([record.perceptual_hash for record in images])
     for group in duplicates:
         links.extend(pairwise(position[record.path] for record in group))
+    return [
+        [images[index] for index in group] for group in _connect(len(images), links)
+    ]
+
+
+def _connect(count: int, links: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Returns the sets of numbers below `count` that links connect, sorted."""
     if not links:
         return []
-    count, (first, second) = len(images), np.array(links).T
+    first, second = np.array(links).T
     graph = coo_array((np.ones(len(links)), (first, second)), (count, count))
-    groups: defaultdict[int, _Group] = defaultdict(list)
-    for record, group in zip(images, connected_components(graph)[1], strict=True):
-        groups[group].append(record)
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for number, group in enumerate(connected_components(graph)[1].tolist()):
+        groups[group].append(number)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def join_groups(
+    paths: Sequence[str], groups: Iterable[Sequence[str]]
+) -> list[list[str]]:
+    """Joins groups that have a path in common.
+
+    Args:
+        paths: All paths.
+        groups: Groups of some of them, which may overlap.
+
+    Returns:
+        Groups that do not overlap, in the order of their first paths.
+    """
+    position = {path: index for index, path in enumerate(paths)}
+    links = [
+        pair
+        for group in groups
+        for pair in pairwise(position[path] for path in group if path in position)
+    ]
+    return [[paths[index] for index in group] for group in _connect(len(paths), links)]
 
 
 def _unusable_files(
@@ -240,19 +312,97 @@ def _copies(duplicates: Iterable[_Group]) -> Iterator[Finding]:
             kind, text = "label_conflict", "the same file in several classes"
         else:
             kind, text = "duplicate", "the same file"
-        yield Finding(kind, _paths(group), f"{text}: {_list_paths(_paths(group))}")
+        yield Finding(kind, _paths(group), f"{text}: {list_paths(_paths(group))}")
 
 
 def _same_pictures(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
     for group in near_duplicates:
         if len({record.sha256 for record in group}) > 1:
-            message = f"nearly the same picture: {_list_paths(_paths(group))}"
+            message = f"nearly the same picture: {list_paths(_paths(group))}"
             yield Finding("near_duplicate", _paths(group), message)
+
+
+def _separate_untrained(
+    images: tuple[ImageRecord, ...],
+) -> tuple[tuple[ImageRecord, ...], list[ImageRecord]]:
+    """Separates images whose class is not in the training part of their split."""
+    trained = {record.class_name for record in images if record.part == "train"}
+    untrained = [
+        record
+        for record in images
+        if trained and record.part and record.class_name not in trained
+    ]
+    left_out = {record.path for record in untrained}
+    return tuple(r for r in images if r.path not in left_out), untrained
+
+
+def _leaks(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
+    for group in near_duplicates:
+        parts = sorted({record.part for record in group if record.part})
+        if len(parts) > 1:
+            message = (
+                f"the same picture in {' and '.join(parts)}: "
+                f"{list_paths(_paths(group))}"
+            )
+            yield Finding("leakage", _paths(group), message)
+
+
+def _notes(images: Iterable[ImageRecord]) -> Iterator[Finding]:
+    for record in images:
+        if record.note_kind is not None:
+            message = f"{printable_path(record.path)}: {record.note}"
+            yield Finding(record.note_kind, (record.path,), message)
+
+
+def _missing_classes(
+    images: Iterable[ImageRecord], untrained: Iterable[ImageRecord]
+) -> Iterator[Finding]:
+    by_class: defaultdict[str, list[str]] = defaultdict(list)
+    for record in untrained:
+        by_class[record.class_name].append(record.path)
+    for name, paths in by_class.items():
+        message = (
+            f"{printable_path(name)}: not in the training part, so its {len(paths)} "
+            f"images are left out: {list_paths(paths)}"
+        )
+        yield Finding("missing_class", tuple(paths), message)
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    for record in images:
+        if record.part is not None:
+            parts[record.part].add(record.class_name)
+    everything = set[str]().union(*parts.values())
+    for part, present in sorted(parts.items()):
+        for name in sorted(everything - present):
+            message = f"{printable_path(name)}: no images in the {part} part"
+            yield Finding("missing_class", (name,), message)
+
+
+def _similar_classes(
+    listing: ImageListing, class_names: Sequence[str]
+) -> Iterator[Finding]:
+    for group in similar_names(class_names):
+        message = f"classes with nearly the same name: {list_paths(group)}"
+        yield Finding("similar_classes", group, message)
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for folder in listing.layout.class_folders:
+        spellings[folder.class_name].add(folder.path.rpartition("/")[2])
+    for name, found in spellings.items():
+        if len(found) > 1:
+            paths = tuple(
+                folder.path
+                for folder in listing.layout.class_folders
+                if folder.class_name == name
+            )
+            message = (
+                f"{printable_path(name)}: {len(found)} folders whose names differ only "
+                "in their Unicode form are one class"
+            )
+            yield Finding("similar_classes", paths, message)
 
 
 def _empty_classes(listing: ImageListing, present: set[str]) -> Iterator[Finding]:
     for name in listing.empty_classes:
-        message = f"{printable_path(name)}: folder without files"
+        message = f"{printable_path(name)}: folder without images"
         yield Finding("empty_class", (name,), message)
     for name in listing.class_names:
         if name not in present:
@@ -264,15 +414,26 @@ def _ignored_entries(listing: ImageListing) -> Iterator[Finding]:
     if listing.clutter:
         message = (
             "ignored files and folders of systems and programs: "
-            f"{_list_paths(listing.clutter)}"
+            f"{list_paths(listing.clutter)}"
         )
         yield Finding("clutter", listing.clutter, message)
     if listing.ignored:
         message = (
-            "ignored images outside the class folders, links to folders and special "
-            f"files: {_list_paths(listing.ignored)}"
+            "ignored images outside the class folders and special files: "
+            f"{list_paths(listing.ignored)}"
         )
         yield Finding("ignored", listing.ignored, message)
+    for folder in listing.unlabeled:
+        message = (
+            f"{printable_path(folder)}: left out, because it is in no class folder"
+        )
+        yield Finding("unlabeled", (folder,), message)
+    for link in listing.circles:
+        message = (
+            f"{printable_path(link)}: not followed, because it leads to a folder that "
+            "contains it or is listed already"
+        )
+        yield Finding("circular_link", (link,), message)
 
 
 def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
@@ -284,9 +445,3 @@ def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
             f"{printable_path(smallest)} only {counts[smallest]}"
         )
         yield Finding("imbalance", (largest, smallest), message)
-
-
-def _list_paths(paths: Sequence[str]) -> str:
-    """Returns the first few paths on one line."""
-    shown = ", ".join(printable_path(path) for path in paths[:3])
-    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more"

@@ -1,46 +1,65 @@
 """Loads a folder of images as tf.data pipelines with an audited split."""
 
-import contextlib
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import keras
 import numpy as np
 
-from keras_flowers.argument_checks import check_image_size, check_integer
+from keras_flowers.argument_checks import (
+    RESIZE_MODES,
+    check_choice,
+    check_image_size,
+    check_integer,
+)
 from keras_flowers.data.audit import Audit, audit_images
-from keras_flowers.data.batch_buffers import BatchBuffers
+from keras_flowers.data.findings import Finding, list_paths
 from keras_flowers.data.image_cache import (
     DEFAULT_DISK_BUDGET,
     CacheSettings,
     ImageCache,
-    ImageReader,
 )
-from keras_flowers.data.image_files import ImageRecord
-from keras_flowers.data.image_listing import list_images
+from keras_flowers.data.image_datasets import ImageDatasets as ImageDatasets
+from keras_flowers.data.image_files import (
+    ImageOptions,
+    ImageRecord,
+)
+from keras_flowers.data.image_listing import ImageListing, list_images
+from keras_flowers.data.label_files import (
+    LabelColumns,
+    is_label_file,
+    list_labeled_images,
+)
+from keras_flowers.data.layout import normalize_name
+from keras_flowers.data.member_names import check_archive_encoding
+from keras_flowers.data.pipelines import EpochOrder as EpochOrder
+from keras_flowers.data.pipelines import image_pipeline, number_labels
+from keras_flowers.data.pipelines import ordered_batches as ordered_batches
 from keras_flowers.data.sources import (
     ExtractionLimits,
     default_cache_directory,
     resolve_source,
 )
+from keras_flowers.data.split_assignment import group_images
 from keras_flowers.data.splits import (
-    SPLIT_NAMES,
+    SMALL_CLASSES_MODES,
     Split,
     apply_manifest,
     check_fractions,
     read_manifest,
+    select_images,
     split_audit,
+    split_ready_made,
 )
 from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path
 from keras_flowers.progress import Progress
 from keras_flowers.registration import register
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 
 # Arguments of a loader that say where and how much to cache, not what the data is.
@@ -52,123 +71,8 @@ STORAGE_ARGUMENTS = (
 )
 
 
-class EpochOrder:
-    """The order of the training images, which depends only on the seed and the epoch.
-
-    Every pass over the training pipeline takes the next epoch. To resume a run, assign
-    the epoch of the next pass to `epoch`.
-
-    Attributes:
-        epoch: The epoch of the next pass, an integer from 0.
-    """
-
-    def __init__(self, count: int, seed: int) -> None:
-        self._count = count
-        self._seed = seed
-        self.epoch = 0
-
-    def positions(self, epoch: int) -> np.ndarray:
-        """Returns the order of an epoch: int64 `(count,)`, a permutation."""
-        generator = np.random.default_rng([self._seed, epoch])
-        return generator.permutation(self._count)
-
-    def take_epoch(self) -> np.ndarray:
-        """Returns the order of the current epoch and advances to the next."""
-        positions = self.positions(self.epoch)
-        self.epoch += 1
-        return positions
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageDatasets:
-    """The pipelines that a loader loads, and everything known about their images.
-
-    The pipelines yield batches `(images, labels)`: uint8 `(batch, height, width, 3)`,
-    0 to 255, and int32 `(batch,)`. Training images come in a new order in each epoch.
-    Validation and test images are never shuffled: row `i` of a prediction belongs to
-    path `i`.
-
-    Attributes:
-        train: `tf.data.Dataset` of the training images, reshuffled in each epoch.
-        train_in_order: The training images in the order of their paths.
-        validation: The validation images; None if there are none.
-        test: The test images; None if there are none.
-        class_names: Position `i` is the name of label `i`.
-        image_size: `(height, width)` in pixels.
-        batch_size: Images in a batch; the last batch may be smaller.
-        split: The images of each split, in order.
-        audit: The audit of the data folder.
-        epoch_order: The order of the training images in each epoch.
-        image_cache_directory: The folder that caches what is computed from the images
-            at this size.
-        reason_not_cached: Why images are decoded on the fly, in one line; None if they
-            are read from the image cache.
-        read_errors: What reading images raised in the latest pass over a pipeline.
-    """
-
-    train: "tf.data.Dataset"
-    train_in_order: "tf.data.Dataset"
-    validation: "tf.data.Dataset | None"
-    test: "tf.data.Dataset | None"
-    class_names: tuple[str, ...]
-    image_size: tuple[int, int]
-    batch_size: int
-    split: Split
-    audit: Audit
-    epoch_order: EpochOrder
-    image_cache_directory: Path
-    reason_not_cached: str | None
-    read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
-
-    @property
-    def catalog(self) -> Audit:
-        """The audit, by its name in version 0.1."""
-        return self.audit
-
-    def read_error(self) -> Exception | None:
-        """Returns what reading an image raised in the latest pass, or None."""
-        return self.read_errors[0] if self.read_errors else None
-
-    @contextlib.contextmanager
-    def naming_unreadable_images(self) -> Iterator[None]:
-        """Lets a pass over a pipeline fail with the error that names the image.
-
-        TensorFlow replaces an error in a pipeline by one that does not name it.
-        """
-        try:
-            yield
-        except Exception as error:
-            read_error = self.read_error()
-            if read_error is None:
-                raise
-            raise read_error from error
-
-    def in_order(self, split: str) -> "tf.data.Dataset | None":
-        """Returns the pipeline of a split in the order of `paths(split)`."""
-        self.records(split)
-        return self.train_in_order if split == "train" else getattr(self, split)
-
-    def paths(self, split: str) -> tuple[Path, ...]:
-        """Returns the files of `"train"`, `"validation"` or `"test"`, in order."""
-        return tuple(self.audit.root / record.path for record in self.records(split))
-
-    def labels(self, split: str) -> np.ndarray:
-        """Returns the labels of a split, int32 `(count,)`, in the order of paths."""
-        return _labels(self.records(split), self.class_names)
-
-    def counts(self, split: str) -> dict[str, int]:
-        """Returns how many images of each class a split holds."""
-        counts = np.bincount(self.labels(split), minlength=len(self.class_names))
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
-
-    def records(self, split: str) -> Sequence[ImageRecord]:
-        """Returns the record of each image of a split, in order."""
-        if split not in SPLIT_NAMES:
-            raise InputError(
-                f"`split` must be one of {SPLIT_NAMES}. Received: split={split!r}"
-            )
-        records: Sequence[ImageRecord] = getattr(self.split, split)
-        return records
+SPLIT_MODES = ("auto", "ready-made", "random")
+TRUNCATED_MODES = ("refuse", "keep")
 
 
 @register("ImageDatasetLoader")
@@ -201,6 +105,45 @@ class ImageDatasetLoader:
             more are decoded on the fly.
         max_extracted_size: Maximum size in bytes of an extracted archive.
         max_extracted_files: Maximum number of files in an archive.
+        archive_encoding: Encoding of the names in a zip or tar archive that does not
+            say it, such as `"cp932"`. None reads them as UTF-8, or as the code page
+            that fits best, with a finding.
+        class_depth: How many levels below the data folder the class folders are, from
+            1. None decides by the names and the content of the folders; the audit says
+            how.
+        split: `"auto"` uses the ready-made split of a folder with parts such as `train`
+            and `test`, and splits other folders at random. `"ready-made"` requires such
+            parts, `"random"` ignores them. Parts that are missing are taken from the
+            training part by the fractions.
+        resize: `"stretch"` ignores the aspect ratio of images; `"crop"` keeps it and
+            cuts off what is too much on both sides; `"pad"` keeps it and adds black
+            borders.
+        truncated: What to do with images that end early: `"refuse"` them, or `"keep"`
+            the pixels that are there.
+        max_pixels: The largest number of pixels to allocate for an image. None uses the
+            limit of Pillow, 89,478,485. A large JPEG is decoded at reduced size and may
+            have eight times as many.
+        gray_bits: The bits in use of 16-bit gray images that do not state it, 8 to 16.
+            None uses all 16.
+        small_classes: What to do with classes that have too few images to split:
+            `"leave-out"` or `"train-only"`. None refuses them.
+        group_by: Keeps the images of a group, such as a patient, a place or a video, on
+            one side of the split. `"folder"` groups by the folders in the class
+            folders, `"column"` by a column of the label file, and any other text is a
+            regular expression that is searched for in the path of an image: its first
+            group in parentheses, or the whole match, names the group.
+        labels: A label file (.csv, .tsv or .parquet) that names the class of each
+            image; its paths are relative to `data`. If `data` itself is a label file,
+            paths are relative to its folder.
+        path_column: Column of paths in the label file. None finds it by its name, as
+            for the following columns.
+        label_column: Column of class names in the label file.
+        split_column: Column of parts (train, validation, test) in the label file.
+        group_column: Column of groups in the label file.
+        class_names: The classes of a trained model. Then the data may have some of
+            them only, and labels are positions in this list.
+        ignore_unknown_classes: Whether to leave out classes that are not in
+            `class_names`, instead of refusing them.
 
     Raises:
         InputError: If an argument is not as described above.
@@ -226,6 +169,22 @@ class ImageDatasetLoader:
         disk_budget: int = DEFAULT_DISK_BUDGET,
         max_extracted_size: int = ExtractionLimits.total_bytes,
         max_extracted_files: int = ExtractionLimits.files,
+        archive_encoding: str | None = None,
+        class_depth: int | None = None,
+        split: str = "auto",
+        resize: str = "stretch",
+        truncated: str = "refuse",
+        max_pixels: int | None = None,
+        gray_bits: int | None = None,
+        small_classes: str | None = None,
+        group_by: str | None = None,
+        labels: str | os.PathLike[str] | None = None,
+        path_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
+        group_column: str | None = None,
+        class_names: Sequence[str] | None = None,
+        ignore_unknown_classes: bool = False,
     ) -> None:
         self.data = _source_text(data)
         self.image_size = check_image_size(image_size)
@@ -244,6 +203,24 @@ class ImageDatasetLoader:
         self.max_extracted_files = check_integer(
             "max_extracted_files", max_extracted_files, lowest=1
         )
+        self.archive_encoding = check_archive_encoding(archive_encoding)
+        self.class_depth = _check_optional("class_depth", class_depth, lowest=1)
+        self.split = check_choice("split", split, SPLIT_MODES)
+        self.resize = check_choice("resize", resize, RESIZE_MODES)
+        self.truncated = check_choice("truncated", truncated, TRUNCATED_MODES)
+        self.max_pixels = _check_optional("max_pixels", max_pixels, lowest=1)
+        if small_classes is not None:
+            check_choice("small_classes", small_classes, SMALL_CLASSES_MODES)
+        self.small_classes = small_classes
+        self.group_by = group_by
+        self.labels = _path_text(labels)
+        self.path_column = path_column
+        self.label_column = label_column
+        self.split_column = split_column
+        self.group_column = group_column
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.ignore_unknown_classes = bool(ignore_unknown_classes)
+        self.gray_bits = _check_optional("gray_bits", gray_bits, lowest=8, highest=16)
 
     def load(self, progress: Progress | None = None) -> ImageDatasets:
         """Finds, decodes, audits and splits the images.
@@ -259,21 +236,108 @@ class ImageDatasetLoader:
         Raises:
             InputError: If the data cannot be used, with the reason.
         """
-        listing = list_images(self.find(progress))
+        findings: list[Finding] = []
+        listing = self.list_images(progress, findings.append)
         settings = CacheSettings(self._cache(), self.disk_budget)
-        cache = ImageCache.open(listing, self.image_size, settings, progress)
-        audit = audit_images(listing, cache.records)
-        return self._build_datasets(cache, audit, self._split(audit))
+        cache = ImageCache.open(
+            listing, self.image_size, settings, progress, self.image_options
+        )
+        audit = audit_images(
+            listing, cache.records, one_class_is_enough=self.class_names is not None
+        )
+        audit = dataclasses.replace(audit, findings=(*findings, *audit.findings))
+        audit = self._check_known_classes(audit)
+        split = self._split(audit)
+        if split.small_classes:
+            finding = _describe_small_classes(split.small_classes, self.small_classes)
+            audit = dataclasses.replace(audit, findings=(*audit.findings, finding))
+        return self._build_datasets(cache, audit, split)
 
-    def find(self, progress: Progress | None = None) -> Path:
-        """Returns the folder that contains the class folders.
+    def list_images(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+    ) -> ImageListing:
+        """Returns the classes and files of the data, before any image is decoded.
+
+        The arguments are those of `find`.
+        """
+        columns = LabelColumns(
+            self.path_column, self.label_column, self.split_column, self.group_column
+        )
+        if self.labels is not None:
+            labels = Path(self.labels).expanduser()
+            return list_labeled_images(labels, self.find(progress, on_finding), columns)
+        if is_label_file(self.data):
+            return list_labeled_images(Path(self.data).expanduser(), None, columns)
+        root = self.find(progress, on_finding)
+        # What was extracted to the cache is known to the user as an archive.
+        name = None if Path(self.data).expanduser().is_dir() else self.data
+        return list_images(
+            root,
+            name=name,
+            class_depth=self.class_depth,
+            class_names=self.class_names or (),
+        )
+
+    def _check_known_classes(self, audit: Audit) -> Audit:
+        """Returns the audit of the classes that a model knows.
+
+        Raises:
+            InputError: If there are others and they are not to be ignored.
+        """
+        if self.class_names is None or self.split_manifest is not None:
+            return audit
+        known = {normalize_name(name) for name in self.class_names}
+        unknown = [name for name in audit.class_names if name not in known]
+        shown = list_paths(unknown)
+        if unknown and not self.ignore_unknown_classes:
+            raise InputError(
+                f"The classes of `{printable_path(audit.root)}` must be known to the "
+                f"model: {list_paths(self.class_names)}. Received: {shown}. To leave "
+                "these out, pass `ignore_unknown_classes=True` "
+                "(--ignore-unknown-classes)"
+            )
+        if len(unknown) == len(audit.class_names):
+            raise InputError(
+                f"`{printable_path(audit.root)}` must contain classes that the model "
+                f"knows: {list_paths(self.class_names)}. Received: {shown}"
+            )
+        if not unknown:
+            return audit
+        message = f"classes that the model does not know are left out: {shown}"
+        finding = Finding("unknown_class", tuple(unknown), message)
+        audit = select_images(audit, lambda record: record.class_name in known)
+        return dataclasses.replace(audit, findings=(*audit.findings, finding))
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How images become pixels."""
+        return ImageOptions(
+            max_pixels=self.max_pixels,
+            truncated=self.truncated,  # type: ignore[arg-type]
+            gray_bits=self.gray_bits,
+            resize=self.resize,  # type: ignore[arg-type]
+        )
+
+    def find(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+    ) -> Path:
+        """Returns the data folder.
 
         Downloads and extracts the data if necessary. `progress` and errors are those
-        of `load`.
+        of `load`. `on_finding` is called with findings about an archive.
         """
         limits = ExtractionLimits(self.max_extracted_size, self.max_extracted_files)
         return resolve_source(
-            self.data, cache_directory=self._cache(), limits=limits, progress=progress
+            self.data,
+            cache_directory=self._cache(),
+            limits=limits,
+            archive_encoding=self.archive_encoding,
+            progress=progress,
+            on_finding=on_finding,
         )
 
     def _cache(self) -> Path:
@@ -286,12 +350,27 @@ class ImageDatasetLoader:
             return apply_manifest(
                 audit, read_manifest(Path(self.split_manifest).expanduser())
             )
-        return split_audit(
+        is_ready_made = audit.layout is not None and audit.layout.has_parts
+        if self.split == "ready-made" and not is_ready_made:
+            raise InputError(
+                f"`{printable_path(audit.root)}` must contain folders such as train "
+                "and test with class folders for `split='ready-made'`. Received: "
+                f"{audit.layout.description if audit.layout else 'none'}"
+            )
+        use_parts = is_ready_made and self.split != "random"
+        split = (split_ready_made if use_parts else split_audit)(
             audit,
             validation_split=self.validation_split,
             test_split=self.test_split,
             seed=self.seed,
             keep_near_duplicates_together=self.keep_near_duplicates_together,
+            small_classes=self.small_classes,
+            groups=group_images(audit, self.group_by),
+        )
+        if self.class_names is None:
+            return split
+        return dataclasses.replace(
+            split, class_names=tuple(map(normalize_name, self.class_names))
         )
 
     def _build_datasets(
@@ -303,9 +382,11 @@ class ImageDatasetLoader:
         def pipeline(
             records: Sequence[ImageRecord], positions: Callable[[], np.ndarray]
         ) -> Any:
-            labels = _labels(records, split.class_names)
+            labels = number_labels(records, split.class_names)
             reader = cache.reader(records)
-            return _pipeline(reader, labels, positions, self.batch_size, read_errors)
+            return image_pipeline(
+                reader, labels, positions, self.batch_size, read_errors
+            )
 
         def in_order(records: Sequence[ImageRecord]) -> Any:
             count = len(records)
@@ -324,6 +405,7 @@ class ImageDatasetLoader:
             epoch_order=order,
             image_cache_directory=cache.directory,
             reason_not_cached=cache.reason_not_cached,
+            image_options=self.image_options,
             read_errors=read_errors,
         )
 
@@ -342,6 +424,22 @@ class ImageDatasetLoader:
             "disk_budget": self.disk_budget,
             "max_extracted_size": self.max_extracted_size,
             "max_extracted_files": self.max_extracted_files,
+            "archive_encoding": self.archive_encoding,
+            "class_depth": self.class_depth,
+            "split": self.split,
+            "resize": self.resize,
+            "truncated": self.truncated,
+            "max_pixels": self.max_pixels,
+            "gray_bits": self.gray_bits,
+            "small_classes": self.small_classes,
+            "group_by": self.group_by,
+            "labels": self.labels,
+            "path_column": self.path_column,
+            "label_column": self.label_column,
+            "split_column": self.split_column,
+            "group_column": self.group_column,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "ignore_unknown_classes": self.ignore_unknown_classes,
         }
 
     @classmethod
@@ -350,86 +448,18 @@ class ImageDatasetLoader:
         return cls(**config)
 
 
-def _pipeline(
-    reader: ImageReader,
-    labels: np.ndarray,
-    positions: Callable[[], np.ndarray],
-    batch_size: int,
-    read_errors: list[Exception],
-) -> "tf.data.Dataset":
-    """Returns batches of images and labels; `positions()` orders each pass."""
-    import tensorflow as tf
-
-    if keras.backend.backend() != "tensorflow":
-        # TensorFlow only reads images then, and must not take the GPU's memory from the
-        # backend. It is too late if TensorFlow has already used the GPU.
-        with contextlib.suppress(RuntimeError):
-            tf.config.set_visible_devices([], "GPU")
-    buffers = BatchBuffers(reader.image_shape)
-
-    def begin_pass() -> np.ndarray:
-        read_errors.clear()
-        return positions()
-
-    def read(batch: np.ndarray) -> np.ndarray:
-        images = buffers.array(len(batch))
-        try:
-            reader.read_into(images, batch)
-        except Exception as error:
-            read_errors.append(error)
-            raise
-        return images
-
-    def fetch(batch: Any) -> tuple[Any, Any]:
-        images = tf.numpy_function(read, [batch], tf.uint8, stateful=False)
-        images = tf.ensure_shape(images, (None, *reader.image_shape))
-        return images, tf.gather(tf.constant(labels), batch)
-
-    return ordered_batches(
-        fetch, begin_pass, len(labels), batch_size, reader.parallel_reads
-    )
+def _describe_small_classes(names: Sequence[str], treatment: str | None) -> Finding:
+    what = "left out" if treatment == "leave-out" else "only in the training images"
+    message = f"classes that are too small to split are {what}: {list_paths(names)}"
+    return Finding("small_class", tuple(names), message)
 
 
-def ordered_batches(
-    fetch: Callable[[Any], Any],
-    positions: Callable[[], np.ndarray],
-    count: int,
-    batch_size: int,
-    parallel_calls: int | None = None,
-) -> "tf.data.Dataset":
-    """Returns a pipeline of batches that asks for its order at the start of each pass.
-
-    Args:
-        fetch: Maps a batch of positions, an int64 tensor `(batch,)`, to an element of
-            the pipeline.
-        positions: Called at the start of a pass; returns its order, int64 `(count,)`.
-        count: Number of positions.
-        batch_size: Positions in a batch; the last batch may be smaller.
-        parallel_calls: How many calls of `fetch` to run at once; None for one.
-    """
-    import tensorflow as tf
-
-    def order(_: Any) -> Any:
-        # In the pipeline, so that it is called in every pass.
-        pass_positions = tf.numpy_function(positions, [], tf.int64)
-        pass_positions = tf.ensure_shape(pass_positions, (count,))
-        return tf.data.Dataset.from_tensor_slices(pass_positions)
-
-    dataset = tf.data.Dataset.range(1).flat_map(order).batch(batch_size)
-    dataset = dataset.map(fetch, num_parallel_calls=parallel_calls)
-    steps = math.ceil(count / batch_size)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
-    options = tf.data.Options()
-    # There is nothing to tune, and at the end of an epoch the iterator would wait for
-    # the autotuner's thread: up to four seconds with TensorFlow 2.21.
-    options.autotune.enabled = False
-    return dataset.prefetch(2).with_options(options)
-
-
-def _labels(records: Sequence[ImageRecord], class_names: Sequence[str]) -> np.ndarray:
-    label_of = {name: label for label, name in enumerate(class_names)}
-    labels = [label_of[record.class_name] for record in records]
-    return np.asarray(labels, dtype=np.int32)
+def _check_optional(
+    name: str, value: Any, *, lowest: int, highest: int | None = None
+) -> int | None:
+    if value is None:
+        return None
+    return check_integer(name, value, lowest=lowest, highest=highest)
 
 
 def _source_text(data: str | os.PathLike[str]) -> str:

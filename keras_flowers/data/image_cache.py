@@ -22,7 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_flowers.data.image_files import ImageRecord, Pixels, load_image
+from keras_flowers.data.image_files import (
+    DEFAULT_OPTIONS,
+    ImageOptions,
+    ImageRecord,
+    Pixels,
+    load_image,
+)
 from keras_flowers.data.image_listing import FileEntry, ImageListing
 from keras_flowers.data.inspection import default_workers, inspect_files
 from keras_flowers.errors import InputError
@@ -32,9 +38,9 @@ from keras_flowers.progress import Progress
 
 # Raise it whenever a file would be decoded to other pixels than before, so that caches
 # of older versions are not used. A test pins the pixels of a few files.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 DEFAULT_DISK_BUDGET = 32 * 2**30
-_INDEX_FORMAT = 1
+_INDEX_FORMAT = 2
 _DISK_MARGIN = 512 * 2**20  # bytes to leave free on the disk
 LOCK_HINT = "Pass another folder as `cache_directory`."
 
@@ -89,15 +95,23 @@ class CachedImages(ImageReader):
 class DecodedImages(ImageReader):
     """Decodes the files on every read, for images that do not fit on the disk."""
 
-    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        image_size: tuple[int, int],
+        options: ImageOptions = DEFAULT_OPTIONS,
+    ) -> None:
         super().__init__(image_size, parallel_reads=default_workers())
         self._paths = list(paths)
         self._image_size = image_size
+        self._options = options
 
     def read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
         """Decodes the images at `positions`."""
         for image, position in zip(images, positions.tolist(), strict=True):
-            image[...] = load_image(self._paths[position], self._image_size)
+            image[...] = load_image(
+                self._paths[position], self._image_size, self._options
+            )
 
 
 class _RowFile:
@@ -133,6 +147,7 @@ class ImageCache:
         directory: The folder of the cache.
         root: The data folder.
         image_size: `(height, width)` in pixels.
+        options: How images become pixels.
         records: The record of every file of the listing, in its order.
         reason_not_cached: Why the images are decoded on the fly, in one line; None if
             their pixels are on disk.
@@ -141,6 +156,7 @@ class ImageCache:
     directory: Path
     root: Path
     image_size: tuple[int, int]
+    options: ImageOptions
     records: tuple[ImageRecord, ...]
     reason_not_cached: str | None
     _index: "_Index"
@@ -153,6 +169,7 @@ class ImageCache:
         image_size: tuple[int, int],
         settings: CacheSettings,
         progress: Progress | None = None,
+        options: ImageOptions = DEFAULT_OPTIONS,
     ) -> "ImageCache":
         """Opens the cache of a data folder; inspects and caches what it lacks.
 
@@ -162,6 +179,7 @@ class ImageCache:
             settings: Location and limits.
             progress: Called as `progress("decode", done, total)` with the number of
                 images that are new or have changed.
+            options: How images become pixels.
 
         Returns:
             The cache, which covers every file of the listing.
@@ -170,19 +188,23 @@ class ImageCache:
             InputError: If the cache folder cannot be written or its disk is full.
         """
         directory = image_cache_directory(
-            settings.cache_directory, listing.root, image_size
+            settings.cache_directory, listing.root, image_size, options
         )
-        update = _CacheUpdate(directory, listing, image_size, settings, progress)
+        update = _CacheUpdate(
+            directory, listing, image_size, settings, progress, options
+        )
         reason = update.find_reason_not_to_cache()
         index, file = update.open_rows(with_rows=reason is None)
         records = tuple(index.entries[file.path][0] for file in listing.files)
-        return cls(directory, listing.root, image_size, records, reason, index, file)
+        return cls(
+            directory, listing.root, image_size, options, records, reason, index, file
+        )
 
     def reader(self, records: Sequence[ImageRecord]) -> ImageReader:
         """Returns a reader whose position `i` is the image of `records[i]`."""
         if self._file is None:
             paths = [self.root / record.path for record in records]
-            return DecodedImages(paths, self.image_size)
+            return DecodedImages(paths, self.image_size, self.options)
         rows = [self._index.row_of(record) for record in records]
         return CachedImages(self._file, rows, self.image_size)
 
@@ -196,6 +218,7 @@ class _CacheUpdate:
     image_size: tuple[int, int]
     settings: CacheSettings
     progress: Progress | None
+    options: ImageOptions
 
     @property
     def _row_bytes(self) -> int:
@@ -255,11 +278,16 @@ class _CacheUpdate:
                         image_size=self.image_size,
                         progress=self.progress,
                         step="decode",
+                        options=self.options,
                         visit=rows.write,
                     )
             else:
                 records = inspect_files(
-                    self.listing.root, missing, progress=self.progress, step="decode"
+                    self.listing.root,
+                    missing,
+                    progress=self.progress,
+                    step="decode",
+                    options=self.options,
                 )
             index = index.append(records, with_rows=with_rows)
             if self._wastes_space(index):
@@ -329,10 +357,14 @@ class _RowWriter:
 
 
 def image_cache_directory(
-    cache_directory: Path, root: Path, image_size: tuple[int, int]
+    cache_directory: Path,
+    root: Path,
+    image_size: tuple[int, int],
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> Path:
     """Returns the folder that caches the images of a data folder at an image size."""
-    key = json.dumps([DECODER_VERSION, str(root.resolve()), list(image_size)])
+    changes = dataclasses.asdict(options)
+    key = json.dumps([DECODER_VERSION, str(root.resolve()), list(image_size), changes])
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
     return cache_directory / "stores" / name
 
@@ -440,7 +472,14 @@ class _Index:
 
 
 def _is_unchanged(record: ImageRecord, file: FileEntry) -> bool:
-    return (record.size, record.modified_ns) == (file.size, file.modified_ns)
+    # A program may set the time of modification, and `mv` keeps it: the inode and the
+    # time of change show that another file has the name now.
+    return (record.size, record.modified_ns, record.changed_ns, record.inode) == (
+        file.size,
+        file.modified_ns,
+        file.changed_ns,
+        file.inode,
+    )
 
 
 def _format_size(count: int) -> str:

@@ -15,7 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.data.image_files import ImageRecord, Pixels, inspect_image
+from keras_flowers.data.image_files import (
+    DEFAULT_OPTIONS,
+    ImageOptions,
+    ImageRecord,
+    Pixels,
+    inspect_image,
+)
 from keras_flowers.data.image_listing import FileEntry
 from keras_flowers.progress import Progress
 
@@ -32,6 +38,7 @@ def inspect_files(
     workers: int | None = None,
     progress: Progress | None = None,
     step: str = "inspect",
+    options: ImageOptions = DEFAULT_OPTIONS,
     visit: Visit | None = None,
 ) -> list[ImageRecord]:
     """Inspects files in several threads, each of which holds one image at a time.
@@ -45,6 +52,7 @@ def inspect_files(
         progress: Called as `progress(step, done, total)` in the calling thread after
             each file.
         step: What `progress` calls this pass.
+        options: How images become pixels.
         visit: Called as `visit(index, record, pixels)` after each file, with its
             position in `files` and the result of `inspect_image`. It is called from
             the worker threads, concurrently and in any order. An error that it raises
@@ -70,7 +78,7 @@ def inspect_files(
             index = next(todo, None)
         if index is None:
             return False
-        record, pixels = inspect_image(root, files[index].path, image_size)
+        record, pixels = inspect_image(root, files[index].path, image_size, options)
         if visit is not None:
             visit(index, record, pixels)
         records[index] = record

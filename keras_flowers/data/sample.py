@@ -25,7 +25,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from keras_flowers.argument_checks import check_image_size, check_integer
 from keras_flowers.errors import InputError
-from keras_flowers.files import printable_path
+from keras_flowers.files import explain_os_error, printable_path
 
 Color = tuple[int, int, int]
 Points = npt.NDArray[np.floating]
@@ -92,10 +92,7 @@ def write_sample(
                 (staging / class_name).mkdir()
             _write_images(staging, images_per_class, image_size, seed, progress)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"`{printable_path(target)}` cannot be written: {reason}"
-        ) from error
+        raise explain_os_error(error, target) from error
     return target
 
 

@@ -1,4 +1,4 @@
-"""Turns a folder, an archive, a URL or a name into a folder of class folders.
+"""Turns a folder, an archive, a URL or a name into a folder of images.
 
 What has to be downloaded, extracted or drawn for that is kept in a cache directory:
 
@@ -9,6 +9,7 @@ sample-.../   the sample data set, one folder per version
 ```
 """
 
+import codecs
 import difflib
 import hashlib
 import json
@@ -17,7 +18,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,15 +35,21 @@ from keras_flowers.data.archives import (
     extract_archive,
 )
 from keras_flowers.data.archives import ExtractionLimits as ExtractionLimits
+from keras_flowers.data.audit import Finding
 from keras_flowers.data.downloads import (
     Expectation,
     check_url,
     download_archive,
     sha256_of_file,
 )
-from keras_flowers.data.image_files import IMAGE_SUFFIXES, is_clutter
+from keras_flowers.data.layout import is_clutter
+from keras_flowers.data.member_names import check_archive_encoding
 from keras_flowers.errors import InputError
-from keras_flowers.files import printable_path, write_text_atomically
+from keras_flowers.files import (
+    explain_os_error,
+    printable_path,
+    write_text_atomically,
+)
 from keras_flowers.locks import exclusive_lock
 from keras_flowers.progress import Progress
 
@@ -53,15 +60,10 @@ CACHE_HINT = (
     "Choose another cache directory with --cache-dir, `cache_directory=...` in Python, "
     f"or the environment variable {CACHE_VARIABLE}"
 )
-"""The sentence that ends a message about a cache that cannot be written."""
+"""How to change the cache directory, for messages about one that cannot be written."""
 
 SAMPLE_NAME = "sample"
 """The name of the data set that `keras_flowers.data.sample` draws."""
-
-# Names of folders that hold class folders, in lower case, and are no classes.
-_SPLIT_NAMES = frozenset(
-    {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
-)
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,16 @@ def resolve_source(
     *,
     cache_directory: Path | None = None,
     limits: ExtractionLimits = DEFAULT_LIMITS,
+    archive_encoding: str | None = None,
     progress: Progress | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
 ) -> Path:
-    """Returns the folder of class folders, downloading and extracting if necessary.
+    """Returns the folder of images, downloading and extracting if necessary.
 
     Args:
         data: One of:
 
-            - a folder, see `find_class_root`;
+            - a folder;
             - a .tgz, .tar.gz, .tar.bz2, .tar.xz, .tar or .zip archive of such a folder,
               recognized by its content and extracted to the cache once;
             - the http or https URL of such an archive, downloaded once;
@@ -129,18 +133,21 @@ def resolve_source(
         cache_directory: Where to keep downloaded and extracted files. Defaults to
             `default_cache_directory()`. Several processes may share it.
         limits: The largest archive to download and extract.
+        archive_encoding: The encoding of the names in an archive that does not say it.
+            None reads them as UTF-8, or as the code page that fits best.
         progress: Called with the step "download" (in bytes), "extract" (in files) or
             "sample" (in images). The total is None where it is not known.
+        on_finding: Called with a finding about the names in an archive if their
+            encoding is unknown.
 
     Returns:
-        The folder whose subfolders are the classes. If `data` is not a folder, the
-        result is in the cache; do not change it.
+        The folder. `keras_flowers.data.layout` decides which folders in it are classes.
+        If `data` is not a folder, the result is in the cache; do not change it.
 
     Raises:
         InputError: If `data` is none of the above, cannot be read or downloaded, has a
-            wrong checksum, is a damaged or unsafe archive, exceeds `limits`, or has no
-            class folders; or if the cache directory cannot be written.
-        OSError: If the disk is full or fails.
+            wrong checksum, is a damaged or unsafe archive, or exceeds `limits`; or if
+            the cache directory cannot be written, with the reason.
     """
     text = os.fspath(data)
     if not text:
@@ -148,51 +155,28 @@ def resolve_source(
     cache = _Cache(
         default_cache_directory() if cache_directory is None else Path(cache_directory),
         limits,
+        check_archive_encoding(archive_encoding),
         progress,
+        on_finding,
     )
     path = _expand_user(Path(text))
     if isinstance(data, str):
         if re.match("[A-Za-z][A-Za-z0-9+.-]*://", data):
             check_url(data)
-            return _find_class_root(cache.download(data, Expectation()), data)
+            return cache.download(data, Expectation())
         if not _is_folder(path):
             if data == SAMPLE_NAME:
                 return cache.draw_sample()
             if data in KNOWN_DATASETS:
                 known = KNOWN_DATASETS[data]
                 expected = Expectation(sha256=known.sha256, size=known.size)
-                return _find_class_root(cache.download(known.url, expected), data)
+                return cache.download(known.url, expected)
     if _is_folder(path):
-        return find_class_root(path)
+        return path
     if _is_archive(path):
-        return _find_class_root(cache.extract(path), printable_path(path))
+        return cache.extract(path)
     names = _list_known_names() if isinstance(data, str) and path.name == data else []
     raise InputError(f"{_describe_sources()}. Received: {_explain(path, names)}")
-
-
-def find_class_root(folder: Path) -> Path:
-    """Finds the folder of class folders in `folder` or below it.
-
-    A class folder has an image, judged by its suffix, in it or in a folder below. A
-    folder that only wraps another one, as in many archives, is skipped. Names that
-    begin with a dot and the files of operating systems (`__MACOSX`, `Thumbs.db`) are
-    ignored.
-
-    Args:
-        folder: The folder to search.
-
-    Returns:
-        `folder` or a folder below it. At least one of its class folders has images
-        directly in it.
-
-    Raises:
-        InputError: If `folder` is missing, cannot be read, or holds no images, images
-            without class folders, a ready-made split such as train/ and val/, or
-            several folders of class folders.
-    """
-    if not _is_folder(folder):
-        raise InputError(f"`folder` must be a folder. Received: {_explain(folder, [])}")
-    return _find_class_root(folder, printable_path(folder))
 
 
 @dataclass(frozen=True)
@@ -201,7 +185,9 @@ class _Cache:
 
     directory: Path
     limits: ExtractionLimits
+    encoding: str | None
     progress: Progress | None
+    on_finding: Callable[[Finding], None] | None
 
     def draw_sample(self) -> Path:
         """Returns the sample data set."""
@@ -220,14 +206,15 @@ class _Cache:
             before = _read_version(archive)
             digest = sha256_of_file(archive)
         except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+            raise explain_os_error(error, archive, action="read") from error
 
         def extract(target: Path) -> None:
             self._extract(archive, target, name)
             if _read_version(archive) != before:
                 raise InputError(f"{name} changed while it was read. Try again")
 
-        return self._create_once(self._extracted(digest), extract)
+        folder = self._create_once(self._folder_of(digest), extract)
+        return self._report_names(folder, name)
 
     def download(self, url: str, expected: Expectation) -> Path:
         """Returns the folder with the content of the archive at a URL."""
@@ -235,8 +222,8 @@ class _Cache:
         archive = self.directory / "downloads" / key
         note = archive.with_name(f"{key}.json")
         digest = expected.sha256 or _read_digest(note)
-        if digest is not None and self._extracted(digest).is_dir():
-            return self._extracted(digest)
+        if digest is not None and self._folder_of(digest).is_dir():
+            return self._report_names(self._folder_of(digest), url)
         with self._lock(archive):
             # A download appears under its name only when it is complete and checked.
             digest = None
@@ -247,7 +234,8 @@ class _Cache:
                 expected = replace(expected, max_bytes=self.limits.total_bytes)
                 progress = self._report("download")
                 digest = download_archive(url, archive, expected, progress)
-                write_text_atomically(note, json.dumps({"url": url, "sha256": digest}))
+                text = json.dumps({"url": url, "sha256": digest})
+                write_text_atomically(note, text, CACHE_HINT)
 
             def extract(target: Path) -> None:
                 try:
@@ -258,16 +246,35 @@ class _Cache:
                     archive.unlink(missing_ok=True)
                     raise
 
-            return self._create_once(self._extracted(digest), extract)
+            folder = self._create_once(self._folder_of(digest), extract)
+        return self._report_names(folder, url)
 
-    def _extracted(self, digest: str) -> Path:
-        return self.directory / "extracted" / digest
+    def _folder_of(self, digest: str) -> Path:
+        # Another encoding gives other names.
+        suffix = f"-{codecs.lookup(self.encoding).name}" if self.encoding else ""
+        return self.directory / "extracted" / f"{digest}{suffix}"
+
+    def _report_names(self, folder: Path, name: str) -> Path:
+        """Reports names of unknown encoding in an extracted archive."""
+        note = folder.with_name(f"{folder.name}.txt")
+        if self.on_finding is not None and note.exists():
+            message = f"{name}: {note.read_text(encoding='utf-8')}"
+            self.on_finding(Finding("name_encoding", (), message))
+        return folder
 
     def _extract(self, archive: Path, target: Path, name: str) -> None:
-        progress = self._report("extract")
-        extract_archive(
-            archive, target, name=name, limits=self.limits, progress=progress
+        note = extract_archive(
+            archive,
+            target,
+            name=name,
+            limits=self.limits,
+            encoding=self.encoding,
+            progress=self._report("extract"),
         )
+        if note is not None:
+            # Next to the folder in the cache, so that later runs report it, too.
+            path = target.parent.with_name(f"{target.name}.txt")
+            write_text_atomically(path, note, CACHE_HINT)
 
     def _report(self, step: str) -> Callable[[int, int | None], None] | None:
         return None if self.progress is None else partial(self.progress, step)
@@ -289,8 +296,17 @@ class _Cache:
                     shutil.rmtree(workplace, ignore_errors=True)
         return folder
 
-    def _lock(self, path: Path) -> AbstractContextManager[None]:
-        return exclusive_lock(path.with_name(f".{path.name}.lock"), hint=CACHE_HINT)
+    @contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        """Locks an entry of the cache, and explains why it cannot be written."""
+        with exclusive_lock(path.with_name(f".{path.name}.lock"), hint=CACHE_HINT):
+            try:
+                yield
+            except OSError as error:
+                failed = Path(os.fsdecode(error.filename)) if error.filename else path
+                if failed.is_relative_to(self.directory):
+                    raise explain_os_error(error, failed, CACHE_HINT) from error
+                raise explain_os_error(error, failed, action="read") from error
 
 
 def _read_version(path: Path) -> tuple[int, int]:
@@ -307,89 +323,11 @@ def _read_digest(note: Path) -> str | None:
     return digest if valid else None
 
 
-def _find_class_root(folder: Path, name: str) -> Path:
-    """As `find_class_root`; messages refer to the folder by `name`."""
-    while True:
-        classes = _list_class_folders(folder)
-        split = [path for path in classes if path.name.lower() in _SPLIT_NAMES]
-        usable = [path for path in split if _list_class_folders(path)]
-        if len(split) > 1 and usable:
-            raise InputError(
-                f"{name} holds a ready-made split, {_list_names(split)}, which would "
-                "become the classes. Pass one of them, such as "
-                f"{printable_path(usable[0])}, or merge them"
-            )
-        direct = [path for path in classes if _has_images_directly(path)]
-        # A single folder of several others wraps them, even if an image such as a
-        # preview is next to them: one class alone could not be learned anyway.
-        if len(classes) != 1 or (direct and len(_list_class_folders(classes[0])) < 2):
-            break
-        folder = classes[0]
-    if direct:
-        return folder
-    if classes:
-        raise InputError(
-            f"{name} must hold one folder of photos per class. Received: several "
-            f"folders of folders, {_list_names(classes)}. Pass one of them"
-        )
-    if _has_images_directly(folder):
-        raise InputError(
-            f"{name} must hold one folder of photos per class. Received: photos "
-            "directly in it, and no class folders"
-        )
-    raise InputError(
-        f"{name} must hold one folder of photos per class. Received: no photo "
-        f"({', '.join(sorted(IMAGE_SUFFIXES))}) in any folder"
-    )
-
-
-def _list_class_folders(folder: Path) -> list[Path]:
-    """Returns the folders in a folder that have images at any depth."""
-    try:
-        entries = list(_scan(folder))
-    except OSError as error:
-        raise InputError(
-            f"{printable_path(folder)} cannot be read: {error.strerror}"
-        ) from error
-    paths = [Path(entry) for entry in entries if entry.is_dir()]
-    return sorted(path for path in paths if _has_images(path))
-
-
-def _has_images(folder: Path) -> bool:
-    pending = [folder]
-    seen = set()
-    while pending:
-        current = pending.pop()
-        try:
-            status = current.stat()
-            # Links between folders may form a circle.
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            for entry in _scan(current):
-                if _is_image(entry):
-                    return True
-                if entry.is_dir():
-                    pending.append(Path(entry))
-        except PermissionError:
-            # Such as lost+found, at the root of a disk.
-            continue
-    return False
-
-
-def _has_images_directly(folder: Path) -> bool:
-    return any(_is_image(entry) for entry in _scan(folder))
-
-
 def _scan(folder: Path) -> Iterator["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not is_clutter(entry.name):
                 yield entry
-
-
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
 
 
 def _expand_user(path: Path) -> Path:
@@ -426,7 +364,7 @@ def _is_archive(path: Path) -> bool:
         # Reading a pipe would block.
         head = _read_head(path) if stat.S_ISREG(mode) else b""
     except OSError as error:
-        raise InputError(f"{shown} cannot be read: {error.strerror}") from error
+        raise explain_os_error(error, path, action="read") from error
     if archive_kind(head) is not None:
         return True
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
@@ -470,8 +408,3 @@ def _explain(path: Path, other_names: list[str]) -> str:
     if not close:
         return shown
     return f"{shown}. Did you mean {printable_path(part.parent / close[0])}?"
-
-
-def _list_names(folders: list[Path]) -> str:
-    names = [f"{printable_path(folder.name)}/" for folder in folders[:5]]
-    return ", ".join(names) + (", ..." if len(folders) > 5 else "")

@@ -6,14 +6,14 @@ machine, and a new image moves few others. Copies of an image, and images that s
 nearly the same picture, stay on one side.
 """
 
-import hashlib
 import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -26,13 +26,22 @@ from pydantic import (
     model_validator,
 )
 
-from keras_flowers.argument_checks import check_integer
+from keras_flowers.argument_checks import check_choice, check_integer
 from keras_flowers.data.audit import Audit
 from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.layout import normalize_name
+from keras_flowers.data.split_assignment import SPLIT_NAMES as SPLIT_NAMES
+from keras_flowers.data.split_assignment import (
+    SplitAssignment,
+    link_groups,
+    order_groups,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path, write_text_atomically
+from keras_flowers.notebook import html_table
 
-SPLIT_NAMES = ("train", "validation", "test")
+NO_GROUPS: Mapping[str, str] = MappingProxyType({})
+SMALL_CLASSES_MODES = ("leave-out", "train-only")
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class Split:
         test: The test images, sorted by path; may be empty.
         not_in_manifest: The images that the manifest of the split does not list. They
             are in none of the three parts.
+        small_classes: The classes that are too small to split. They are left out or
+            only in `train`.
     """
 
     class_names: tuple[str, ...]
@@ -59,6 +70,23 @@ class Split:
     validation: tuple[ImageRecord, ...]
     test: tuple[ImageRecord, ...]
     not_in_manifest: tuple[ImageRecord, ...] = ()
+    small_classes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Returns the sizes, not the images."""
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in SPLIT_NAMES)
+        left = len(self.not_in_manifest)
+        more = f", {left} not in the manifest" if left else ""
+        return f"Split({len(self.class_names)} classes: {sizes}{more})"
+
+    def _repr_html_(self) -> str:
+        counts = [
+            Counter(record.class_name for record in getattr(self, name))
+            for name in SPLIT_NAMES
+        ]
+        rows = [[name, *(count[name] for count in counts)] for name in self.class_names]
+        total = ["all classes", *(count.total() for count in counts)]
+        return html_table(repr(self), ["class", *SPLIT_NAMES], [total, *rows])
 
 
 def split_audit(
@@ -68,6 +96,8 @@ def split_audit(
     test_split: float = 0.0,
     seed: int = 42,
     keep_near_duplicates_together: bool = True,
+    small_classes: str | None = None,
+    groups: Mapping[str, str] = NO_GROUPS,
 ) -> Split:
     """Splits the images of each class by the same fractions.
 
@@ -83,15 +113,22 @@ def split_audit(
         seed: Any integer.
         keep_near_duplicates_together: Whether images that show nearly the same
             picture stay on one side. Images with equal bytes always do.
+        small_classes: What to do with classes that have too few different images for
+            all parts: "leave-out" or "train-only"; None refuses them.
+        groups: The names of groups by path, such as those of patients. The images of a
+            group stay on one side.
 
     Returns:
-        The split. Every image of the audit is in exactly one part of it.
+        The split. Every image of the audit is in exactly one part of it, except those
+        of small classes that are left out.
 
     Raises:
         InputError: If a fraction is out of range, no fraction is left for training,
             the seed is not an integer, or a class has too few different images for all
-            parts.
+            parts and `small_classes` is None.
     """
+    if small_classes is not None:
+        check_choice("small_classes", small_classes, SMALL_CLASSES_MODES)
     fractions = check_fractions(validation_split, test_split)
     seed = check_integer("seed", seed)
     sizes = audit.counts
@@ -105,11 +142,27 @@ def split_audit(
         if keep_near_duplicates_together
         else audit.duplicate_groups
     )
-    assignment = _Assignment(_ordered_groups(audit.images, linked, seed), targets)
+    assignment = SplitAssignment(
+        order_groups(audit.images, link_groups(audit, linked, groups), seed), targets
+    )
     assignment.fill()
-    assignment.complete(sizes)
+    small = assignment.complete(sizes)
+    if small and small_classes is None:
+        raise InputError(_describe_small_classes(assignment, small, sizes))
+    if small and small_classes == "leave-out":
+        rest = split_audit(
+            _leave_out_classes(audit, small),
+            validation_split=validation_split,
+            test_split=test_split,
+            seed=seed,
+            keep_near_duplicates_together=keep_near_duplicates_together,
+            small_classes=small_classes,
+            groups=groups,
+        )
+        return replace(rest, small_classes=tuple(sorted({*small, *rest.small_classes})))
     parts = assignment.parts()
     return Split(
+        small_classes=tuple(small),
         class_names=audit.class_names,
         seed=seed,
         validation_split=fractions["validation"],
@@ -117,6 +170,67 @@ def split_audit(
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
+    )
+
+
+def split_ready_made(
+    audit: Audit,
+    *,
+    validation_split: float = 0.2,
+    test_split: float = 0.0,
+    seed: int = 42,
+    keep_near_duplicates_together: bool = True,
+    small_classes: str | None = None,
+    groups: Mapping[str, str] = NO_GROUPS,
+) -> Split:
+    """Splits the images as the folders of a ready-made split say.
+
+    Parts without a folder are taken from the training part by `split_audit`.
+
+    Args:
+        audit: The images, with `record.part` for each of them.
+        validation_split: Fraction of each class to take from the training part if there
+            is no validation part.
+        test_split: The same without a test part.
+        seed: Any integer.
+        keep_near_duplicates_together: See `split_audit`.
+        small_classes: See `split_audit`.
+        groups: See `split_audit`. They cannot move images of given parts.
+
+    Returns:
+        The split.
+
+    Raises:
+        InputError: If there is no training part, or as for `split_audit`.
+    """
+    parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
+    for record in audit.images:
+        if record.part is not None:
+            parts[record.part].append(record)
+    if not parts["train"]:
+        present = " and ".join(part for part in SPLIT_NAMES if parts[part]) or "none"
+        raise InputError(
+            f"The ready-made split of `{printable_path(audit.root)}` must have a "
+            f"training part. Received: {present}. To split at random, pass "
+            "`split='random'` (--split random)"
+        )
+    taken = split_audit(
+        select_images(audit, lambda record: record.part == "train"),
+        validation_split=0.0 if parts["validation"] else validation_split,
+        test_split=0.0 if parts["test"] else test_split,
+        seed=seed,
+        keep_near_duplicates_together=keep_near_duplicates_together,
+        small_classes=small_classes,
+        groups=groups,
+    )
+
+    def given(part: str) -> tuple[ImageRecord, ...]:
+        return tuple(r for r in parts[part] if r.class_name in taken.class_names)
+
+    return replace(
+        taken,
+        validation=given("validation") or taken.validation,
+        test=given("test") or taken.test,
     )
 
 
@@ -148,105 +262,64 @@ def check_fractions(validation_split: Any, test_split: Any) -> dict[str, float]:
     return fractions
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Images that stay together, and their number in each class."""
-
-    images: tuple[ImageRecord, ...]
-    counts: Mapping[str, int]
-
-
-def _ordered_groups(
-    images: Sequence[ImageRecord], linked: Iterable[Sequence[str]], seed: int
-) -> list[_Group]:
-    """Returns all images in groups, in an order that depends on seed and content."""
-    by_path = {record.path: record for record in images}
-    members = [[by_path.pop(path) for path in group] for group in linked]
-    members.extend([record] for record in by_path.values())
-    groups = []
-    for group in members:
-        # One content represents the group, so more copies do not change its place.
-        content = min(record.sha256 for record in group)
-        key = hashlib.sha256(f"{seed}:{content}".encode()).digest()
-        counts = Counter(record.class_name for record in group)
-        groups.append((key, _Group(tuple(group), counts)))
-    groups.sort(key=lambda keyed: keyed[0])
-    return [group for _, group in groups]
-
-
-class _Assignment:
-    """Assigns groups of images to the parts of a split."""
-
-    def __init__(
-        self, groups: Sequence[_Group], targets: Mapping[str, Mapping[str, int]]
-    ) -> None:
-        self._groups = groups
-        self._targets = targets
-        self._part_of = ["train"] * len(groups)
-        self._counts = {part: Counter[str]() for part in SPLIT_NAMES}
-        for group in groups:
-            self._counts["train"].update(group.counts)
-
-    def fill(self) -> None:
-        """Assigns each group to the first part that still needs all of its images."""
-        for index, group in enumerate(self._groups):
-            for part, target in self._targets.items():
-                counts = self._counts[part]
-                if all(counts[c] + n <= target[c] for c, n in group.counts.items()):
-                    if self._leaves_training(group):
-                        self._move(index, part)
-                    break
-
-    def complete(self, sizes: Mapping[str, int]) -> None:
-        """Gives each part without an image of a class the smallest possible group."""
-        for name, size in sizes.items():
-            for part in self._targets:
-                if self._counts[part][name]:
-                    continue
-                movable = [
-                    index
-                    for index, group in enumerate(self._groups)
-                    if self._part_of[index] == "train"
-                    and name in group.counts
-                    and self._leaves_training(group)
-                ]
-                if not movable:
-                    raise InputError(self._too_small(name, size))
-                smallest = min(movable, key=lambda i: len(self._groups[i].images))
-                self._move(smallest, part)
-
-    def parts(self) -> dict[str, tuple[ImageRecord, ...]]:
-        """Returns the images of each part, sorted by path."""
-        parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
-        for part, group in zip(self._part_of, self._groups, strict=True):
-            parts[part].extend(group.images)
-        return {
-            part: tuple(sorted(images, key=lambda record: record.path))
-            for part, images in parts.items()
-        }
-
-    def _leaves_training(self, group: _Group) -> bool:
-        counts = self._counts["train"]
-        return all(counts[name] > count for name, count in group.counts.items())
-
-    def _move(self, index: int, part: str) -> None:
-        counts = self._groups[index].counts
-        self._counts[self._part_of[index]].subtract(counts)
-        self._counts[part].update(counts)
-        self._part_of[index] = part
-
-    def _too_small(self, name: str, size: int) -> str:
-        groups = sum(name in group.counts for group in self._groups)
-        parts = " and ".join(["train", *self._targets])
-        different = (
-            f", in {groups} groups of copies or similar images that stay together "
+def _describe_small_classes(
+    assignment: SplitAssignment, small: Sequence[str], sizes: Mapping[str, int]
+) -> str:
+    parts = " and ".join(assignment.part_names)
+    advice = "leave out or only train on with `small_classes` (--small-classes)"
+    hint = ""
+    if any(assignment.count_groups(name) < sizes[name] for name in small):
+        hint = (
+            ", in groups of copies or similar images that stay together "
             "(`keep_near_duplicates_together=False` or --split-near-duplicates "
             "separates similar ones)"
         )
+    if len(small) > 1:
+        shown = ", ".join(f"{printable_path(n)} ({sizes[n]} images)" for n in small[:5])
+        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
         return (
-            f"class {printable_path(name)} is too small to split into {parts}. "
-            f"Received: {size} images{different if groups < size else ''}"
+            f"{len(small)} classes are too small to split into {parts}, which you can "
+            f"{advice}. Received: {shown}{more}{hint}"
         )
+    (name,) = small
+    return (
+        f"class {printable_path(name)} is too small to split into {parts}, which you "
+        f"can {advice}. Received: {sizes[name]} images{hint}"
+    )
+
+
+def _leave_out_classes(audit: Audit, names: Sequence[str]) -> Audit:
+    """Returns the audit without the images of some classes.
+
+    Raises:
+        InputError: If fewer than two classes are left.
+    """
+    class_names = tuple(name for name in audit.class_names if name not in names)
+    if len(class_names) < 2:
+        raise InputError(
+            f"`{printable_path(audit.root)}` must contain at least two classes that "
+            f"are large enough to split. Received: {len(class_names)}"
+        )
+    return select_images(audit, lambda record: record.class_name in class_names)
+
+
+def select_images(audit: Audit, is_kept: Callable[[ImageRecord], bool]) -> Audit:
+    """Returns the audit with some of its images and their classes and groups."""
+    images = tuple(record for record in audit.images if is_kept(record))
+    paths = {record.path for record in images}
+    present = {record.class_name for record in images}
+
+    def keep(groups: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+        inside = (tuple(path for path in group if path in paths) for group in groups)
+        return tuple(group for group in inside if len(group) > 1)
+
+    return replace(
+        audit,
+        images=images,
+        class_names=tuple(name for name in audit.class_names if name in present),
+        duplicate_groups=keep(audit.duplicate_groups),
+        near_duplicate_groups=keep(audit.near_duplicate_groups),
+    )
 
 
 def _check_relative_path(path: str) -> str:
@@ -309,11 +382,8 @@ class SplitManifest(BaseModel):
             raise ValueError("`class_names` must be different names")
         paths = set()
         for entry in self.images:
-            class_name, separator, _ = entry.path.partition("/")
-            if not separator or class_name not in self.class_names:
-                raise ValueError(
-                    f"{printable_path(entry.path)} is in none of the class folders"
-                )
+            if "/" not in entry.path:
+                raise ValueError(f"{printable_path(entry.path)} is in no class folder")
             if entry.path in paths:
                 raise ValueError(f"{printable_path(entry.path)} appears twice")
             paths.add(entry.path)
@@ -405,13 +475,21 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
         InputError: If an image of the manifest is missing, cannot be read or has
             different content.
     """
-    present = {record.path: record for record in audit.images}
+    present = {normalize_name(record.path): record for record in audit.images}
+    class_names = tuple(normalize_name(name) for name in manifest.class_names)
     parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
     missing, changed = [], []
     for entry in manifest.images:
-        record = present.pop(entry.path, None)
+        record = present.pop(normalize_name(entry.path), None)
         if record is None:
             missing.append(entry.path)
+        elif record.class_name not in class_names:
+            raise InputError(
+                f"The split manifest must list the classes of "
+                f"`{printable_path(audit.root)}`. Received: no class "
+                f"{printable_path(record.class_name)}, that of "
+                f"{printable_path(entry.path)}"
+            )
         elif record.sha256 != entry.sha256:
             changed.append(entry.path)
         else:
@@ -419,7 +497,7 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
     _refuse_other_images(audit.root, "missing or unreadable", missing)
     _refuse_other_images(audit.root, "with different content", changed)
     return Split(
-        class_names=tuple(manifest.class_names),
+        class_names=class_names,
         seed=manifest.seed,
         validation_split=manifest.validation_split,
         test_split=manifest.test_split,

@@ -16,6 +16,7 @@ from keras_flowers.data.image_files import load_thumbnail
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
+from keras_flowers.notebook import html_table
 from keras_flowers.plots.confusion_matrix import (
     ConfusionGrid,
     arrange_confusions,
@@ -111,6 +112,21 @@ class Evaluation:
     probabilities: np.ndarray
     root: Path | None = None
     split: str | None = None
+
+    def __repr__(self) -> str:
+        """Returns the figures, not the predictions."""
+        split = f" of {self.split}" if self.split else ""
+        return (
+            f"Evaluation({len(self.labels)} images{split}, "
+            f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f}, "
+            f"loss {self.loss:.3f}, {self.mistakes} mistakes)"
+        )
+
+    def _repr_html_(self) -> str:
+        scores = self.per_class.items()
+        rows = [[n, one.precision, one.recall, one.f1, one.count] for n, one in scores]
+        heads = ["class", "precision", "recall", "F1", "images"]
+        return html_table(repr(self), heads, rows)
 
     @cached_property
     def predictions(self) -> np.ndarray:

@@ -4,17 +4,17 @@ import base64
 import functools
 import hashlib
 import io
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-import numpy as np
+import keras
+import keras_flowers_settings as settings
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -26,10 +26,16 @@ from keras_flowers.evaluation.evaluate import (
     load_mistakes,
 )
 from keras_flowers.files import json_text, printable_path, write_text_atomically
+from keras_flowers.notebook import jpeg_address
 from keras_flowers.plots.confusion_matrix import draw_confusion_matrix
-from keras_flowers.plots.history import plot_history
+from keras_flowers.plots.history import PANELS, draw_metric
 from keras_flowers.plots.rendering import png_bytes
+from keras_flowers.plots.svg import svg_markup
 from keras_flowers.plots.text import shorten
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
 
 # Longer lists are cut, and the page says by how much.
 _LIMITS = {
@@ -38,21 +44,14 @@ _LIMITS = {
     "epochs": 200,
     "metrics": 16,
     "confusions": 10,
-    "settings": 120,
+    "layers": 60,
     "config_characters": 100_000,
 }
 _MOST_IN_MATRIX = 15
 _MOST_MISTAKES = 24
-_VALUE_COLUMNS = 160
 _HEAD_COLUMNS = 16
 _CAPTION_COLUMNS = 60
 _MATRIX_SIDE = 900
-_JPEG_QUALITY = 80
-_DPI = 110
-# Where Keras's configurations say where a class comes from, not what it does.
-_NO_SETTINGS = frozenset(
-    {"module", "registered_name", "class_name", "build_config", "versions", "format"}
-)
 
 
 def write_report(
@@ -62,12 +61,14 @@ def write_report(
     datasets: ImageDatasets,
     history: Mapping[str, Sequence[float]],
     evaluation: Evaluation | str,
+    model: keras.Model | None = None,
+    seconds: float | None = None,
 ) -> None:
     """Writes a run as one self-contained HTML page.
 
     The page shows the data with its splits and audit findings, the curves, and of the
     evaluation the confusion matrix, the scores of each class, the calibration and the
-    worst mistakes with their images; then the configuration and the versions. Long
+    worst mistakes with their images; then the model and the configuration. Long
     lists are cut, and the page says by how much. It loads nothing and runs nothing:
     you can mail it, or open it from a disk.
 
@@ -79,6 +80,10 @@ def write_report(
         history: The list of values, one per epoch, of each metric; may be empty.
         evaluation: What `evaluate` returned, or a sentence that says why there is no
             evaluation.
+        model: The built model, for its layers and parameters. If `model.keras` is in
+            the folder of the report, its size is shown.
+        seconds: How long the whole run took, including what is not part of an epoch,
+            such as reading the images.
 
     Raises:
         InputError: If the file cannot be written.
@@ -99,8 +104,8 @@ def write_report(
             if not isinstance(evaluation, str)
             else {"evaluation": "Evaluation"}
         ),
+        **({} if model is None else {"model": "Model"}),
         "configuration": "Configuration",
-        "versions": "Versions",
     }
     values: dict[str, Any] = {"reason": evaluation, "evaluation": None}
     if not isinstance(evaluation, str):
@@ -116,11 +121,12 @@ def write_report(
         datasets=datasets,
         splits=splits,
         totals={name: sum(counts.values()) for name, counts in splits.items()},
-        settings=list(_list_settings(config, "")),
+        groups=_describe_config(config),
+        model=None if model is None else _describe_model(model, path),
+        seconds=seconds,
         # Escaped here: its line breaks are not those of a name.
         config_text=escape(text[: _LIMITS["config_characters"]]),
         config_length=len(text),
-        versions=config.get("versions", {}),
         **_describe_history(history),
     )
     write_text_atomically(path, page)
@@ -140,6 +146,7 @@ def _load_template() -> jinja2.Template:
         "count": _format_count,
         "duration": _format_duration,
         "metric": _format_metric,
+        "size": _format_size,
         "number": _format_number,
         "short": functools.partial(shorten, room=_CAPTION_COLUMNS),
     }
@@ -164,9 +171,11 @@ def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return {
         "history": history,
         "epochs": epochs,
-        "history_plot": _embed(png_bytes(plot_history(history), _DPI))
-        if epochs
-        else None,
+        "history_plots": [
+            _draw(draw_metric(history, metric), metric, _describe_curves(metric))
+            for metric in PANELS
+            if epochs and {metric, f"val_{metric}"} & set(history)
+        ],
         "best_accuracy": max(scores, default=None),
         "speed": round(speed) if math.isfinite(speed) else None,
     }
@@ -188,9 +197,14 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "guessing_loss": math.log(len(evaluation.class_names)),
         "short_names": [shorten(n, _HEAD_COLUMNS) for n in evaluation.class_names],
         "matrix_plot": matrix_plot,
-        "reliability_plot": _embed(png_bytes(calibration.plot(), _DPI)),
+        "reliability_plot": _draw(
+            calibration.plot(),
+            "reliability",
+            f"Reliability diagram; expected calibration error "
+            f"{_format_number(calibration.error)}. The numbers are in the table.",
+        ),
         "mistakes": [
-            (mistake, None if tile.image is None else _embed_pixels(tile.image))
+            (mistake, None if tile.image is None else _embed_photo(tile.image))
             for mistake, tile in zip(
                 evaluation.worst_mistakes(_MOST_MISTAKES),
                 load_mistakes(evaluation, _MOST_MISTAKES),
@@ -200,34 +214,45 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _list_settings(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Yields what is set below a name: Keras's `class_name` and `config` are one."""
-    if value is None:
-        return
-    if not isinstance(value, Mapping):
-        text = value if isinstance(value, str) else json.dumps(value)
-        yield name, shorten(text, _VALUE_COLUMNS)
-        return
-    if "class_name" in value and name:
-        yield name, str(value["class_name"])
-    for key, item in value.items():
-        if key not in _NO_SETTINGS:
-            is_inner = key == "config" and "class_name" in value
-            inner = name if is_inner else ".".join(filter(None, (name, str(key))))
-            yield from _list_settings(item, inner)
+def _describe_config(config: Mapping[str, Any]) -> tuple[settings.Group, ...]:
+    try:
+        return settings.describe_run(config)
+    except (KeyError, TypeError, ValueError):
+        return ()  # not that of a run of `train`: the page has its whole text
 
 
-def _embed_pixels(pixels: np.ndarray) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return _embed(buffer.getvalue(), "jpeg")
+def _describe_model(model: keras.Model, path: Path) -> dict[str, Any]:
+    file = path.parent / "model.keras"
+    return {
+        "name": type(model).__name__,
+        "layers": [
+            (layer.name, type(layer).__name__, layer.count_params())
+            for layer in model.layers
+        ],
+        "parameters": model.count_params(),
+        "trainable": sum(math.prod(one.shape) for one in model.trainable_variables),
+        "size": file.stat().st_size if file.is_file() else None,
+    }
 
 
-def _embed(content: bytes, kind: str = "png") -> dict[str, Any]:
-    """Returns an image as an address that holds it, and its size in pixels."""
+def _embed_photo(pixels: "np.ndarray") -> dict[str, Any]:
+    height, width = pixels.shape[:2]
+    return {"source": jpeg_address(pixels), "width": width, "height": height}
+
+
+def _embed(content: bytes) -> dict[str, Any]:
+    """Returns a PNG as an address that holds it, and its size in pixels."""
     width, height = Image.open(io.BytesIO(content)).size
-    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return {"source": source, "width": width, "height": height}
+
+
+def _draw(figure: "Figure", name: str, description: str) -> Markup:
+    return Markup(svg_markup(figure, name, description))
+
+
+def _describe_curves(metric: str) -> str:
+    return f"The {metric} of each epoch; the numbers are in the table below."
 
 
 def _format_count(count: int) -> str:
@@ -244,6 +269,10 @@ def _format_number(value: float | None, pattern: str = ".3f") -> str:
 
 def _format_metric(value: float, name: str) -> str:
     return str(int(value)) if name == "epoch" else _format_number(value, ".4g")
+
+
+def _format_size(size: int) -> str:
+    return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
 
 
 def _format_duration(seconds: float) -> str:

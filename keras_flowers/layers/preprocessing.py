@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_flowers.argument_checks import check_image_size
+from keras_flowers.argument_checks import RESIZE_MODES, check_choice, check_image_size
 from keras_flowers.errors import InputError
 from keras_flowers.registration import register
 
@@ -16,11 +16,11 @@ TF, TORCH, CAFFE = MODES = ("tf", "torch", "caffe")
 class ResizeAndRescale(keras.layers.Layer):
     """Resizes images to one size and scales their values.
 
-    The resize is bilinear with antialiasing and does not keep the aspect ratio. It is
-    the triangle filter of Pillow's `Image.resize(..., Resampling.BILINEAR)`, so images
-    resized on disk and images resized by the model agree. It is implemented as two
-    matrix products, which run on every backend, with XLA and in TFLite. Images that
-    have the size already are only scaled.
+    The resize is bilinear with antialiasing. It is the triangle filter of Pillow's
+    `Image.resize(..., Resampling.BILINEAR)`, so images resized on disk and images
+    resized by the model agree. It is implemented as two matrix products, which run on
+    every backend, with XLA and in TFLite. Images that have the size already are only
+    scaled.
 
     Safe inside a `tf.data` pipeline on the TensorFlow backend.
 
@@ -29,6 +29,8 @@ class ResizeAndRescale(keras.layers.Layer):
         scale: Float, the factor applied to every value. The default maps 0..255
             to 0..1.
         offset: Float, added after scaling.
+        resize: `"stretch"` ignores the aspect ratio; `"crop"` keeps it and cuts off
+            what is too much on both sides; `"pad"` keeps it and adds black borders.
 
     Input shape:
         `(height, width, channels)` or `(batch, height, width, channels)`, of any
@@ -39,7 +41,8 @@ class ResizeAndRescale(keras.layers.Layer):
         layer's compute dtype; values 0..1 for input in 0..255 and the defaults.
 
     Raises:
-        InputError: If `image_size` is not a pair of positive integers.
+        InputError: If `image_size` is not a pair of positive integers, or `resize` is
+            none of the above.
     """
 
     def __init__(
@@ -47,19 +50,25 @@ class ResizeAndRescale(keras.layers.Layer):
         image_size: tuple[int, int] = (256, 256),
         scale: float = 1 / 255,
         offset: float = 0.0,
+        resize: str = "stretch",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.image_size = check_image_size(image_size)
+        self.resize = check_choice("resize", resize, RESIZE_MODES)
         self.scale = scale
         self.offset = offset
 
     def call(self, inputs: Any) -> Any:
         """Returns `inputs` at `image_size`, scaled."""
         images = ops.cast(inputs, "float32")
-        for axis, size in zip((-3, -2), self.image_size, strict=True):
-            if images.shape[axis] != size:
-                images = _resize_axis(images, axis, size)
+        if tuple(images.shape[-3:-1]) != self.image_size:
+            shape = ops.shape(images)
+            rows, columns = _resize_weights(shape[-3:-1], self.image_size, self.resize)
+            if rows is not None:
+                images = ops.einsum("oh,...hwc->...owc", rows, images)
+            if columns is not None:
+                images = ops.einsum("ow,...hwc->...hoc", columns, images)
         return ops.cast(images * self.scale + self.offset, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -79,6 +88,7 @@ class ResizeAndRescale(keras.layers.Layer):
             "image_size": self.image_size,
             "scale": self.scale,
             "offset": self.offset,
+            "resize": self.resize,
         }
 
 
@@ -127,24 +137,87 @@ class ImageNetPreprocessing(keras.layers.Layer):
         return {**super().get_config(), "mode": self.mode}
 
 
-def _resize_axis(images: Any, axis: int, size: int) -> Any:
-    """Resizes one axis of channels-last float images by a matrix product."""
-    weights = _triangle_weights(ops.shape(images)[axis], size)
-    if axis == -3:
-        return ops.einsum("oh,...hwc->...owc", weights, images)
-    return ops.einsum("ow,...hwc->...hoc", weights, images)
+def _resize_weights(
+    sizes: tuple[Any, Any], image_size: tuple[int, int], resize: str
+) -> tuple[Any, Any]:
+    """Returns the weights of rows and columns, None for an axis that stays."""
+    if resize == "crop":
+        lengths = [ops.cast(size, "float32") for size in sizes]
+        scale = ops.minimum(
+            *(n / out for n, out in zip(lengths, image_size, strict=True))
+        )
+        height, width = (
+            _triangle_weights(
+                size, out, start=(n - out * scale) / 2, length=out * scale
+            )
+            for size, n, out in zip(sizes, lengths, image_size, strict=True)
+        )
+        return height, width
+    if resize == "pad":
+        height, width = (
+            _triangle_weights(size, out, inner=inner)
+            for size, out, inner in zip(
+                sizes, image_size, _fit_inside(sizes, image_size), strict=True
+            )
+        )
+        return height, width
+    height, width = (
+        None if isinstance(size, int) and size == out else _triangle_weights(size, out)
+        for size, out in zip(sizes, image_size, strict=True)
+    )
+    return height, width
 
 
-def _triangle_weights(in_size: Any, out_size: int) -> Any:
+def _fit_inside(sizes: tuple[Any, Any], image_size: tuple[int, int]) -> tuple[Any, Any]:
+    """Returns the largest size of the same aspect ratio, as `load_image` rounds it."""
+    height, width = (ops.cast(size, "int32") for size in sizes)
+    out_height, out_width = image_size
+    is_wide = out_width * height <= out_height * width
+    rows = (2 * height * out_width + width) // (2 * width)
+    columns = (2 * width * out_height + height) // (2 * height)
+    return (
+        ops.where(is_wide, ops.maximum(rows, 1), out_height),
+        ops.where(is_wide, out_width, ops.maximum(columns, 1)),
+    )
+
+
+def _triangle_weights(
+    in_size: Any,
+    out_size: int,
+    *,
+    start: Any = 0.0,
+    length: Any = None,
+    inner: Any = None,
+) -> Any:
     """Returns the weights `(out_size, in_size)` of an antialiased bilinear resize.
 
-    Each output pixel is the mean of the input under a triangle around its centre,
-    one input pixel wide when enlarging and one output pixel wide when reducing.
+    Each output pixel is the mean of the input under a triangle around its center, one
+    input pixel wide when enlarging and one output pixel wide when reducing.
+
+    Args:
+        in_size: Input pixels.
+        out_size: Output pixels.
+        start: Where the part to resize starts, in input pixels.
+        length: Length of the part to resize; None for the whole input.
+        inner: Output pixels in the middle that receive the input; the others are 0.
+            None for all.
     """
-    step = ops.cast(in_size, "float32") / out_size
+    length = ops.cast(in_size, "float32") if length is None else length
+    positions = ops.arange(out_size, dtype="float32")
+    used = ops.ones((out_size,), "float32")
+    if inner is None:
+        step = length / out_size
+    else:
+        step = length / ops.cast(inner, "float32")
+        positions -= ops.cast((out_size - inner) // 2, "float32")
+        used = ops.cast(
+            ops.logical_and(positions >= 0, positions < ops.cast(inner, "float32")),
+            "float32",
+        )
     support = ops.maximum(step, 1.0)
-    centres = (ops.arange(out_size, dtype="float32") + 0.5) * step
+    centers = start + (positions + 0.5) * step
     pixels = ops.arange(in_size, dtype="float32") + 0.5
-    distance = ops.abs(pixels[None, :] - centres[:, None]) / support
+    distance = ops.abs(pixels[None, :] - centers[:, None]) / support
     weights = ops.maximum(1.0 - distance, 0.0)
-    return weights / ops.sum(weights, axis=1, keepdims=True)
+    total = ops.sum(weights, axis=1, keepdims=True)
+    return used[:, None] * weights / ops.where(total > 0, total, 1.0)

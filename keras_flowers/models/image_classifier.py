@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_flowers.argument_checks import check_image_size, check_integer
-from keras_flowers.data.image_files import load_image
+from keras_flowers.data.image_files import ImageOptions, Resize, load_image
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
@@ -75,6 +75,9 @@ class ImageClassifier(keras.Model):
         backbone: A `Backbone`, or what it takes as `network`: a name such as
             `"mobilenet_v2"` or `"small_convnet"`, a `.keras` file, a Keras model.
             `None` for none.
+        resize: `"stretch"` ignores the aspect ratio of images; `"crop"` keeps it and
+            cuts off what is too much on both sides; `"pad"` keeps it and adds black
+            borders. Use the value of the `ImageDatasetLoader` of the training images.
         **kwargs: `name`, `dtype` (a dtype policy such as `"mixed_bfloat16"`) and
             `trainable`, as for `keras.Model`.
 
@@ -106,6 +109,7 @@ class ImageClassifier(keras.Model):
         augmentation: bool | keras.layers.Layer | None = None,
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
+        resize: Resize = "stretch",
         **kwargs: Any,
     ) -> None:
         # === Arguments ===
@@ -143,6 +147,7 @@ class ImageClassifier(keras.Model):
         resize_and_rescale = ResizeAndRescale(
             image_size,
             scale=highest / 255,
+            resize=resize,
             dtype=dtype,
             name=unused("resize_and_rescale"),
         )
@@ -217,6 +222,7 @@ class ImageClassifier(keras.Model):
         self.augmentation = augmentation
         self.seed = seed
         self.backbone = backbone
+        self.resize = resize
         self._features = features
         # Names, not layers: Keras saves weights under the attributes that hold layers.
         self._head_layer_names = tuple(layer.name for layer in head_layers)
@@ -306,9 +312,7 @@ class ImageClassifier(keras.Model):
             optimizer=optimizer,
             loss=loss,
             metrics=metrics,
-            jit_compile=_choose_jit_compile(self.layers, kwargs)
-            if is_auto
-            else jit_compile,
+            jit_compile=jit_compile,
             **kwargs,
         )
         self._jit_compile_is_auto = is_auto
@@ -366,7 +370,8 @@ class ImageClassifier(keras.Model):
         return results
 
     def _load(self, path: str) -> np.ndarray:
-        return load_image(path, self.image_size)
+        options = ImageOptions(resize=self.resize)
+        return load_image(path, self.image_size, options)
 
     def _classification(self, path: str, probabilities: Any) -> Classification:
         order = np.argsort(-probabilities, kind="stable")
@@ -391,6 +396,7 @@ class ImageClassifier(keras.Model):
             "augmentation": augmentation,
             "seed": self.seed,
             "backbone": backbone,
+            "resize": self.resize,
         }
 
     @classmethod

@@ -1,7 +1,7 @@
 """Draws the history of one or several runs."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,18 @@ if TYPE_CHECKING:
 PANELS: dict[str, Callable[..., Any]] = {"loss": np.nanargmin, "accuracy": np.nanargmax}
 
 
+# The loss of the first steps may be a hundred times that of the others. The few highest
+# epochs leave the panel if all others would otherwise take less than this part of it.
+_LEAST_SHARE = 0.1
+_MOST_OUTSIDE = 0.1  # of the epochs, but at least one
+
+
 def plot_history(runs: Any) -> "Figure":
     """Draws loss and accuracy of both splits over the epochs.
 
     The best epoch is marked: lowest loss and highest accuracy, of the validation split
-    if there is one.
+    if there is one. If the loss of a few epochs is so high that it would flatten all
+    others, it leaves the panel, and a line says how high it is.
 
     Args:
         runs: A history (what `fit` returned, or its dictionary), the path of a
@@ -37,29 +44,83 @@ def plot_history(runs: Any) -> "Figure":
 
     named = _collect_histories(runs)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, (metric, best_of) in zip(
-        figure.subplots(1, len(PANELS)), PANELS.items(), strict=True
-    ):
-        for index, (name, history) in enumerate(named.items()):
-            _draw_run(axes, history, metric, best_of, f"C{index}", name)
-        axes.set_xlabel("epoch")
-        axes.set_title(metric)
-        axes.grid(alpha=0.3)
-        axes.margins(y=0.12)  # room for the value at the best epoch
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        if axes.has_data():
-            axes.legend()
+    for axes, metric in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        _draw_panel(axes, named, metric)
     return figure
+
+
+def draw_metric(history: Mapping[str, Any], metric: str) -> "Figure":
+    """Draws one panel of `plot_history` as its own figure.
+
+    Args:
+        history: The history of one run, with at least one epoch.
+        metric: One of `PANELS`.
+
+    Returns:
+        A `matplotlib.figure.Figure` without a window.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 4.2), layout="constrained")
+    _draw_panel(figure.subplots(), _collect_histories(history), metric)
+    return figure
+
+
+def _draw_panel(axes: Any, named: Mapping[str, History], metric: str) -> None:
+    for index, (name, history) in enumerate(named.items()):
+        _draw_run(axes, history, metric, PANELS[metric], f"C{index}", name)
+    axes.set_xlabel("epoch")
+    axes.set_title(metric)
+    axes.grid(alpha=0.3)
+    axes.margins(y=0.12)  # room for the value at the best epoch
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if metric == "loss":
+        _leave_out_highest(axes, named.values())
+    if axes.has_data():
+        axes.legend()
+
+
+def _leave_out_highest(axes: Any, histories: Iterable[History]) -> None:
+    """Limits the panel to the losses of all epochs but a few extreme ones."""
+    points = [
+        (value, epoch)
+        for history in histories
+        for column in ("loss", "val_loss")
+        for epoch, value in zip(
+            _epochs_of(history), history.get(column, []), strict=False
+        )
+        if np.isfinite(value)
+    ]
+    epochs = {epoch for _, epoch in points}
+    count = max(1, int(_MOST_OUTSIDE * len(epochs)))
+    by_height = dict.fromkeys(epoch for _, epoch in sorted(points, reverse=True))
+    highest = set(list(by_height)[:count])
+    rest = [value for value, epoch in points if epoch not in highest]
+    if len(epochs) - count < 2:
+        return
+    lowest = min(points)[0]
+    limit = lowest + (max(rest) - lowest) / _LEAST_SHARE
+    outside = {epoch: value for value, epoch in sorted(points) if value > limit}
+    if not outside:
+        return
+    top = max(value for value, _ in points if value <= limit)
+    margin = 0.12 * (top - lowest) or 0.1 * abs(top) or 1.0
+    axes.set_ylim(lowest - margin, top + margin)
+    shown = [f"epoch {e:.0f}: {outside[e]:.3g}" for e in sorted(outside)]
+    more = f" and {len(shown) - 2} more" if len(shown) > 2 else ""
+    axes.set_title("")
+    axes.set_title("loss", loc="left")
+    text = f"off the scale: {', '.join(shown[:2])}{more}"
+    axes.set_title(text, loc="right", fontsize="small")
 
 
 def _draw_run(
     axes: Any, history: History, metric: str, best_of: Any, colour: str, name: str
 ) -> None:
     prefix = f"{name}: " if name else ""
-    first = next(iter(history.values()), [])
-    epochs = history.get("epoch", [float(i + 1) for i in range(len(first))])
+    epochs = _epochs_of(history)
     best_column = f"val_{metric}" if f"val_{metric}" in history else metric
-    styles = {metric: ("training", ":"), f"val_{metric}": ("validation", "-")}
+    styles = {metric: ("training", "--"), f"val_{metric}": ("validation", "-")}
     for column, (label, style) in styles.items():
         if column in history:
             values = history[column]
@@ -89,6 +150,11 @@ def _draw_run(
             xytext=(0, 8),
             ha="center",
         )
+
+
+def _epochs_of(history: History) -> list[float]:
+    first = next(iter(history.values()), [])
+    return history.get("epoch", [float(i + 1) for i in range(len(first))])
 
 
 def _collect_histories(runs: Any) -> dict[str, History]:

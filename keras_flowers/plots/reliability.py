@@ -53,8 +53,9 @@ def draw_reliability(
     )
     above.set_ylim(0, 1)
     above.set_ylabel("accuracy")
-    above.legend(loc="upper left")
     above.set_title(title)
+    # Outside: a bar may be anywhere.
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     below.bar(centers, counts, color="0.55", edgecolor="white", **style)
     below.set_xlim(0, 1)
     below.yaxis.get_major_locator().set_params(integer=True)

@@ -63,9 +63,17 @@ def build_compiled_model(
     """Returns the model with all variables, compiled.
 
     Raises:
-        InputError: If it is not compiled and not an `ImageClassifier`.
+        InputError: If it is not compiled and not an `ImageClassifier`, or resizes
+            images in another way than the loader.
     """
     model = build_model(datasets)
+    resize = datasets.image_options.resize
+    if isinstance(model, ImageClassifier) and model.resize != resize:
+        raise InputError(
+            "The model must resize images as the loader does. Received: an "
+            f"ImageClassifier with resize={model.resize!r} and a loader with "
+            f"resize={resize!r}"
+        )
     if not model.compiled:
         if not isinstance(model, ImageClassifier):
             raise InputError("`build_model` must return a compiled model.")

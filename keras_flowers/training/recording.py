@@ -8,6 +8,7 @@ so far, `tensorboard/`, and `checkpoint/` with the checkpoint of the first stage
 import json
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class RunRecorder:
             built, before a stage has changed it.
         checkpoint_every: Epochs between two checkpoints; `None` writes none.
         tensorboard: Whether to write for TensorBoard.
+        started: When the command started, by `time.perf_counter`.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RunRecorder:
         *,
         checkpoint_every: int | None,
         tensorboard: bool,
+        started: float,
     ) -> None:
         self.directory = directory
         self._prepared = prepared
@@ -54,6 +57,8 @@ class RunRecorder:
         self._checkpoint_every = checkpoint_every
         self._writes_tensorboard = tensorboard
         self._checkpoint: TrainingCheckpoint | None = None
+        self._started = started
+        self._first_epoch: int | None = None
 
     @property
     def has_checkpoint(self) -> bool:
@@ -89,7 +94,10 @@ class RunRecorder:
         callbacks: list[keras.callbacks.Callback] = [self._checkpoint]
         if self._writes_tensorboard:
             callbacks.insert(0, self._tensorboard(stage))
-        return max(stage.begin, restored), callbacks
+        begin = max(stage.begin, restored)
+        if self._first_epoch is None:
+            self._first_epoch = begin
+        return begin, callbacks
 
     def wait(self) -> None:
         """Waits until the last checkpoint is on disk."""
@@ -117,7 +125,15 @@ class RunRecorder:
             datasets=self._prepared.datasets,
             history=history,
             evaluation=_evaluate_validation(last.model, last.datasets),
+            model=self._prepared.model,
+            seconds=time.perf_counter() - self._started + self._earlier_time(history),
         )
+
+    def _earlier_time(self, history: History) -> float:
+        """Returns the seconds of the epochs that an interrupted command trained."""
+        pairs = zip(history.get("epoch", []), history.get("seconds", []), strict=True)
+        first = self._first_epoch or 0
+        return sum(seconds for epoch, seconds in pairs if epoch <= first)
 
     def _tensorboard(self, stage: Stage) -> keras.callbacks.Callback:
         return tensorboard_of_run(

@@ -40,7 +40,7 @@ def tensorboard_of_run(
     paths = datasets.paths("validation")
 
     def image_of(position: int) -> np.ndarray:
-        return load_image(paths[position], datasets.image_size)
+        return load_image(paths[position], datasets.image_size, datasets.image_options)
 
     return TensorBoard(
         directory,
@@ -99,4 +99,5 @@ def _load_images_of_all_classes(datasets: ImageDatasets) -> np.ndarray:
     paths = datasets.paths("train")
     count = min(most, TensorBoardOptions.augmented_images, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]
-    return np.stack([load_image(path, datasets.image_size) for path in chosen])
+    size, options = datasets.image_size, datasets.image_options
+    return np.stack([load_image(path, size, options) for path in chosen])

@@ -19,6 +19,7 @@ The way of a run:
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
 from keras_flowers.training.preparation import PreparedRun, prepare_run
@@ -67,6 +69,28 @@ class TrainingRun:
     datasets: ImageDatasets
     directory: Path | None
     interrupted: bool
+
+    def __repr__(self) -> str:
+        """Returns a line: the model, how far it was trained, and where it is."""
+        columns = list(self.history.values())
+        last = [
+            f"{name} {self.history[name][-1]:.3f}"
+            for name in ("val_accuracy", "val_loss")
+            if self.history.get(name)
+        ]
+        parts = [
+            f"{type(self.model).__name__}, {len(columns[0]) if columns else 0} epochs",
+            *last,
+            "not saved" if self.directory is None else printable_path(self.directory),
+            *(["interrupted"] if self.interrupted else []),
+        ]
+        return f"TrainingRun({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        # The latest epochs come first: a long table is cut at its end.
+        names = list(self.history)
+        rows = list(zip(*self.history.values(), strict=True))[::-1]
+        return html_table(repr(self), names, rows)
 
 
 def train(
@@ -137,6 +161,7 @@ def train(
         InputError: If the data, an argument or the run directory cannot be used, the
             directory holds another run, or its disk is full.
     """
+    started = time.perf_counter()
     options = {
         "epochs": epochs,
         "early_stopping": early_stopping,
@@ -177,6 +202,7 @@ def train(
             configuration,
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
+            started=started,
         )
         run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
         return run.train()
@@ -342,7 +368,10 @@ def _to_config(
 def _default_model(loader: ImageDatasetLoader) -> ModelBuilder:
     def build(datasets: ImageDatasets) -> keras.Model:
         return ImageClassifier(
-            datasets.class_names, image_size=datasets.image_size, seed=loader.seed
+            datasets.class_names,
+            image_size=datasets.image_size,
+            seed=loader.seed,
+            resize=datasets.image_options.resize,
         )
 
     return build

@@ -15,6 +15,7 @@ from keras_flowers.callbacks import (
 )
 
 from keras_flowers import InputError
+from keras_flowers.history import write_history
 
 
 def fit(folder, *, epochs=3, initial_epoch=0, images_per_epoch=None):
@@ -47,7 +48,8 @@ def test_history_is_on_disk_after_every_epoch(tmp_path):
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert [float(row["val_loss"]) for row in rows] == history["val_loss"]
+    assert [np.float32(row["val_loss"]) for row in rows] == history["val_loss"]
+    assert [float(row["seconds"]) for row in rows] == history["seconds"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "history.csv",
         "history.json",
@@ -63,13 +65,72 @@ def test_a_later_start_continues_without_gap_or_repeat(tmp_path):
     assert history["loss"][:3] == first["loss"][:3]
 
 
-def test_each_start_from_the_first_epoch_has_a_folder_of_its_own(tmp_path):
+def test_the_csv_has_the_shortest_text_of_each_number(tmp_path):
+    rate = float(np.float32(0.001))
+    third, whole = 1 / 3, 2.0
+    history = {"epoch": [1.0], "rate": [rate], "third": [third], "whole": [whole]}
+    write_history(history | {"huge": [1e300]}, tmp_path)
+    assert (tmp_path / "history.csv").read_text() == (
+        "epoch,rate,third,whole,huge\n1,0.001,0.3333333333333333,2.0,1e+300\n"
+    )
+    assert read_history(tmp_path)["rate"] == [rate]
+
+
+def test_a_directory_shows_the_latest_run_and_keeps_the_earlier_ones(tmp_path):
     logger, _ = fit(tmp_path, epochs=4)
     assert logger.folder == tmp_path
     other, _ = fit(tmp_path, epochs=2)
-    assert other.folder == tmp_path / "2"
-    assert read_history(tmp_path)["epoch"] == [1, 2, 3, 4]
-    assert read_history(tmp_path / "2")["epoch"] == [1, 2]
+    assert other.folder == tmp_path
+    assert logger.folder == tmp_path / "1"
+    assert read_history(tmp_path)["epoch"] == [1, 2]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
+    assert read_history(tmp_path / "1")["epoch"] == [1, 2, 3, 4]
+    assert len((tmp_path / "1" / "history.csv").read_text().splitlines()) == 5
+    fit(tmp_path, epochs=1)
+    assert read_history(tmp_path)["epoch"] == [1]
+    assert read_history(tmp_path / "2") == other.history
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "1",
+        "2",
+        "history.csv",
+        "history.json",
+    ]
+
+
+def started(folder):
+    """A logger whose run has one epoch so far."""
+    logger = HistoryLogger(folder)
+    logger.set_model(keras.Sequential([keras.layers.Dense(1)]))
+    logger.model.compile("sgd", "mse")
+    logger.on_train_begin()
+    end_epoch(logger, 0)
+    return logger
+
+
+def end_epoch(logger, epoch):
+    logger.on_epoch_begin(epoch)
+    logger.on_epoch_end(epoch, {"loss": 1.0})
+
+
+def test_a_run_in_progress_is_recorded_where_its_files_were_moved(tmp_path):
+    slow, quick = started(tmp_path), started(tmp_path)
+    end_epoch(slow, 1)
+    assert read_history(tmp_path) == quick.history
+    assert read_history(tmp_path / "1") == slow.history
+    assert len(slow.history["epoch"]) == 2
+
+
+def test_a_resumed_run_does_not_overwrite_one_that_started_since(tmp_path):
+    state = started(tmp_path).get_state()
+    other = started(tmp_path)
+    resumed = HistoryLogger(tmp_path)
+    resumed.set_model(other.model)
+    resumed.set_state(state)
+    resumed.on_train_begin()
+    resumed._is_new_run = False
+    end_epoch(resumed, 1)
+    assert read_history(tmp_path) == other.history
+    assert read_history(tmp_path / "1")["epoch"] == [1, 2]
 
 
 def train_with(logger, epochs, initial_epoch=0):
@@ -90,8 +151,8 @@ def test_an_object_serves_several_runs_and_goes_on_with_its_last(tmp_path):
     train_with(logger, 1)
     train_with(logger, 2)
     train_with(logger, 3, initial_epoch=2)
-    assert read_history(tmp_path)["epoch"] == [1]
-    assert read_history(tmp_path / "2")["epoch"] == [1, 2, 3]
+    assert read_history(tmp_path)["epoch"] == [1, 2, 3]
+    assert read_history(tmp_path / "1")["epoch"] == [1]
 
 
 def test_copies_of_one_object_do_not_write_over_each_other(tmp_path):
@@ -106,14 +167,16 @@ def test_copies_of_one_object_do_not_write_over_each_other(tmp_path):
     assert len({trial.folder for trial in copies}) == 3
 
 
-def test_processes_do_not_take_the_same_folder(tmp_path):
+def test_processes_do_not_take_the_same_file(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(history_logger._claim_folder, [tmp_path] * 40))
-    assert len(set(folders)) == 40
+        files = list(pool.map(history_logger._claim_directory, [tmp_path] * 40))
+    assert len({file.st_ino for file in files}) == 40
+    found = {path.stat().st_ino for path in tmp_path.rglob("history.json")}
+    assert found == {file.st_ino for file in files}
 
 
 def test_an_untouched_folder_of_a_run_is_an_empty_history(tmp_path):
-    history_logger._claim_folder(tmp_path)
+    history_logger._claim_directory(tmp_path)
     assert read_history(tmp_path) == {}
 
 
@@ -199,6 +262,21 @@ def test_plot_shows_both_splits_and_marks_the_best_epoch():
         )
         assert list(mark.get_xdata()) == [2.0]
         assert list(mark.get_ydata()) == [best]
+
+
+def test_the_plot_is_not_flattened_by_a_first_loss_far_above_the_others():
+    loss, validation = [58.2, 1.4, 1.3, 1.2], [1.5, 1.35, 1.25, 1.3]
+    axes = plot_history({"loss": loss, "val_loss": validation}).axes[0]
+    low, high = axes.get_ylim()
+    assert 0.9 < low < 1.2
+    assert 1.5 < high < 1.7
+    assert axes.get_title("right") == "off the scale: epoch 1: 58.2"
+    # A loss that falls as usual is shown as a whole.
+    usual = [2.0 * 0.9**i for i in range(50)]
+    for history in ({"loss": usual}, {"loss": [1.5]}, {"loss": [3.0, 1.0]}, HISTORY):
+        axes = plot_history(history).axes[0]
+        assert axes.get_ylim()[1] > max(history["loss"])
+        assert axes.get_title("right") == ""
 
 
 def test_plot_lays_runs_over_each_other(tmp_path):

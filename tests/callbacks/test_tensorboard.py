@@ -11,6 +11,7 @@ import pytest
 from event_reading import events_of, graphs_of, read_runs
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.callbacks.event_writer import EventWriter, KerasSummary
+from keras_flowers.callbacks.tensorboard import _name_run
 
 from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
 
@@ -95,15 +96,23 @@ def test_hyperparameters_are_a_row_of_their_table(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     fit(small_model(), TensorBoard("mine/tensorboard", **PARTS))
+    results = read_runs(Path("mine"))["tensorboard"]
     contents = {
-        tag: HParamsPluginData.FromString(value)
-        for tag, ((_, value),) in read_runs(Path("mine"))["tensorboard"].items()
+        tag: HParamsPluginData.FromString(values[0][1])
+        for tag, values in results.items()
         if tag.startswith("_hparams_")
     }
+    assert all(len(results[tag]) == 1 for tag in contents)
     start = contents["_hparams_/session_start_info"].session_start_info
     assert start.hparams["units"].number_value == 4
     assert start.hparams["optimizer"].string_value == "adam"
     assert start.group_name == "mine"
+    assert _name_run("a/b/first/tensorboard") == "first (a/b)"
+    assert _name_run("a/03/execution_0") == "03/execution_0 (a)"
+    # TensorBoard sorts the columns: these come before Keras's `epoch_accuracy`.
+    validation = read_runs(Path("mine"))["tensorboard/validation"]
+    for name in ("accuracy", "loss"):
+        assert results[f"Validation {name}"] == validation[f"epoch_{name}"]
     end = contents["_hparams_/session_end_info"].session_end_info
     assert end.status == 1  # STATUS_SUCCESS
 

@@ -537,6 +537,14 @@ def test_tensorboard_shows_run_directories_and_folders_of_runs(trained):
         assert expected <= runs_of(address, expected)
 
 
+def test_tensorboard_shows_one_run_with_its_name(trained):
+    shutil.copytree(trained / "run", "eff")
+    for folder, inner in (("eff", "tensorboard/"), ("eff/tensorboard", "")):
+        expected = {f"eff/{inner}{split}" for split in ("train", "validation")}
+        with running_tensorboard(folder) as address:
+            assert expected <= runs_of(address, expected)
+
+
 def test_tensorboard_refuses_what_it_cannot_show(capsys, tmp_path, trained):
     assert_bad_input(capsys, ["tensorboard"], "RUNS")
     assert_bad_input(capsys, ["tensorboard", "missing"], "missing")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import component_checks
@@ -10,7 +11,7 @@ from PIL import Image
 
 import keras_flowers
 from keras_flowers import ImageDatasetLoader, InputError
-from keras_flowers.data.image_files import load_image
+from keras_flowers.data.image_files import ImageOptions, load_image
 from keras_flowers.data.splits import write_manifest
 
 
@@ -168,6 +169,27 @@ def test_a_serialized_loader_loads_the_same(tmp_path):
     assert rebuilt.load().paths("train") == loader.load().paths("train")
 
 
+def test_names_in_an_archive_are_a_finding_or_have_the_given_encoding(tmp_path):
+    draw_images(tmp_path / "photos", {"daisy": 4, "roses": 4, "tulips": 4})
+    name = "薔薇".encode("cp932")
+    placeholder = "|" * len(name)
+    (tmp_path / "photos" / "roses").rename(tmp_path / "photos" / placeholder)
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path, "photos"))
+    archive.write_bytes(archive.read_bytes().replace(placeholder.encode(), name))
+    options = {"image_size": (8, 8), "cache_directory": tmp_path / "cache"}
+
+    for _ in range(2):
+        datasets = ImageDatasetLoader(archive, **options).load()
+        finding = datasets.audit.findings[0]
+        assert finding.kind == "name_encoding"
+        assert "cp932 for 薔薇" in finding.message
+        assert "薔薇" not in datasets.class_names
+    loader = ImageDatasetLoader(archive, **options, archive_encoding="cp932")
+    datasets = ImageDatasetLoader.from_config(loader.get_config()).load()
+    assert datasets.class_names == ("daisy", "tulips", "薔薇")
+    assert not any(f.kind == "name_encoding" for f in datasets.audit.findings)
+
+
 def test_unknown_split_is_named(tmp_path):
     with pytest.raises(InputError, match="`split`.*Received: split='trial'"):
         small_loader(tmp_path).load().paths("trial")
@@ -185,6 +207,8 @@ def test_unknown_split_is_named(tmp_path):
         ({"disk_budget": -1}, "disk_budget"),
         ({"max_extracted_size": 0}, "max_extracted_size"),
         ({"max_extracted_files": None}, "max_extracted_files"),
+        ({"archive_encoding": "no-such"}, "archive_encoding"),
+        ({"archive_encoding": 932}, "archive_encoding"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, named):
@@ -247,3 +271,119 @@ def test_the_audit_has_its_name_of_version_0_1(tmp_path):
     datasets = small_loader(tmp_path).load()
     assert datasets.catalog is datasets.audit
     assert keras_flowers.Catalog is type(datasets.audit)
+
+
+def ready_made_folder(tmp_path):
+    for number, part in enumerate(("training_set", "test_set")):
+        draw_images(tmp_path / "kaggle" / part, {"daisy": 6, "roses": 5}, seed=number)
+    draw_images(tmp_path / "other", {"daisy": 2}, seed=9)
+    (tmp_path / "other" / "daisy").rename(tmp_path / "kaggle" / "single_prediction")
+    return tmp_path / "kaggle"
+
+
+def test_a_ready_made_split_is_used_and_can_be_overridden(tmp_path):
+    folder = ready_made_folder(tmp_path)
+    before = sorted(folder.rglob("*"))
+
+    def load(**arguments):
+        return ImageDatasetLoader(
+            folder, (8, 8), cache_directory=tmp_path / "cache", **arguments
+        ).load()
+
+    datasets = load()
+    assert datasets.class_names == ("daisy", "roses")
+    assert datasets.counts("test") == {"daisy": 6, "roses": 5}
+    assert datasets.counts("train") == {"daisy": 5, "roses": 4}
+    assert datasets.counts("validation") == {"daisy": 1, "roses": 1}
+    assert all("test_set" in path.parts for path in datasets.paths("test"))
+    images, _ = images_and_labels(datasets.test)
+    expected = np.stack([load_image(path, (8, 8)) for path in datasets.paths("test")])
+    np.testing.assert_array_equal(images, expected)
+    assert "single_prediction/" in datasets.audit.layout.description
+    everything = load(split="random", test_split=0.5)
+    assert everything.counts("test") == {"daisy": 6, "roses": 5}
+    parts = {r.part for r in everything.records("test")}
+    assert parts == {"train", "test"}
+    write_manifest(datasets.split, tmp_path / "split.json")
+    again = load(split_manifest=tmp_path / "split.json")
+    assert again.paths("validation") == datasets.paths("validation")
+    assert again.paths("test") == datasets.paths("test")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_ready_made_split_that_is_missing_is_named(tmp_path):
+    with pytest.raises(InputError, match="split='ready-made'.*Classes: the 3 folders"):
+        small_loader(tmp_path, split="ready-made").load()
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_images_are_resized_as_asked(tmp_path, resize):
+    datasets = small_loader(tmp_path, image_size=(8, 16), resize=resize).load()
+    images, _ = images_and_labels(datasets.validation)
+    options = ImageOptions(resize=resize)
+    for image, path in zip(images, datasets.paths("validation"), strict=True):
+        np.testing.assert_array_equal(image, load_image(path, (8, 16), options))
+
+
+def test_an_archive_is_named_in_messages(tmp_path):
+    import tarfile
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(tmp_path / "a.jpg", "x/a.jpg")
+    loader = small_loader(tmp_path)
+    loader.data = str(tmp_path / "images.tar")
+    with pytest.raises(InputError, match=r"images.tar` must contain at least two"):
+        loader.load()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"split": "kaggle"},
+        {"resize": "zoom"},
+        {"truncated": None},
+        {"class_depth": 0},
+        {"max_pixels": -1},
+        {"gray_bits": 17},
+    ],
+)
+def test_wrong_choices_are_named(arguments):
+    (name,) = arguments
+    with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):
+        ImageDatasetLoader("photos", **arguments)
+
+
+def test_small_classes_are_a_finding(tmp_path):
+    folder = draw_images(tmp_path / "photos", {"daisy": 5, "roses": 5, "tulips": 1})
+    with pytest.raises(InputError, match="class tulips is too small.*--small-classes"):
+        small_loader(tmp_path).load()
+    datasets = small_loader(tmp_path, small_classes="leave-out").load()
+    assert datasets.class_names == ("daisy", "roses")
+    (finding,) = [f for f in datasets.audit.findings if f.kind == "small_class"]
+    assert finding.paths == ("tulips",)
+    assert "left out" in finding.message
+    datasets = small_loader(tmp_path, small_classes="train-only").load()
+    assert datasets.counts("train") == {"daisy": 4, "roses": 4, "tulips": 1}
+    assert datasets.counts("validation") == {"daisy": 1, "roses": 1, "tulips": 0}
+    assert folder.exists()
+
+
+def test_some_of_the_classes_of_a_model_are_enough(tmp_path):
+    draw_images(tmp_path / "photos", {"roses": 3})
+    known = {"class_names": ["daisy", "roses", "tulips"], "validation_split": 0.0}
+    datasets = small_loader(tmp_path, **known).load()
+    assert datasets.class_names == ("daisy", "roses", "tulips")
+    assert datasets.labels("train").tolist() == [1, 1, 1]
+    draw_images(tmp_path / "more", {"daisy": 2}, seed=5)
+    (tmp_path / "more" / "daisy").rename(tmp_path / "photos" / "weeds")
+    with pytest.raises(InputError, match="weeds. .*--ignore-unknown-classes"):
+        small_loader(tmp_path, **known).load()
+    datasets = small_loader(tmp_path, **known, ignore_unknown_classes=True).load()
+    assert datasets.labels("train").tolist() == [1, 1, 1]
+    (finding,) = [f for f in datasets.audit.findings if f.kind == "unknown_class"]
+    assert finding.paths == ("weeds",)
+    with pytest.raises(InputError, match="classes that the model knows: x, y. Rec"):
+        small_loader(
+            tmp_path, class_names=["x", "y"], ignore_unknown_classes=True
+        ).load()

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import draw_images
+from PIL import Image
 
 from keras_flowers import InputError
 from keras_flowers.data import image_cache
 from keras_flowers.data.image_cache import CacheSettings, ImageCache
-from keras_flowers.data.image_files import load_image
+from keras_flowers.data.image_files import ImageOptions, load_image
 from keras_flowers.data.image_listing import list_images
 
 SIZE = (8, 8)
@@ -292,7 +293,7 @@ def test_other_pixels_need_another_decoder_version(tmp_path):
         for name, pixels in decode_pinned_files(tmp_path).items()
     }
     assert (image_cache.DECODER_VERSION, digests) == (
-        1,
+        2,
         {
             "turned.jpg": "06f0418c8e1bd86b",
             "reduced.jpg": "6c5bc78bc5923adf",
@@ -302,5 +303,52 @@ def test_other_pixels_need_another_decoder_version(tmp_path):
             "palette.gif": "44dbdfd656faa5bf",
             "lossy.webp": "42301f79523feb82",
             "float.tif": "5bcfc29aa8e9766e",
+            "phone.heic": "c7602e61e5847e8d",
+            "lossless.jp2": "05dba909a5c95768",
         },
     )
+
+
+def test_swapped_names_are_noticed_although_sizes_and_times_are_equal(folder, settings):
+    one, other = folder / "daisy" / "new.bmp", folder / "roses" / "new.bmp"
+    for path, colour in ((one, "white"), (other, "red")):
+        Image.new("RGB", (9, 9), colour).save(path)
+        os.utime(path, ns=(10**18, 10**18))
+    before = opened(folder, settings)
+    one.rename(folder / "aside")
+    other.rename(one)
+    (folder / "aside").rename(other)
+    assert one.stat().st_mtime_ns == other.stat().st_mtime_ns == 10**18
+    after = opened(folder, settings)
+    for cache, first in ((before, "white"), (after, "red")):
+        records = [r for r in cache.records if r.path == "daisy/new.bmp"]
+        (pixels,) = read(cache.reader(records), [0])
+        np.testing.assert_array_equal(pixels, Image.new("RGB", (8, 8), first))
+    (record,) = [r for r in after.records if r.path == "daisy/new.bmp"]
+    assert record.sha256 == hashlib.sha256(one.read_bytes()).hexdigest()
+
+
+def test_a_replaced_file_with_kept_times_is_noticed(folder, settings):
+    opened(folder, settings)
+    path = folder / "daisy" / "000.png"
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    decoded = []
+    opened(folder, settings, decoded)
+    assert decoded[-1] == (1, 1)
+
+
+def test_each_way_to_decode_has_its_own_cache(folder, settings):
+    listing = list_images(folder)
+    caches = [
+        ImageCache.open(listing, (4, 8), settings, options=ImageOptions(resize=resize))
+        for resize in ("stretch", "crop", "pad")
+    ]
+    assert len({cache.directory for cache in caches}) == 3
+    for cache in caches:
+        fly = ImageCache.open(
+            listing, (4, 8), CacheSettings(folder, 0), options=cache.options
+        )
+        cached, decoded = (read(c.reader(c.records), range(7)) for c in (cache, fly))
+        np.testing.assert_array_equal(cached, decoded)

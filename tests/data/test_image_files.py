@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import json
 import os
@@ -17,9 +18,11 @@ from PIL import Image, ImageFile
 
 from keras_flowers.data.image_files import (
     IMAGE_SUFFIXES,
+    ImageOptions,
     ImageRecord,
     inspect_image,
     load_image,
+    resize_image,
 )
 from keras_flowers.errors import InputError
 
@@ -407,9 +410,6 @@ def test_a_file_that_is_no_image(tmp_path: Path, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"\xff\x0a\0\0", "JPEG XL"),
         (b"8BPS\0\1", "Photoshop"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
@@ -624,3 +624,260 @@ def test_many_threads_leave_the_settings_of_the_process_as_they_were(
 def test_the_suffixes_are_lower_case() -> None:
     assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tiff"} <= IMAGE_SUFFIXES
     assert all(s.startswith(".") and s == s.lower() for s in IMAGE_SUFFIXES)
+
+
+# Formats of phones and cameras
+
+
+@pytest.mark.parametrize(
+    ("format_name", "options", "tolerance"),
+    [
+        ("AVIF", {"quality": 95}, 12),
+        ("JPEG2000", {}, 0),
+        ("MPO", {"quality": 95, "subsampling": 0}, 4),
+    ],
+)
+def test_more_formats_keep_their_colours(
+    tmp_path: Path, format_name: str, options: dict, tolerance: int
+) -> None:
+    path = written(tmp_path / "photo", encoded(stripes(), format_name, **options))
+    record, pixels = inspected(path, (32, 48))
+    assert record.problem is None
+    for column, colour in zip((8, 24, 40), COLOURS.values(), strict=True):
+        assert np.abs(pixels[16, column].astype(int) - colour).max() <= tolerance
+
+
+def pinned_file(name: str) -> bytes:
+    text = Path(__file__).with_name("decoded_files.json").read_text()
+    return base64.b64decode(json.loads(text)[name])
+
+
+def test_an_image_of_a_phone(tmp_path: Path) -> None:
+    data = pinned_file("phone.heic")
+    path = written(tmp_path / "IMG_1.HEIC", data)
+    record, pixels = inspected(path, (48, 64))
+    assert (record.format, record.width, record.height) == ("HEIF", 64, 48)
+    drawn = blobs(1, (12, 9)).resize((64, 48), Image.Resampling.BICUBIC)
+    assert np.abs(pixels.astype(int) - np.asarray(drawn)).mean() < 10
+    for length in (100, 300, len(data) - 5):
+        assert problem_of(written(path, data[:length]))[0] == "corrupt"
+
+
+def large_jpeg(path: Path, size: tuple[int, int], **options: object) -> Path:
+    image = Image.linear_gradient("L").resize(size, Image.Resampling.NEAREST)
+    return written(path, encoded(image.convert("RGB"), quality=50, **options))
+
+
+def test_a_jpeg_beyond_the_limit_is_decoded_reduced(tmp_path: Path) -> None:
+    path = large_jpeg(tmp_path / "a.jpg", (4000, 3000))
+    few = ImageOptions(max_pixels=1_000_000)
+    record, pixels = inspect_image(tmp_path, "a.jpg", (64, 64), few)
+    assert record.problem_kind == "decompression_bomb"  # more than 8 times the limit
+    enough = ImageOptions(max_pixels=2_000_000)
+    record, pixels = inspect_image(tmp_path, "a.jpg", (64, 64), enough)
+    assert (record.width, record.height, record.problem) == (4000, 3000, None)
+    np.testing.assert_array_equal(load_image(path, (64, 64), enough), pixels)
+    np.testing.assert_array_equal(load_image(path, (64, 64)), pixels)
+    with pytest.raises(
+        InputError, match=r"limit is 2000000 pixels \(max_pixels, --max"
+    ):
+        load_image(path, None, enough)
+
+
+def test_a_progressive_jpeg_counts_in_full(tmp_path: Path) -> None:
+    large_jpeg(tmp_path / "a.jpg", (4000, 3000), progressive=True)
+    options = ImageOptions(max_pixels=11_000_000)
+    record, _ = inspect_image(tmp_path, "a.jpg", (64, 64), options)
+    assert record.problem_kind == "decompression_bomb"
+
+
+# Files that are broken, but not in their pixels
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_jpeg_without_its_end_is_used(
+    tmp_path: Path, options: dict, cut: int
+) -> None:
+    whole = written(tmp_path / "a.jpg", encoded(blobs(3, (200, 150)), **options))
+    expected = load_image(whole)
+    path = written(tmp_path / "b.jpg", whole.read_bytes()[:-cut])
+    record, _ = inspected(path)
+    assert (record.problem, record.note_kind) == (None, "no_end_marker")
+    assert "all pixels are there" in record.note
+    np.testing.assert_array_equal(load_image(path), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_that_lacks_pixels_is_refused_or_kept(
+    tmp_path: Path, options: dict
+) -> None:
+    data = encoded(blobs(3, (200, 150)), **options)
+    keep = ImageOptions(truncated="keep")
+    for length in range(len(data) * 3 // 4, len(data) - 4, 97):
+        path = written(tmp_path / "a.jpg", data[:length])
+        assert problem_of(path)[0] == "corrupt"
+        record, pixels = inspect_image(tmp_path, "a.jpg", (150, 200), keep)
+        assert (record.problem, record.note_kind) == (None, "truncated")
+        whole = np.asarray(blobs(3, (200, 150)), int)
+        assert np.abs(pixels[:50] - whole[:50]).mean() < 25
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "BMP"])
+def test_a_cut_file_of_rows_can_be_kept(tmp_path: Path, format_name: str) -> None:
+    data = encoded(blobs(3, (200, 150)), format_name)
+    path = written(tmp_path / "a", data[: len(data) // 2])
+    assert problem_of(path)[0] == "corrupt"
+    pixels = load_image(path, None, ImageOptions(truncated="keep"))
+    matching = (pixels == np.asarray(blobs(3, (200, 150)))).all(axis=(1, 2)).sum()
+    assert 50 <= matching <= 80
+
+
+def with_chunk(data: bytes, chunk: bytes) -> bytes:
+    """Returns a PNG with one more chunk after its header."""
+    return data[:33] + chunk + data[33:]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"iCCP", b"profile\0\0" + b"no deflate stream"),
+        png_chunk(b"iCCP", b""),
+        png_chunk(b"pHYs", bytes(9))[:-4] + b"\0\0\0\0",
+        png_chunk(b"tEXt", b"a" * 20)[:-4] + b"\1\2\3\4",
+        png_chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(70_000_000))),
+        png_chunk(b"gAMA", b"\1"),
+        png_chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff"),
+        png_chunk(b"tRNS", b"\1"),
+        png_chunk(b"cHRM", b"\1\2"),
+    ],
+    ids=lambda chunk: chunk[4:8].decode(),
+)
+def test_broken_metadata_never_costs_a_png(tmp_path: Path, chunk: bytes) -> None:
+    path = written(tmp_path / "a.png", with_chunk(encoded(stripes(), "PNG"), chunk))
+    record, _ = inspected(path)
+    assert record.problem is None
+    np.testing.assert_array_equal(load_image(path), np.asarray(stripes()))
+
+
+def test_broken_pixels_are_still_found(tmp_path: Path) -> None:
+    data = bytearray(encoded(blobs(1), "PNG"))
+    place = data.index(b"IDAT") + 40
+    data[place] ^= 255
+    assert problem_of(written(tmp_path / "a.png", bytes(data)))[0] == "corrupt"
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"\xff\xe2\0\x20ICC_PROFILE\0\5\1" + bytes(16),
+        b"\xff\xe2\0\x10MPF\0II*\0\xff\xff\xff\xff\0\0",
+        b"\xff\xed\0\x20Photoshop 3.0\x008BIM\4\4\0\0\0\xff\0\0\0\0\0\0",
+        b"\xff\xe1\0\x16Exif\0\0II*\0\xff\xff\xff\xff\0\0\0\0",
+        b"\xff\xe0\0\x07JFIF\0",
+    ],
+    ids=["ICC", "MPF", "Photoshop", "Exif", "JFIF"],
+)
+def test_broken_metadata_never_costs_a_jpeg(tmp_path: Path, segment: bytes) -> None:
+    data = encoded(stripes(), quality=95, subsampling=0)
+    expected = load_image(written(tmp_path / "a.jpg", data))
+    path = written(tmp_path / "a.jpg", data[:2] + segment + data[2:])
+    assert inspected(path)[0].problem is None
+    np.testing.assert_array_equal(load_image(path), expected)
+
+
+def test_broken_metadata_never_costs_a_webp(tmp_path: Path) -> None:
+    icc, exif = b"no profile", b"no EXIF data"
+    data = encoded(stripes(), "WEBP", lossless=True, icc_profile=icc, exif=exif)
+    np.testing.assert_array_equal(
+        load_image(written(tmp_path / "a.webp", data)), np.asarray(stripes())
+    )
+    place = data.index(b"EXIF") + 4
+    long = data[:place] + struct.pack("<I", 9999) + data[place + 4 :]
+    path = written(tmp_path / "a.webp", long)
+    record, _ = inspected(path)
+    assert record.problem is None, record.problem
+
+
+# 12 bits in 16
+
+
+def gray_png(bits: int, stated: int | None) -> bytes:
+    samples = np.array([[0, 2 ** (bits - 1), 2**bits - 1]], np.uint16)
+    data = encoded(Image.fromarray(samples), "PNG")
+    return (
+        data
+        if stated is None
+        else with_chunk(data, png_chunk(b"sBIT", bytes([stated])))
+    )
+
+
+def test_the_stated_depth_of_16_bit_gray_is_used(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.png", gray_png(12, 12))
+    assert load_image(path)[0, :, 0].tolist() == [0, 128, 255]
+    assert inspected(path)[0].note_kind is None
+    samples = np.array([[0, 2048, 4095]], np.uint16)
+    data = encoded(Image.fromarray(samples), "TIFF", tiffinfo={281: 4095})
+    path = written(tmp_path / "a.tif", data)
+    assert load_image(path)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_dark_16_bit_gray_is_a_finding_and_has_an_option(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.png", gray_png(12, None))
+    record, _ = inspected(path)
+    assert (record.problem, record.note_kind) == (None, "low_bit_depth")
+    assert "--gray-bits" in record.note
+    assert load_image(path)[0, :, 0].tolist() == [0, 8, 16]
+    bright = ImageOptions(gray_bits=12)
+    assert load_image(path, None, bright)[0, :, 0].tolist() == [0, 128, 255]
+    assert inspect_image(tmp_path, "a.png", None, bright)[0].note_kind is None
+    full = written(tmp_path / "b.png", gray_png(16, None))
+    assert inspected(full)[0].note_kind is None
+
+
+# Resizing
+
+
+def test_crop_keeps_the_middle_and_pad_keeps_everything(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.png", encoded(stripes((48, 16)), "PNG"))
+    cropped = load_image(path, (16, 16), ImageOptions(resize="crop"))
+    np.testing.assert_array_equal(
+        cropped[:, 1:-1], np.full((16, 14, 3), COLOURS["green"])
+    )
+    padded = load_image(path, (24, 24), ImageOptions(resize="pad"))
+    assert (padded[:8] == 0).all()
+    assert (padded[16:] == 0).all()
+    np.testing.assert_array_equal(padded[8:16, 2], np.full((8, 3), COLOURS["red"]))
+    np.testing.assert_array_equal(padded[8:16, 21], np.full((8, 3), COLOURS["blue"]))
+    tall = load_image(path, (30, 10), ImageOptions(resize="crop"))
+    assert tall.shape == (30, 10, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    image_size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    resize=st.sampled_from(["stretch", "crop", "pad"]),
+)
+def test_every_way_gives_the_wanted_size(
+    size: tuple[int, int], image_size: tuple[int, int], resize: str
+) -> None:
+    pixels = resize_image(Image.new("RGB", size, "white"), image_size, resize)
+    assert (pixels.shape, pixels.dtype) == ((*image_size, 3), np.uint8)
+    assert (pixels == 255).any()
+    assert resize == "pad" or (pixels == 255).all()
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = draw_image(tmp_path / "a.jpg", 0)
+    fstat, calls = os.fstat, []
+
+    def changing(descriptor: int) -> os.stat_result:
+        calls.append(descriptor)
+        os.utime(path, ns=(len(calls), len(calls)))
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", changing)
+    assert problem_of(path) == ("unreadable", "changed while it was read")

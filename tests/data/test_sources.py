@@ -1,3 +1,4 @@
+import errno
 import functools
 import hashlib
 import io
@@ -14,12 +15,12 @@ import pytest
 from loopback_server import serving
 
 import keras_flowers.data.sample
+from keras_flowers import files
 from keras_flowers.data import downloads, sources
 from keras_flowers.data.sources import (
     ExtractionLimits,
     KnownDataset,
     default_cache_directory,
-    find_class_root,
     resolve_source,
 )
 from keras_flowers.errors import InputError
@@ -93,7 +94,7 @@ def extractions(monkeypatch):
 
     def extract_and_note(archive, target, **options):
         extracted.append(archive)
-        extract(archive, target, **options)
+        return extract(archive, target, **options)
 
     monkeypatch.setattr(sources, "extract_archive", extract_and_note)
     return extracted
@@ -108,138 +109,6 @@ def leftovers(cache: Path) -> list[Path]:
     ]
 
 
-# Class folders
-
-
-@pytest.mark.parametrize("wrapper", ["", "flower_photos/", "a/b/", "a/b/c/d/"])
-def test_the_class_folders_are_found_below_wrappers(tmp_path, wrapper):
-    write(tmp_path, f"{wrapper}daisy/1.jpg", f"{wrapper}roses/x/2.webp")
-
-    assert find_class_root(tmp_path) == tmp_path / wrapper
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "__MACOSX/flower_photos/daisy/._1.jpg",
-        "__MACOSX/daisy/1.jpg",
-        ".ipynb_checkpoints/1.jpg",
-        ".git/logo/1.png",
-        ".DS_Store",
-        "Thumbs.db",
-        "@eaDir/flower_photos/1.jpg",
-        "LICENSE.txt",
-        "preview.jpg",
-        "docs/LICENSE.txt",
-        "empty/empty/.DS_Store",
-    ],
-)
-def test_clutter_beside_a_wrapper_does_not_matter(tmp_path, name):
-    write(tmp_path, *FLOWERS, name)
-
-    assert find_class_root(tmp_path) == tmp_path / "flower_photos"
-
-
-def test_one_class_is_a_root_of_its_own(tmp_path):
-    write(tmp_path, "flower_photos/daisy/1.jpg")
-
-    assert find_class_root(tmp_path) == tmp_path / "flower_photos"
-    assert find_class_root(tmp_path / "flower_photos") == tmp_path / "flower_photos"
-
-
-def test_a_image_beside_the_class_folders_does_not_make_a_class_of_them(tmp_path):
-    write(tmp_path, *FLOWERS, "flower_photos/preview.png")
-
-    assert find_class_root(tmp_path) == tmp_path / "flower_photos"
-
-
-def test_images_below_a_class_folder_belong_to_it(tmp_path):
-    write(tmp_path, "daisy/1.jpg", "daisy/more/2.jpg", "roses/3.jpg")
-
-    assert find_class_root(tmp_path) == tmp_path
-
-
-def test_linked_class_folders_count_and_circles_end(tmp_path):
-    write(tmp_path, "store/daisy/1.jpg", "store/roses/2.jpg", "data/x/y/.keep")
-    (tmp_path / "data/daisy").symlink_to(tmp_path / "store/daisy")
-    (tmp_path / "data/roses").symlink_to(tmp_path / "store/roses")
-    (tmp_path / "data/x/y/up").symlink_to(tmp_path / "data/x")
-
-    assert find_class_root(tmp_path / "data") == tmp_path / "data"
-
-
-def test_images_without_class_folders_are_refused(tmp_path):
-    write(tmp_path, "1.jpg", "2.jpg")
-
-    with pytest.raises(InputError, match="one folder of photos per class") as caught:
-        find_class_root(tmp_path)
-    assert str(tmp_path) in str(caught.value)
-    assert "photos directly in it" in str(caught.value)
-
-
-def test_a_folder_without_images_is_refused(tmp_path):
-    write(tmp_path, "daisy/1.txt", "photo.jpg/readme.md", ".hidden/1.jpg")
-
-    with pytest.raises(InputError, match=r"no photo \(.*\.jpg.*\) in any"):
-        find_class_root(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("train/daisy/1.jpg", "train/roses/2.jpg", "val/daisy/3.jpg"),
-        ("Train/daisy/1.jpg", "Train/roses/2.jpg", "Test/3.jpg"),
-        ("a/training/daisy/1.jpg", "a/validation/daisy/2.jpg", "a/other/3.jpg"),
-    ],
-)
-def test_a_ready_made_split_is_not_taken_for_classes(tmp_path, names):
-    write(tmp_path, *names)
-
-    with pytest.raises(InputError, match="ready-made split, ") as caught:
-        find_class_root(tmp_path)
-    part = tmp_path / names[0].split("/daisy")[0]
-    assert f"{part.name}/" in str(caught.value)
-    assert f"Pass one of them, such as {part}" in str(caught.value)
-    assert "other/" not in str(caught.value)
-
-
-def test_one_part_of_a_split_is_used(tmp_path):
-    write(tmp_path, "train/daisy/1.jpg", "train/roses/2.jpg", "val/.keep")
-
-    assert find_class_root(tmp_path) == tmp_path / "train"
-
-
-def test_classes_may_be_called_like_parts_of_a_split(tmp_path):
-    write(tmp_path, "train/locomotive.jpg", "test/tube.jpg", "val/valley.jpg")
-
-    assert find_class_root(tmp_path) == tmp_path
-
-
-def test_several_folders_of_class_folders_are_refused(tmp_path):
-    write(tmp_path, "north/daisy/1.jpg", "south/daisy/2.jpg")
-
-    with pytest.raises(InputError, match="several folders of folders, north/, south/"):
-        find_class_root(tmp_path)
-
-
-def test_a_file_is_no_folder(tmp_path):
-    with pytest.raises(InputError, match=r"1\.jpg, which is a file"):
-        find_class_root(write(tmp_path, "1.jpg") / "1.jpg")
-
-
-def test_a_missing_folder_is_named_with_what_may_be_meant(tmp_path):
-    write(tmp_path, *FLOWERS)
-
-    for name in ("flower_fotos", "flower_fotos/deeper/still"):
-        with pytest.raises(InputError, match="does not exist") as caught:
-            find_class_root(tmp_path / name)
-        assert str(tmp_path / name) in str(caught.value)
-        assert f"Did you mean {tmp_path / 'flower_photos'}?" in str(caught.value)
-    with pytest.raises(InputError) as caught:
-        find_class_root(tmp_path / "zebra")
-    assert "Did you mean" not in str(caught.value)
-
-
 # Folders, files and names
 
 
@@ -248,7 +117,9 @@ def test_a_folder_is_used_where_it_is(tmp_path, cache, monkeypatch):
     root = tmp_path / "flower_photos"
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    for data in (tmp_path, str(tmp_path), root, "~", "~/flower_photos"):
+    for data in (tmp_path, str(tmp_path), "~"):
+        assert resolve_source(data, cache_directory=cache) == tmp_path
+    for data in (root, "~/flower_photos"):
         assert resolve_source(data, cache_directory=cache) == root
     assert not cache.exists()
 
@@ -331,8 +202,8 @@ def test_an_archive_is_unpacked_once_by_its_content(
     root = resolve_source(archive, cache_directory=cache)
 
     assert cache in root.parents
-    assert root.name == "flower_photos"
-    assert sorted(path.name for path in root.iterdir()) == [
+    assert (root / "flower_photos").is_dir()
+    assert sorted(path.name for path in (root / "flower_photos").iterdir()) == [
         "LICENSE.txt",
         "daisy",
         "roses",
@@ -348,7 +219,7 @@ def test_another_archive_under_the_same_name_is_unpacked_anew(cache, archive):
     archive.write_bytes(tar_bytes("daisy/7.jpg"))
     second = resolve_source(archive, cache_directory=cache)
 
-    assert (first / "daisy/1.jpg").exists()
+    assert (first / "flower_photos/daisy/1.jpg").exists()
     assert [path.name for path in (second / "daisy").iterdir()] == ["7.jpg"]
 
 
@@ -358,7 +229,7 @@ def test_a_zip_made_on_a_mac_is_unpacked(tmp_path, cache):
         for name in (*FLOWERS, "__MACOSX/flower_photos/daisy/._1.jpg"):
             opened.writestr(name, b"photo")
 
-    assert resolve_source(path, cache_directory=cache).name == "flower_photos"
+    assert (resolve_source(path, cache_directory=cache) / "flower_photos").is_dir()
 
 
 def test_progress_of_unpacking_is_told_by_stage(cache, archive):
@@ -379,25 +250,16 @@ def test_limits_can_be_raised(cache, archive):
     resolve_source(archive, cache_directory=cache, limits=ExtractionLimits(files=6))
 
 
-def test_an_archive_without_class_folders_is_named(tmp_path, cache):
-    path = tmp_path / "texts.tgz"
-    path.write_bytes(tar_bytes("a/1.txt"))
-
-    with pytest.raises(InputError, match="no photo") as caught:
-        resolve_source(path, cache_directory=cache)
-    assert str(caught.value).startswith(str(path))
-
-
 def test_what_a_killed_process_left_is_not_trusted(cache, archive):
     root = resolve_source(archive, cache_directory=cache)
-    (extracted,) = (path for path in root.parents if path.parent.name == "extracted")
+    extracted = root
     workplace = extracted.with_name(f".{extracted.name}.tmp")
     workplace.mkdir()
     extracted.rename(workplace / extracted.name)
     (workplace / extracted.name / "flower_photos/daisy/1.jpg").unlink()
 
     root = resolve_source(archive, cache_directory=cache)
-    assert (root / "daisy/1.jpg").exists()
+    assert (root / "flower_photos/daisy/1.jpg").exists()
     assert leftovers(cache) == []
 
 
@@ -431,7 +293,7 @@ def test_two_at_once_end_with_one_good_folder(cache, archive, extractions):
         roots = set(pool.map(resolve, range(4)))
 
     assert len(roots) == 1
-    assert (roots.pop() / "daisy/1.jpg").read_bytes() == b"photo"
+    assert (roots.pop() / "flower_photos/daisy/1.jpg").read_bytes() == b"photo"
     assert extractions == [archive]
     assert leftovers(cache) == []
 
@@ -441,6 +303,137 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, archive):
         with pytest.raises(InputError, match="KERAS_FLOWERS_CACHE") as caught:
             resolve_source(archive, cache_directory=cache)
         assert str(cache) in str(caught.value)
+
+
+DISK_ERRORS = [errno.EDQUOT, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO]
+
+
+def assert_explained(message: str, code: int, path: Path) -> None:
+    assert f"cannot be written: {os.strerror(code)}" in message
+    assert str(path) in message
+    assert "--cache-dir" in message
+    assert "`cache_directory=...`" in message
+    assert "KERAS_FLOWERS_CACHE" in message
+
+
+@pytest.mark.parametrize("code", DISK_ERRORS)
+@pytest.mark.parametrize("failing_mode", ["xb", "wb"])
+def test_a_failing_disk_is_named_with_reason_and_option(
+    cache, site, monkeypatch, code, failing_mode
+):
+    """While an archive is extracted, and while it is downloaded."""
+    real_open = Path.open
+
+    def fail(path, mode="r", *rest, **options):
+        if mode == failing_mode:
+            raise OSError(code, os.strerror(code), str(path))
+        return real_open(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(InputError) as caught:
+        resolve_source(f"{site.address}/flowers.tgz", cache_directory=cache)
+    place = "extracted" if failing_mode == "xb" else "downloads"
+    assert_explained(str(caught.value), code, cache / place)
+    assert leftovers(cache) == []
+
+
+def test_a_disk_that_is_full_at_the_last_file_is_named_too(cache, site, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(files, "_sync_folder", fail)
+    with pytest.raises(InputError) as caught:
+        resolve_source(f"{site.address}/flowers.tgz", cache_directory=cache)
+    assert_explained(str(caught.value), errno.EDQUOT, cache / "downloads")
+
+
+@pytest.mark.parametrize("code", DISK_ERRORS)
+def test_a_cache_that_cannot_be_created_is_named(cache, archive, monkeypatch, code):
+    def fail(path, *_, **__):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(InputError) as caught:
+        resolve_source(archive, cache_directory=cache)
+    assert_explained(str(caught.value), code, cache)
+
+
+def test_an_archive_that_cannot_be_read_is_named_without_the_cache(
+    cache, archive, monkeypatch
+):
+    def fail(*_: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(sources, "sha256_of_file", fail)
+    with pytest.raises(InputError, match="cannot be read: Input/output error") as error:
+        resolve_source(archive, cache_directory=cache)
+    assert str(archive) in str(error.value)
+    assert "--cache-dir" not in str(error.value)
+
+
+# Names in archives
+
+
+@pytest.fixture
+def japanese(tmp_path):
+    """A zip archive whose names are in the code page of a Japanese Windows."""
+    name = "薔薇/1.jpg".encode("cp932")
+    path = tmp_path / "flowers.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("x" * len(name), b"photo")
+        opened.writestr("daisy/2.jpg", b"photo")
+    path.write_bytes(path.read_bytes().replace(b"x" * len(name), name))
+    return path
+
+
+def test_names_of_unknown_encoding_are_reported_every_time(cache, japanese):
+    for _ in range(2):
+        found = []
+        root = resolve_source(japanese, cache_directory=cache, on_finding=found.append)
+        assert len(list(root.iterdir())) == 2
+        (finding,) = found
+        assert finding.kind == "name_encoding"
+        assert finding.message.startswith(f"{japanese}: names of unknown encoding")
+        assert "--archive-encoding" in finding.message
+        assert "cp932 for 薔薇" in finding.message
+    assert leftovers(cache) == []
+
+
+def test_an_encoding_has_an_extraction_of_its_own(cache, japanese, extractions):
+    found = []
+
+    def resolve(encoding: str | None) -> set[str]:
+        root = resolve_source(
+            japanese,
+            cache_directory=cache,
+            archive_encoding=encoding,
+            on_finding=found.append,
+        )
+        return {path.name for path in root.iterdir()}
+
+    assert resolve("cp932") == resolve("MS932") == {"薔薇", "daisy"}
+    assert found == []
+    assert resolve(None) != {"薔薇", "daisy"}
+    assert len(found) == 1
+    assert len(extractions) == 2
+
+
+def test_an_encoding_that_does_not_fit_is_refused(cache, japanese):
+    with pytest.raises(InputError, match="not ascii; --archive-encoding") as caught:
+        resolve_source(japanese, cache_directory=cache, archive_encoding="ascii")
+    assert str(caught.value).startswith(str(japanese))
+    with pytest.raises(InputError, match="`archive_encoding` must be"):
+        resolve_source(japanese, cache_directory=cache, archive_encoding="no-such")
+
+
+def test_a_downloaded_archive_reports_its_names_too(cache, site, japanese):
+    site.content = japanese.read_bytes()
+    url = f"{site.address}/flowers.zip"
+    for _ in range(2):
+        found = []
+        resolve_source(url, cache_directory=cache, on_finding=found.append)
+        assert [finding.message.split(": ")[0] for finding in found] == [url]
+    assert len(site.requests) == 1
 
 
 # Downloads
@@ -454,7 +447,7 @@ def test_a_url_is_downloaded_and_unpacked_once(cache, site, extractions):
         url, cache_directory=cache, progress=lambda *step: seen.append(step)
     )
 
-    assert (root / "roses/2.JPG").read_bytes() == b"photo"
+    assert (root / "flower_photos/roses/2.JPG").read_bytes() == b"photo"
     size = len(site.content)
     assert seen[0] == ("download", min(size, downloads.HEAD_BYTES), size)
     assert seen[-1] == ("extract", 3, None)
@@ -469,7 +462,7 @@ def test_every_url_has_a_download_of_its_own(cache, site):
     second = resolve_source(f"{site.address}/b.tgz", cache_directory=cache)
 
     assert len(site.requests) == 2
-    assert (first / "daisy/1.jpg").exists()
+    assert (first / "flower_photos/daisy/1.jpg").exists()
     assert (second / "daisy/7.jpg").exists()
 
 
@@ -525,7 +518,7 @@ def test_a_damaged_download_is_not_kept(cache, site):
     assert str(caught.value).startswith(url)
     site.content = good
 
-    assert resolve_source(url, cache_directory=cache).name == "flower_photos"
+    assert (resolve_source(url, cache_directory=cache) / "flower_photos").is_dir()
 
 
 def test_a_refused_download_is_not_repeated_for_higher_limits(cache, site):
@@ -573,7 +566,7 @@ def test_two_downloads_at_once_ask_once(cache, site, extractions):
 def test_a_known_name_is_downloaded_checked_and_kept(cache, site, extractions):
     root = resolve_source("flower_photos", cache_directory=cache)
 
-    assert root.name == "flower_photos"
+    assert (root / "flower_photos").is_dir()
     assert resolve_source("flower_photos", cache_directory=cache) == root
     assert len(site.requests) == len(extractions) == 1
 
@@ -656,7 +649,6 @@ def test_the_sample_is_drawn_once(tmp_path, cache, drawings, monkeypatch):
     assert sorted(path.name for path in root.iterdir()) == sorted(
         keras_flowers.data.sample.SAMPLE_CLASS_NAMES
     )
-    assert find_class_root(root) == root
     assert seen == [("sample", done, 5) for done in range(1, 6)]
     assert resolve_source("sample", cache_directory=cache) == root
     assert len(drawings) == 1

@@ -1,4 +1,5 @@
 import component_checks
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from keras import ops
 from PIL import Image
 
 from keras_flowers import InputError, ResizeAndRescale
+from keras_flowers.data.image_files import resize_image
 
 
 def images(count=2, height=12, width=16):
@@ -28,6 +30,38 @@ def test_resize_equals_that_of_pillow(size, target):
     np.testing.assert_allclose(got, np.asarray(pillow), atol=1.51)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    target=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    resize=st.sampled_from(["crop", "pad"]),
+)
+def test_crop_and_pad_equal_those_of_the_loader(size, target, resize):
+    image = images(1, *size)[0]
+    layer = ResizeAndRescale(target, scale=1.0, resize=resize)
+    got = ops.convert_to_numpy(layer(image))
+    expected = resize_image(Image.fromarray(image), target, resize)
+    np.testing.assert_allclose(got, expected, atol=1.51)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_images_of_any_size_are_resized_in_a_graph(resize):
+    layer = ResizeAndRescale((6, 9), resize=resize)
+    model = keras.Sequential([keras.Input((None, None, 3)), layer])
+    for size in ((12, 16), (30, 7), (6, 9)):
+        batch = images(2, *size)
+        np.testing.assert_allclose(
+            model.predict(batch, verbose=0),
+            ops.convert_to_numpy(layer(batch)),
+            atol=1e-5,
+        )
+
+
+def test_an_unknown_way_to_resize_is_named():
+    with pytest.raises(InputError, match="`resize`.*Received: resize='zoom'"):
+        ResizeAndRescale(resize="zoom")
+
+
 def test_images_of_the_right_size_are_only_scaled():
     batch = images(2, 8, 8)
     got = ops.convert_to_numpy(ResizeAndRescale((8, 8))(batch))
@@ -43,7 +77,7 @@ def test_scale_and_offset():
 
 
 def test_component_checks(tmp_path):
-    layer = ResizeAndRescale((5, 7), 0.5, 1.0)
+    layer = ResizeAndRescale((5, 7), 0.5, 1.0, "pad")
     component_checks.config_covers_signature(layer)
     component_checks.config_round_trips(layer)
     component_checks.from_config_leaves_its_argument(layer)

@@ -546,3 +546,26 @@ def test_a_backbone_decides_the_size_of_the_images():
         with_backbone(Backbone(tiny_network()), image_size=(9, 9))
     with pytest.raises(InputError, match="no backbone 'mobilnet'"):
         with_backbone("mobilnet")
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_the_way_to_resize_is_saved_with_the_model(tmp_path, resize):
+    model = ImageClassifier(
+        ["a", "b"], image_size=(8, 8), hidden_units=(), resize=resize, seed=1
+    )
+    image = np.random.default_rng(0).integers(0, 256, (30, 12, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.resize == resize
+    (classified,) = loaded.classify([tmp_path / "a.png"])
+    (probabilities,) = model.predict(image[None], verbose=0)
+    np.testing.assert_allclose(
+        [classified.probabilities[name] for name in ("a", "b")],
+        probabilities,
+        atol=0.02,
+    )
+    stretched = ImageClassifier(
+        ["a", "b"], image_size=(8, 8), hidden_units=(), seed=1
+    ).predict(image[None], verbose=0)
+    assert not np.allclose(stretched[0], probabilities, atol=1e-4)

@@ -47,9 +47,13 @@ CALLEES = {
 # command line decides.
 WITHOUT_OPTION = {
     "FineTuning": set(),
-    "ImageClassifier": {"class_names", "image_size", "seed", "kwargs"},
+    "ImageClassifier": {"class_names", "image_size", "seed", "resize", "kwargs"},
     "ImageClassifierHyperModel": {"loader", "epochs", "seed"},
-    "ImageDatasetLoader": {"data", "keep_near_duplicates_together"},
+    "ImageDatasetLoader": {
+        "data",
+        "keep_near_duplicates_together",
+        "class_names",
+    },
     "TrainingConfig": {"loader", "build_model", "fine_tuning"},
     "search": {"hypermodel", "directory", "workers", "progress"},
 }

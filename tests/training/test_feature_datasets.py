@@ -135,7 +135,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "store").touch()
     store = FeatureCache(tmp_path / "store", "key", 3)
     with (
-        pytest.raises(InputError, match="store cannot be written.*cache_directory"),
+        pytest.raises(
+            InputError, match="store` cannot be written: File .*cache_directory"
+        ),
         store.lock(),
     ):
         pass

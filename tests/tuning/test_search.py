@@ -66,6 +66,12 @@ def files(folder):
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
+def graph_space(folder, **arguments):
+    """The space of the search that is trained as users train: with a graph."""
+    options = {"batch_size": (4, 8), "augmentation": True} | arguments
+    return small_space(folder, SmallGraphSpace, **options)
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """A random search, its folder, and what its progress callback was told."""
@@ -73,7 +79,7 @@ def found(tmp_path_factory):
     told = []
     result = run(
         folder,
-        small_space(folder, SmallGraphSpace, batch_size=(4, 8)),
+        graph_space(folder),
         trials=3,
         executions_per_trial=2,
         progress=lambda trials, planned: told.append((trials, planned)),
@@ -100,7 +106,7 @@ def test_evaluating_a_saved_model_gives_its_score(found, number, execution):
     trial = result.trials[number]
     record = trial.executions[execution]
     model = result.load_model(trial, execution)
-    hypermodel = small_space(folder, SmallGraphSpace)
+    hypermodel = graph_space(folder)
     images = hypermodel.datasets(trial.hyperparameters["batch_size"]).validation
     loss, accuracy = model.evaluate(images, verbose=0)
     assert loss == record.score == record.metrics["val_loss"]
@@ -203,7 +209,11 @@ def test_a_score_needs_a_trial_that_is_there(found):
 )
 def test_the_same_seed_gives_the_same_search(tmp_path, strategy, trials):
     options = {"strategy": strategy, "trials": trials, "seed": 7}
-    space = {"layers": 1, "epochs": 3 if strategy == "hyperband" else (1, 2)}
+    space = {
+        "layers": 1,
+        "epochs": 3 if strategy == "hyperband" else (1, 2),
+        "augmentation": strategy == "random",
+    }
     first, second = (
         run(tmp_path, small_space(tmp_path, **space), directory=name, **options)
         for name in ("first", "second")
@@ -356,7 +366,8 @@ def interrupt_at(count):
 @pytest.mark.parametrize("strategy", ["random", "hyperband", "grid"])
 def test_a_resumed_search_equals_one_that_was_not_interrupted(tmp_path, strategy):
     options = {"strategy": strategy, "trials": 4 if strategy == "hyperband" else 3}
-    space = small_space(tmp_path, layers=1, epochs=3)
+    augmentation = strategy == "random"
+    space = small_space(tmp_path, layers=1, epochs=3, augmentation=augmentation)
     whole = run(tmp_path, space, directory="whole", **options)
     part = run(tmp_path, space, progress=interrupt_at(2), **options)
     assert part.interrupted
@@ -482,8 +493,7 @@ def test_a_directory_is_never_overwritten(tmp_path):
 )
 def test_another_search_cannot_be_resumed(found, space, options, named):
     folder, _, _ = found
-    options_of_space = {"batch_size": (4, 8)} | space
-    hypermodel = small_space(folder, SmallGraphSpace, **options_of_space)
+    hypermodel = graph_space(folder, **space)
     options = {"executions_per_trial": 2, "resume": True} | options
     with pytest.raises(InputError, match=f"holds another search: {named}"):
         run(folder, hypermodel, **options)
@@ -491,7 +501,7 @@ def test_another_search_cannot_be_resumed(found, space, options, named):
 
 def test_two_processes_do_not_search_in_one_directory(found):
     folder, _, _ = found
-    hypermodel = small_space(folder, SmallGraphSpace, batch_size=(4, 8))
+    hypermodel = graph_space(folder)
     with (
         filelock.FileLock(folder / "search" / ".lock"),
         pytest.raises(InputError, match="Another process searches"),

@@ -33,13 +33,15 @@ def small_network(seed=0):
 
 
 def backbone_space(tmp_path, kind=ImageClassifierHyperModel, **arguments):
-    options = {"backbone": Backbone(small_network())} | arguments
+    backbone = Backbone(small_network())
+    options = {"backbone": backbone, "augmentation": None} | arguments
     return small_space(tmp_path, kind, **options)
 
 
 def convnet_space(tmp_path, kind=ImageClassifierHyperModel, **arguments):
     loader = small_loader(tmp_path, image_size=(32, 32))
-    options = {"backbone": "small_convnet", "loader": loader} | arguments
+    defaults = {"backbone": "small_convnet", "loader": loader, "augmentation": None}
+    options = defaults | arguments
     return small_space(tmp_path, kind, **options)
 
 

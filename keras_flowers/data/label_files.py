@@ -1,0 +1,349 @@
+"""Reads label files: tables that name the class of each image.
+
+A label file is CSV, TSV or Parquet. It has a column of paths and a column of labels, or
+one column of zeros and ones per class. Columns for the part of a split and for groups
+are optional.
+"""
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_flowers.data.findings import Finding, list_paths
+from keras_flowers.data.image_files import IMAGE_SUFFIXES
+from keras_flowers.data.image_listing import FileEntry, ImageListing
+from keras_flowers.data.layout import ClassFolder, Layout, normalize_name, split_part
+from keras_flowers.errors import InputError
+from keras_flowers.files import printable_path
+
+LABEL_FILE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+"""The suffixes of label files, in lower case."""
+
+# The usual names of columns, those that can mean nothing else first.
+_COLUMN_NAMES = {
+    "path": (
+        "path filepath file_path filename file_name file image_path img_path "
+        "image_file relative_path",
+        "image img image_id image_name photo picture id name",
+    ),
+    "label": (
+        "label class class_name category label_name classname",
+        "target y species breed diagnosis labels",
+    ),
+    "split": ("split subset partition part", "set"),
+    "group": (
+        "group group_id patient patient_id subject subject_id",
+        "video video_id place location lesion_id site",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """The columns of a label file; None for those to find by their names.
+
+    Attributes:
+        path: The column of paths, with or without suffix.
+        label: The column of class names.
+        split: The column of parts: train, validation or test.
+        group: The column of groups, the images of which stay on one side of a split.
+    """
+
+    path: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+def is_label_file(data: str | os.PathLike[str]) -> bool:
+    """Returns whether a path is that of a label file."""
+    path = Path(data).expanduser()
+    return path.suffix.lower() in LABEL_FILE_SUFFIXES and path.is_file()
+
+
+def list_labeled_images(
+    labels: Path, root: Path | None = None, columns: LabelColumns = LabelColumns()
+) -> ImageListing:
+    """Returns the images that a label file lists.
+
+    Args:
+        labels: The label file.
+        root: The folder that the paths are relative to; None for that of the file.
+        columns: The names of the columns.
+
+    Returns:
+        The listing. Rows without a file or with contradicting labels are findings.
+
+    Raises:
+        InputError: If the file cannot be read, its columns are not clear, or it lists
+            fewer than two classes.
+    """
+    root = labels.parent if root is None else root
+    table = _read_table(labels)
+    rows = list(_find_rows(labels, table, columns))
+    return _list_rows(labels, root, rows)
+
+
+@dataclass(frozen=True)
+class _Table:
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Row:
+    number: int
+    path: str
+    label: str
+    part: str | None
+    group: str | None
+
+
+def _read_table(path: Path) -> _Table:
+    name = printable_path(path)
+    try:
+        if path.suffix.lower() == ".parquet":
+            return _read_parquet(path)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            head = file.readline()
+            file.seek(0)
+            delimiter = max("\t,;", key=head.count)
+            reader = csv.DictReader(file, delimiter=delimiter)
+            columns = list(reader.fieldnames or ())
+            rows = [{k: v for k, v in row.items() if k is not None} for row in reader]
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"`{name}` cannot be read: {reason}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"`{name}` must be a table in UTF-8. Received: {error}"
+        ) from error
+    if len(set(columns)) < len(columns):
+        raise InputError(f"`{name}` must have different columns. Received: {columns}")
+    return _Table(columns, rows)
+
+
+def _read_parquet(path: Path) -> _Table:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            f"`{printable_path(path)}` needs pyarrow: pip install "
+            "keras-flowers[parquet]. Or convert it to CSV"
+        ) from error
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(
+            f"`{printable_path(path)}` must be a Parquet file. Received: {error}"
+        ) from error
+    return _Table(table.column_names, table.to_pylist())
+
+
+def _find_rows(path: Path, table: _Table, columns: LabelColumns) -> Iterator[_Row]:
+    """Yields the rows of a table, whatever its columns are called."""
+    path_column = _find_column(path, table, "path", columns.path, required=True)
+    assert path_column is not None
+    split_column = _find_column(path, table, "split", columns.split)
+    group_column = _find_column(path, table, "group", columns.group)
+    others = [
+        c for c in table.columns if c not in (path_column, split_column, group_column)
+    ]
+    label_column = _find_column(path, table, "label", columns.label)
+    one_hot = label_column is None and _is_one_hot(table, others)
+    if label_column is None and not one_hot:
+        _find_column(path, table, "label", None, required=True)
+    for number, row in enumerate(table.rows, 2):
+        if label_column is not None:
+            label = _text(row.get(label_column))
+        else:
+            label = _one_hot_label(path, number, row, others)
+        part = _text(row.get(split_column)) if split_column else ""
+        if part and split_part(part) is None:
+            raise InputError(
+                f"Row {number} of `{printable_path(path)}` must have train, validation "
+                f"or test in the column {split_column!r}. Received: {part!r}"
+            )
+        yield _Row(
+            number,
+            _text(row.get(path_column)).replace("\\", "/"),
+            label,
+            split_part(part) if part else None,
+            (_text(row.get(group_column)) or None) if group_column else None,
+        )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def _find_column(
+    path: Path, table: _Table, role: str, given: str | None, *, required: bool = False
+) -> str | None:
+    """Returns the column of a role.
+
+    Raises:
+        InputError: If there are several, or a column that is given or required is
+            missing.
+    """
+    option = f"{role}_column (--{role}-column)"
+    shown = ", ".join(repr(column) for column in table.columns) or "no columns"
+    if given is not None:
+        if given not in table.columns:
+            raise InputError(
+                f"`{role}_column` must be a column of `{printable_path(path)}`: "
+                f"{shown}. Received: {role}_column={given!r}"
+            )
+        return given
+    for names in _COLUMN_NAMES[role]:
+        found = [
+            column
+            for column in table.columns
+            if column.strip().lower().replace(" ", "_").replace("-", "_")
+            in names.split()
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"Several columns of `{printable_path(path)}` may be the {role}: "
+                f"{', '.join(repr(c) for c in found)}. Name it with {option}"
+            )
+    if required:
+        raise InputError(
+            f"`{printable_path(path)}` has no column that is called like a {role}. "
+            f"Name it with {option}. Received: {shown}"
+        )
+    return None
+
+
+def _is_one_hot(table: _Table, columns: Sequence[str]) -> bool:
+    values = {_text(row.get(column)) for row in table.rows for column in columns}
+    return len(columns) > 1 and "1" in values and values <= {"0", "1", "0.0", "1.0", ""}
+
+
+def _one_hot_label(
+    path: Path, number: int, row: Mapping[str, Any], columns: Sequence[str]
+) -> str:
+    found = [c for c in columns if _text(row.get(c)) in ("1", "1.0")]
+    if len(found) > 1:
+        raise InputError(
+            f"Row {number} of `{printable_path(path)}` must have one class. "
+            f"Received: {', '.join(found)}"
+        )
+    return found[0] if found else ""
+
+
+def _list_rows(labels: Path, root: Path, rows: Sequence[_Row]) -> ImageListing:
+    by_path: defaultdict[str, list[_Row]] = defaultdict(list)
+    missing, unlabeled = [], []
+    find = _FileFinder(root)
+    for row in rows:
+        path = find(row.path) if row.path else None
+        if path is None:
+            missing.append(row.path or f"(row {row.number})")
+        elif not row.label:
+            unlabeled.append(path)
+        else:
+            by_path[path].append(row)
+    files, classes, groups = [], [], {}
+    twice, contradicting = [], []
+    for path, found in sorted(by_path.items()):
+        labels_found = {(normalize_name(row.label), row.part) for row in found}
+        if len(labels_found) > 1:
+            contradicting.append(path)
+            continue
+        if len(found) > 1:
+            twice.append(path)
+        ((class_name, part),) = labels_found
+        files.append(_describe_file(root, path))
+        classes.append(ClassFolder(class_name, class_name, part))
+        if found[0].group is not None:
+            groups[path] = found[0].group
+    name = printable_path(labels)
+    messages = (
+        ("missing_file", missing, "rows without a file"),
+        ("missing_label", unlabeled, "rows without a label, left out"),
+        ("duplicate_row", twice, "images in several rows with the same label"),
+        (
+            "contradicting_labels",
+            contradicting,
+            "images with contradicting labels or parts, left out",
+        ),
+    )
+    findings = tuple(
+        Finding(kind, tuple(paths), f"{name}: {len(paths)} {text}: {list_paths(paths)}")
+        for kind, paths, text in messages
+        if paths
+    )
+    if len({folder.class_name for folder in classes}) < 2:
+        problem = "; ".join(f.message for f in findings)
+        raise InputError(
+            f"`{name}` must list images of at least two classes in "
+            f"`{printable_path(root)}`. Received: {len(files)} images"
+            f"{'; ' if problem else ''}{problem}"
+        )
+    return ImageListing(
+        root=root,
+        layout=Layout(
+            "",
+            tuple(sorted(set(classes), key=lambda f: (f.class_name, f.part or ""))),
+            f"Classes: the labels of {len(files)} images in {name}",
+        ),
+        files=tuple(files),
+        classes=tuple(classes),
+        groups=groups,
+        findings=findings,
+    )
+
+
+class _FileFinder:
+    """Finds the file of a path that may lack its suffix."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stems: dict[str, dict[str, list[str]]] = {}
+
+    def __call__(self, path: str) -> str | None:
+        """Returns the path relative to the root, or None if there is no such file."""
+        relative = os.path.normpath(path)
+        if Path(relative).is_absolute():
+            relative = os.path.relpath(relative, self._root.absolute())
+        if relative.startswith(".."):
+            return None
+        if (self._root / relative).is_file():
+            return relative
+        folder, _, name = relative.rpartition("/")
+        candidates = self._list_stems(folder).get(normalize_name(name), [])
+        return candidates[0] if len(candidates) == 1 else None
+
+    def _list_stems(self, folder: str) -> dict[str, list[str]]:
+        """Returns the images of a folder by their names with and without suffix."""
+        if folder not in self._stems:
+            stems: defaultdict[str, list[str]] = defaultdict(list)
+            try:
+                names = os.listdir(self._root / folder)  # noqa: PTH208
+            except OSError:
+                names = []
+            for name in names:
+                stem, suffix = os.path.splitext(name)  # noqa: PTH122
+                path = f"{folder}/{name}" if folder else name
+                stems[normalize_name(name)].append(path)
+                if suffix.lower() in IMAGE_SUFFIXES:
+                    stems[normalize_name(stem)].append(path)
+            self._stems[folder] = dict(stems)
+        return self._stems[folder]
+
+
+def _describe_file(root: Path, path: str) -> FileEntry:
+    status = (root / path).stat()
+    return FileEntry(
+        path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    )

@@ -1,0 +1,128 @@
+"""Builds tf.data pipelines of images and labels."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_flowers.data.batch_buffers import BatchBuffers
+from keras_flowers.data.image_cache import ImageReader
+from keras_flowers.data.image_files import ImageRecord
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class EpochOrder:
+    """The order of the training images, which depends only on the seed and the epoch.
+
+    Every pass over the training pipeline takes the next epoch. To resume a run, assign
+    the epoch of the next pass to `epoch`.
+
+    Attributes:
+        epoch: The epoch of the next pass, an integer from 0.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count = count
+        self._seed = seed
+        self.epoch = 0
+
+    def positions(self, epoch: int) -> np.ndarray:
+        """Returns the order of an epoch: int64 `(count,)`, a permutation."""
+        generator = np.random.default_rng([self._seed, epoch])
+        return generator.permutation(self._count)
+
+    def take_epoch(self) -> np.ndarray:
+        """Returns the order of the current epoch and advances to the next."""
+        positions = self.positions(self.epoch)
+        self.epoch += 1
+        return positions
+
+
+def image_pipeline(
+    reader: ImageReader,
+    labels: np.ndarray,
+    positions: Callable[[], np.ndarray],
+    batch_size: int,
+    read_errors: list[Exception],
+) -> "tf.data.Dataset":
+    """Returns batches of images and labels; `positions()` orders each pass."""
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        # TensorFlow only reads images then, and must not take the GPU's memory from the
+        # backend. It is too late if TensorFlow has already used the GPU.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+    buffers = BatchBuffers(reader.image_shape)
+
+    def begin_pass() -> np.ndarray:
+        read_errors.clear()
+        return positions()
+
+    def read(batch: np.ndarray) -> np.ndarray:
+        images = buffers.array(len(batch))
+        try:
+            reader.read_into(images, batch)
+        except Exception as error:
+            read_errors.append(error)
+            raise
+        return images
+
+    def fetch(batch: Any) -> tuple[Any, Any]:
+        images = tf.numpy_function(read, [batch], tf.uint8, stateful=False)
+        images = tf.ensure_shape(images, (None, *reader.image_shape))
+        return images, tf.gather(tf.constant(labels), batch)
+
+    return ordered_batches(
+        fetch, begin_pass, len(labels), batch_size, reader.parallel_reads
+    )
+
+
+def ordered_batches(
+    fetch: Callable[[Any], Any],
+    positions: Callable[[], np.ndarray],
+    count: int,
+    batch_size: int,
+    parallel_calls: int | None = None,
+) -> "tf.data.Dataset":
+    """Returns a pipeline of batches that asks for its order at the start of each pass.
+
+    Args:
+        fetch: Maps a batch of positions, an int64 tensor `(batch,)`, to an element of
+            the pipeline.
+        positions: Called at the start of a pass; returns its order, int64 `(count,)`.
+        count: Number of positions.
+        batch_size: Positions in a batch; the last batch may be smaller.
+        parallel_calls: How many calls of `fetch` to run at once; None for one.
+    """
+    import tensorflow as tf
+
+    def order(_: Any) -> Any:
+        # In the pipeline, so that it is called in every pass.
+        pass_positions = tf.numpy_function(positions, [], tf.int64)
+        pass_positions = tf.ensure_shape(pass_positions, (count,))
+        return tf.data.Dataset.from_tensor_slices(pass_positions)
+
+    dataset = tf.data.Dataset.range(1).flat_map(order).batch(batch_size)
+    dataset = dataset.map(fetch, num_parallel_calls=parallel_calls)
+    steps = math.ceil(count / batch_size)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    options = tf.data.Options()
+    # There is nothing to tune, and at the end of an epoch the iterator would wait for
+    # the autotuner's thread: up to four seconds with TensorFlow 2.21.
+    options.autotune.enabled = False
+    return dataset.prefetch(2).with_options(options)
+
+
+def number_labels(
+    records: Sequence[ImageRecord], class_names: Sequence[str]
+) -> np.ndarray:
+    """Returns the labels of images, int32 `(count,)`."""
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = [label_of[record.class_name] for record in records]
+    return np.asarray(labels, dtype=np.int32)
