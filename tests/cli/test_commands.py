@@ -471,7 +471,7 @@ def test_a_defect_is_told_apart_from_bad_input(capsys, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("a defect\nwith details")
 
-    monkeypatch.setattr("keras_flowers.data.audit.scan", broken)
+    monkeypatch.setattr("keras_flowers.data.audit.audit_images", broken)
     draw_images(Path("photos"), COUNTS)
     assert run(["audit", "photos"]) == 1
     shown = capsys.readouterr().err
@@ -490,7 +490,7 @@ def test_out_of_memory_is_explained(capsys, monkeypatch, error):
     def exhausted(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("keras_flowers.data.audit.scan", exhausted)
+    monkeypatch.setattr("keras_flowers.data.audit.audit_images", exhausted)
     draw_images(Path("photos"), COUNTS)
     assert_bad_input(capsys, ["audit", "photos"], "out of memory", "--batch-size")
 
@@ -499,7 +499,7 @@ def test_the_end_of_a_file_is_no_ctrl_c(capsys, monkeypatch):
     def ended(*arguments, **options):
         raise EOFError("the file ended early")
 
-    monkeypatch.setattr("keras_flowers.data.audit.scan", ended)
+    monkeypatch.setattr("keras_flowers.data.audit.audit_images", ended)
     draw_images(Path("photos"), COUNTS)
     assert run(["audit", "photos"]) == 1
     shown = capsys.readouterr().err
@@ -591,6 +591,7 @@ def test_predict_images_and_folders(trained, capsys, tmp_path):
         assert len(result["top"]) == 3
         assert result["class"] == result["top"][0]["class"]
     lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert "written to out.csv" in shown.err
     assert lines[0] == "path,class,daisy,roses,tulips"
     assert len(lines) == 8
 

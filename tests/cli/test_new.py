@@ -32,6 +32,8 @@ def test_the_script_and_the_notebook_run_as_they_are(tmp_path, capsys, monkeypat
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     code = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
     prose = [c["source"] for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    magic, _, code[0] = code[0].partition("\n")
+    assert magic == "%matplotlib inline"
     assert all(cell in script for cell in code)
     assert all(lines and not lines[-1].startswith("#") for lines in prose[1:])
     for name, text in (("script", script), ("notebook", "\n".join(code))):
@@ -40,6 +42,7 @@ def test_the_script_and_the_notebook_run_as_they_are(tmp_path, capsys, monkeypat
         model = keras.models.load_model("mine.keras")
         assert model.class_names == ("daisy", "roses")
         (tmp_path / "work" / "mine.keras").unlink()
+        (tmp_path / "work" / "mine.png").unlink()
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):
