@@ -55,6 +55,11 @@ class EpochLines(keras.callbacks.Callback):
         """Removes the bar."""
         self._bars.stop()
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Notes that the first step of a stage compiles again."""
+        del logs
+        self._first_step_done = 0.0
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the bar of the epoch."""
         del logs
@@ -86,15 +91,15 @@ class EpochLines(keras.callbacks.Callback):
         """Prints the line of the epoch."""
         now = time.monotonic()
         self._print_line(epoch + 1, logs or {}, now - self._started)
-        # The first step of a run also compiles.
-        steps_took = now - self._first_step_done
-        if not self._has_advised and steps_took > SLOW_EPOCH and not gpus():
+        # The first step of a stage also compiles, which no setting shortens.
+        took = now - max(self._started, self._first_step_done)
+        if not self._has_advised and took > SLOW_EPOCH and not gpus():
+            self._has_advised = True
             self._output.say(
                 "No GPU is in use. Fewer --epochs, a smaller --image-size, narrower "
                 "--hidden-units or --early-stopping shorten the run; keras-flowers "
                 "doctor says what a GPU needs."
             )
-        self._has_advised = True
 
     def on_train_end(self, logs: Any = None) -> None:
         """Says what follows the last epoch."""

@@ -31,6 +31,7 @@ from keras_flowers.callbacks import plot_history
 DATA = {data}
 EPOCHS = 15
 MODEL = {model}
+PLOT = {plot}
 
 # %% [markdown]
 # Load the images. Each is decoded once and cached; damaged files are left out.
@@ -56,7 +57,9 @@ model.compile()
 history = model.fit(
     datasets.train, validation_data=datasets.validation, epochs=EPOCHS, verbose=2
 )
-plot_history(history)
+figure = plot_history(history)
+figure.savefig(PLOT)
+figure  # a notebook shows it
 
 # %% [markdown]
 # See what it gets right and wrong on the validation images.
@@ -92,7 +95,9 @@ def new(name: Path, data: str) -> None:
             raise click.ClickException(f"{path} exists already. Choose another NAME.")
     check_writable(script.parent, "NAME")
     text = _SCRIPT.format(
-        data=_quote(_find_data(data)), model=_quote(f"{base.name}.keras")
+        data=_quote(_find_data(data)),
+        model=_quote(f"{base.name}.keras"),
+        plot=_quote(f"{base.name}.png"),
     )
     script.parent.mkdir(parents=True, exist_ok=True)
     for path, content in ((script, text), (notebook, to_notebook(text))):
@@ -119,6 +124,8 @@ def _quote(text: str) -> str:
 
 def to_notebook(script: str) -> str:
     """Returns a script with `# %%` cells as a Jupyter notebook, in JSON."""
+    # A notebook then shows figures of Matplotlib that were made without pyplot.
+    script = script.replace("import os\n", "%matplotlib inline\nimport os\n", 1)
     _, *parts = re.split(r"^# %%(.*)\n", script, flags=re.MULTILINE)
     cells: list[dict[str, Any]] = []
     for kind, text in zip(parts[::2], parts[1::2], strict=True):

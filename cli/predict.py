@@ -56,6 +56,7 @@ def predict(
     _show(output, results, top)
     if csv_file is not None:
         _write_csv(csv_file, model.class_names, results)
+        output.say(f"written to {csv_file}")
     output.result([_as_json(result, top) for result in results])
     if not results or any(path in unreadable for path in images):
         return EXIT_BAD_INPUT

@@ -4,6 +4,9 @@ Importing the package registers its Keras-serializable classes, so that
 `keras.models.load_model` finds them.
 """
 
+import importlib
+from types import ModuleType
+
 from keras_flowers.data.audit import Audit as Audit
 from keras_flowers.data.audit import Finding as Finding
 from keras_flowers.data.audit import scan as scan
@@ -39,3 +42,10 @@ from keras_flowers.training.train import train as train
 from keras_flowers.version import __version__ as __version__
 
 Catalog = Audit  # the name of version 0.1
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `keras_flowers.tuning` when it is first used: KerasTuner is slow."""
+    if name == "tuning":
+        return importlib.import_module("keras_flowers.tuning")
+    raise AttributeError(f"module 'keras_flowers' has no attribute {name!r}")

@@ -9,19 +9,21 @@ RESIZE_MODES = ("stretch", "crop", "pad")
 
 
 def check_image_size(image_size: Any) -> tuple[int, int]:
-    """Returns `image_size` as a pair of positive ints.
+    """Returns `image_size` as a pair of positive ints; one integer means a square.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is neither.
     """
+    if hasattr(image_size, "__index__"):
+        image_size = (image_size, image_size)
     try:
         height, width = (
             check_integer("image_size", size, lowest=1) for size in image_size
         )
     except (TypeError, ValueError) as error:
         raise InputError(
-            "`image_size` must be a pair of positive integers (height, width). "
-            f"Received: image_size={image_size!r}"
+            "`image_size` must be a pair of positive integers (height, width), or one "
+            f"for a square. Received: image_size={image_size!r}"
         ) from error
     return height, width
 

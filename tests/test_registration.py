@@ -56,3 +56,13 @@ def test_a_process_that_imports_only_the_package_loads_a_model(tmp_path):
         "assert model.class_names == ('a', 'b')\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_tuning_is_loaded_on_first_use():
+    program = (
+        "import sys, keras_flowers\n"
+        "assert 'keras_flowers.tuning' not in sys.modules\n"
+        "assert keras_flowers.tuning.search\n"
+        "assert not hasattr(keras_flowers, 'tunings')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

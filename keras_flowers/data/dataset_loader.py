@@ -464,6 +464,11 @@ def _check_optional(
 
 def _source_text(data: str | os.PathLike[str]) -> str:
     """Returns the source as text; a path never looks like the name of a data set."""
+    if not isinstance(data, str | os.PathLike):
+        raise InputError(
+            "`data` must be a folder, an archive, a URL, a label file, or the name "
+            f"of a data set. Received: data={data!r}"
+        )
     return data if isinstance(data, str) else os.path.join(os.curdir, data)  # noqa: PTH118
 
 

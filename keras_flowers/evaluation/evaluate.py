@@ -397,6 +397,11 @@ def evaluate(
             not know, or the model returns something other than one probability per
             class.
     """
+    if not isinstance(datasets, ImageDatasets):
+        raise InputError(
+            "`datasets` must be what `ImageDatasetLoader.load` returns. "
+            f"Received: {type(datasets).__name__}"
+        )
     images = datasets.in_order(split)
     if images is None:
         raise InputError(f"There are no images in the split {split!r}.")

@@ -333,6 +333,20 @@ class ImageClassifier(keras.Model):
             config["jit_compile"] = "auto"
         return config
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the model as a `.keras` file; see `keras.Model.save`.
+
+        Raises:
+            InputError: For `.h5` and `.hdf5`: Keras writes such files, but cannot load
+                a model of this class from them.
+        """
+        if os.fspath(filepath).lower().endswith((".h5", ".hdf5")):
+            raise InputError(
+                "An ImageClassifier is saved as a .keras file: Keras cannot load it "
+                f"from HDF5. Received: filepath={os.fspath(filepath)!r}"
+            )
+        super().save(filepath, *args, **kwargs)
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as the saved one was; called by `load_model`."""
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -63,10 +63,22 @@ def build_compiled_model(
     """Returns the model with all variables, compiled.
 
     Raises:
-        InputError: If it is not compiled and not an `ImageClassifier`, or resizes
-            images in another way than the loader.
+        InputError: If it is not a Keras model, has other class names than the data, is
+            not compiled and not an `ImageClassifier`, or resizes images in another way
+            than the loader.
     """
     model = build_model(datasets)
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"`build_model` must return a Keras model. Received: {model!r}"
+        )
+    names = tuple(getattr(model, "class_names", datasets.class_names))
+    if names != datasets.class_names:
+        # The same names in another order would be trained under wrong labels.
+        raise InputError(
+            "The model must have the class names of the data, in the same order: "
+            f"{list(datasets.class_names)}. Received: {list(names)}"
+        )
     resize = datasets.image_options.resize
     if isinstance(model, ImageClassifier) and model.resize != resize:
         raise InputError(

@@ -95,7 +95,7 @@ class TrainingRun:
 
 def train(
     data: str | os.PathLike[str] | ImageDatasetLoader | TrainingConfig,
-    build_model: ModelBuilder | None = None,
+    build_model: ModelBuilder | keras.Model | None = None,
     *,
     epochs: int = TrainingConfig.epochs,
     early_stopping: int | None = None,
@@ -133,8 +133,9 @@ def train(
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
             `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
             `early_stopping`, `class_weights` and `fine_tuning` at their defaults.
-        build_model: Called with the `ImageDatasets`; returns the model to train.
-            By default an `ImageClassifier` with the loader's image size and seed.
+        build_model: The model to train, or what is called with the `ImageDatasets` and
+            returns it. By default an `ImageClassifier` with the loader's image size and
+            seed.
         epochs: As for `TrainingConfig`.
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
@@ -350,7 +351,9 @@ def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> Traini
 
 
 def _to_config(
-    data: Any, build_model: ModelBuilder | None, options: Mapping[str, Any]
+    data: Any,
+    build_model: ModelBuilder | keras.Model | None,
+    options: Mapping[str, Any],
 ) -> TrainingConfig:
     if isinstance(data, TrainingConfig):
         given = [] if build_model is None else ["build_model"]
@@ -361,7 +364,16 @@ def _to_config(
                 f"pass any of them with it. Received: {', '.join(given)}"
             )
         return data
+    if isinstance(data, ImageDatasets):
+        raise InputError(
+            "`data` must be a folder, an ImageDatasetLoader or a TrainingConfig: a run "
+            "records where its images come from. Received: ImageDatasets; pass the "
+            "loader instead of what it loaded."
+        )
     loader = data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
+    if isinstance(build_model, keras.Model):
+        model = build_model
+        return TrainingConfig(loader, lambda _: model, **options)
     return TrainingConfig(loader, build_model or _default_model(loader), **options)
 
 

@@ -104,7 +104,7 @@ def test_features_are_computed_once_and_announced(capsys, tmp_path, monkeypatch)
         line = "train photos --backbone tiny.keras --epochs 1 --hidden-units none"
         assert run([*line.split(), "--run-dir", str(tmp_path / name)]) == 0
         shown = capsys.readouterr()
-        announced.append("The features of 21 photos are computed once" in shown.out)
+        announced.append("The features of 21 images are computed once" in shown.out)
         assert "Traceback" not in shown.err
     assert announced == [True, False]
     models = [
@@ -136,7 +136,7 @@ BACKBONE = "--backbone tiny.keras"
             "--backbone mobilenet_0.25 --image-size 32 --weights tiny.h5",
             ["tiny.h5", "do not fit mobilenet_0.25"],
         ),
-        ("--backbone mobilenet_0.25 --weights gone.h5", ["no file", "gone.h5"]),
+        ("--backbone mobilenet_0.25 --weights gone.h5", ["no weights file", "gone.h5"]),
         ("--backbone mobilenet", ["URL fetch failure", "--weights FILE"]),
         ("--backbone small_convnet --weights imagenet", ["no ImageNet weights"]),
         (f"{BACKBONE} --weights imagenet", ["tiny.keras", "ImageNet"]),

@@ -591,6 +591,7 @@ def test_predict_images_and_folders(trained, capsys, tmp_path):
         assert len(result["top"]) == 3
         assert result["class"] == result["top"][0]["class"]
     lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert "written to out.csv" in shown.err
     assert lines[0] == "path,class,daisy,roses,tulips"
     assert len(lines) == 8
 

@@ -150,6 +150,23 @@ def test_advice_on_speed_only_where_it_helps(monkeypatch, limit, gpus, advises):
     assert file.getvalue().count("No GPU is in use") == advises
 
 
+def test_the_time_to_compile_is_no_reason_for_advice(monkeypatch):
+    now = iter([0.0, 30.0, 31.0, 32.0, 33.0, 34.0, 50.0, 51.0])
+    monkeypatch.setattr(epoch_lines.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(epoch_lines, "gpus", list)
+    file = io.StringIO()
+    lines = EpochLines(output_to(file))
+    lines.set_params({"epochs": 2, "steps": 2})
+    advice = []
+    for epoch in range(2):
+        lines.on_epoch_begin(epoch)
+        lines.on_train_batch_end(0)
+        lines.on_train_batch_end(1)
+        lines.on_epoch_end(epoch, {"accuracy": 0.5})
+        advice.append("No GPU is in use" in file.getvalue())
+    assert advice == [False, True]
+
+
 @pytest.mark.parametrize(
     ("history", "best"),
     [

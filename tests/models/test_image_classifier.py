@@ -29,7 +29,8 @@ def outputs(model, batch):
 
 
 def test_the_default_is_the_model_of_the_lesson():
-    model = ImageClassifier(["a", "b", "c", "d", "e"])
+    # Half of the memory: its weights take 200 MB in float32.
+    model = ImageClassifier(["a", "b", "c", "d", "e"], dtype="float16")
     kinds = [type(layer).__name__ for layer in model.layers]
     assert kinds == [
         "InputLayer",
@@ -569,3 +570,15 @@ def test_the_way_to_resize_is_saved_with_the_model(tmp_path, resize):
         ["a", "b"], image_size=(8, 8), hidden_units=(), seed=1
     ).predict(image[None], verbose=0)
     assert not np.allclose(stretched[0], probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["x.h5", "X.HDF5"])
+def test_hdf5_is_refused_before_anything_is_written(tmp_path, name):
+    model = small_classifier()
+    with pytest.raises(InputError, match=r"\.keras file"):
+        model.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_integer_is_a_square():
+    assert small_classifier(image_size=9).image_size == (9, 9)

@@ -358,3 +358,35 @@ def test_a_config_for_other_classes_is_refused(tmp_path):
     (tmp_path / "photos" / "tulips").rename(tmp_path / "photos" / "lilies")
     with pytest.raises(InputError, match="lilies"):
         train(TrainingConfig.read(tmp_path / "run" / "config.json"), verbose=0)
+
+
+def test_a_model_with_other_class_names_is_refused(tmp_path):
+    def build(datasets):
+        names = list(reversed(datasets.class_names))
+        return ImageClassifier(names, datasets.image_size, hidden_units=(2,))
+
+    with pytest.raises(InputError, match=r"class names.*daisy.*Received.*tulips"):
+        run(tmp_path, build_model=build)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("classes", [["daisy", "roses"], ["a", "b", "c", "d"]])
+def test_a_model_with_more_or_fewer_classes_is_refused(tmp_path, classes):
+    model = ImageClassifier(classes, (8, 8), hidden_units=(2,))
+    with pytest.raises(InputError, match="class names of the data"):
+        run(tmp_path, build_model=model)
+
+
+def test_a_model_is_taken_as_it_is(tmp_path):
+    datasets = small_loader(tmp_path).load()
+    model = small_model(datasets)
+    assert run(tmp_path, build_model=model, epochs=1).model is model
+
+
+def test_what_is_not_a_model_or_a_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="must return a Keras model. Received: None"):
+        run(tmp_path, build_model=lambda datasets: None)
+    with pytest.raises(InputError, match="pass the loader"):
+        train(small_loader(tmp_path).load())
+    with pytest.raises(InputError, match="`data`"):
+        train(None)
