@@ -1,0 +1,133 @@
+"""What a classifier says of an image, and how a list of files is classified."""
+
+import collections
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from keras_flowers_runtime.decoding import Pixels, load_image
+from keras_flowers_runtime.errors import InputError
+
+# Batches that are decoded while another one is classified.
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What a classifier says of one image.
+
+    Attributes:
+        path: The image, as it was passed in.
+        label: The most probable class name.
+        probability: Float in 0..1, the probability of `label`.
+        probabilities: Every class name with its probability, most probable first.
+    """
+
+    path: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class UnreadableImage:
+    """A file that is no image that can be decoded.
+
+    Attributes:
+        path: The file, as it was passed in.
+        error: What `load_image` raised for it.
+    """
+
+    path: str
+    error: InputError
+
+
+def classify_files(
+    predict: Callable[[Pixels], Any],
+    class_names: Sequence[str],
+    image_size: tuple[int, int],
+    paths: Iterable[str | os.PathLike[str]],
+    batch_size: int = 32,
+) -> Iterator[Classification | UnreadableImage]:
+    """Classifies image files, and decodes the next ones meanwhile.
+
+    Args:
+        predict: Maps images, uint8 `(batch, height, width, 3)`, to probabilities,
+            `(batch, classes)`.
+        class_names: Position `i` is the name of label `i`.
+        image_size: `(height, width)` of the images that `predict` takes.
+        paths: Files in any format that training reads.
+        batch_size: Positive integer, how many images `predict` takes at once.
+
+    Yields:
+        A `Classification` for each path, or an `UnreadableImage`, in the order of
+        `paths`.
+    """
+    for names, images in _decode_ahead(paths, image_size, batch_size):
+        readable = [image for image in images if not isinstance(image, InputError)]
+        rows = iter(np.asarray(predict(np.stack(readable))) if readable else ())
+        for name, image in zip(names, images, strict=True):
+            if isinstance(image, InputError):
+                yield UnreadableImage(name, image)
+            else:
+                yield rank_classes(name, class_names, next(rows))
+
+
+def rank_classes(
+    path: str, class_names: Sequence[str], probabilities: npt.NDArray[np.floating]
+) -> Classification:
+    """Returns the classification of an image, its classes the most probable first.
+
+    Args:
+        path: The image, or any name for it.
+        class_names: Position `i` is the name of label `i`.
+        probabilities: `(classes,)`. Of equal ones the lower label comes first.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    by_name = {class_names[i]: float(probabilities[i]) for i in order}
+    label, probability = next(iter(by_name.items()))
+    return Classification(path, label, probability, by_name)
+
+
+def _decode_ahead(
+    paths: Iterable[str | os.PathLike[str]],
+    image_size: tuple[int, int],
+    batch_size: int,
+) -> Iterator[tuple[list[str], list[Pixels | InputError]]]:
+    """Yields batches of paths and their images while later batches are decoded."""
+
+    def load(name: str) -> Pixels | InputError:
+        try:
+            return load_image(name, image_size)
+        except InputError as error:
+            return error
+
+    batches = _batches(map(os.fspath, paths), batch_size)
+    pool = ThreadPoolExecutor()
+    pending: collections.deque[tuple[list[str], list[Future[Pixels | InputError]]]]
+    pending = collections.deque()
+
+    def start(count: int) -> None:
+        for names in islice(batches, count):
+            pending.append((names, [pool.submit(load, name) for name in names]))
+
+    with contextlib.ExitStack() as stack:
+        # What is not begun when the caller stops reading is not wanted any more.
+        stack.callback(pool.shutdown, cancel_futures=True)
+        start(1 + _BATCHES_AHEAD)
+        while pending:
+            names, images = pending.popleft()
+            decoded = [image.result() for image in images]
+            start(1)
+            yield names, decoded
+
+
+def _batches(names: Iterator[str], size: int) -> Iterator[list[str]]:
+    while batch := list(islice(names, size)):
+        yield batch
