@@ -19,6 +19,7 @@ from keras_flowers_cli.errors import (
     first_line,
 )
 from keras_flowers_cli.evaluate import evaluate
+from keras_flowers_cli.export import export
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.tensorboard import tensorboard
@@ -46,6 +47,7 @@ for _command in (
     tune,
     predict,
     evaluate,
+    export,
     tensorboard,
     audit,
     backbones,
@@ -64,7 +66,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command.
 
     Returns:
-        0, or 1 for a defect, 2 for bad input, 130 after Ctrl-C.
+        0, or 1 for a defect, 2 for bad input, 3 for an export whose answers differ,
+        130 after Ctrl-C.
     """
     # Anywhere on the line, also where the error is in the line itself.
     debug = "--debug" in arguments

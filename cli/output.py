@@ -26,6 +26,9 @@ _STAGES = {
     "inspect": "checking photos",
     "features": "computing features",
     "predict": "classifying photos",
+    "convert": "converting the model",
+    "prove": "comparing answers",
+    "explain": "explaining answers",
 }
 
 
@@ -61,7 +64,7 @@ class Output:
     def result(self, content: Any) -> None:
         """Prints the result as JSON where that was asked for."""
         if self._as_json:
-            from keras_flowers.files import json_text
+            from keras_flowers_runtime.files import json_text
 
             click.echo(json_text(content))
 
@@ -145,7 +148,7 @@ class TextTable:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    # Here, because it imports Keras; what is shown comes from commands that have.
-    from keras_flowers.files import printable_path
+    # Here, because it imports NumPy, which --help does not need.
+    from keras_flowers_runtime.files import printable_path
 
     return Text(printable_path(text), style)

@@ -21,11 +21,21 @@ PACKAGES = {
     "keras_flowers": ROOT / "keras_flowers",
     **{
         f"keras_flowers.{name}": ROOT / "keras_flowers" / name
-        for name in ("data", "layers", "models", "plots", "evaluation", "training")
+        for name in (
+            "data",
+            "layers",
+            "models",
+            "plots",
+            "evaluation",
+            "training",
+            "explanation",
+            "export",
+        )
     },
     "keras_flowers.callbacks": ROOT / "callbacks",
     "keras_flowers.tuning": ROOT / "tuning",
     "keras_flowers_cli": ROOT / "cli",
+    "keras_flowers_runtime": ROOT / "runtime",
 }
 MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
 BACKEND_FREE = (
@@ -96,7 +106,14 @@ def test_tensorflow_is_imported_only_where_it_is_the_point(path):
 def test_the_command_line_starts_without_keras(path):
     if path.stem == "devices":
         return  # imported only by functions, as this test sees of the others
-    slow = {"keras", "tensorflow", "keras_flowers", "numpy", "matplotlib"}
+    slow = {
+        "keras",
+        "tensorflow",
+        "keras_flowers",
+        "keras_flowers_runtime",
+        "numpy",
+        "matplotlib",
+    }
     for name in imports(tree_of(path), module_level=True):
         assert name.split(".")[0] not in slow, f"{name_of(path)} imports {name}"
         assert name != "keras_flowers_cli.devices"

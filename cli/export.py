@@ -1,0 +1,105 @@
+"""`keras-flowers export`: writes a model for another runtime, and proves it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from keras_flowers_cli import runtime
+from keras_flowers_cli.errors import EXIT_DONE, EXIT_UNPROVEN
+from keras_flowers_cli.options import Command, UserPath, json_option
+from keras_flowers_cli.output import Output, ProgressBars, TextTable
+
+if TYPE_CHECKING:
+    from keras_flowers.export.proof import Proof
+
+
+@click.command(cls=Command)
+@click.argument(
+    "source", metavar="RUN|MODEL", type=UserPath(exists=True, path_type=Path)
+)
+@click.option(
+    "--format",
+    "model_format",
+    type=click.Choice(["onnx", "litert", "openvino", "saved_model"]),
+    default="onnx",
+    show_default=True,
+    help="The runtime to write for.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["float16", "int8"]),
+    help="Store weights in half precision, or compute with eight bits, calibrated on "
+    "training images of the run.  [default: float32]",
+)
+@click.option(
+    "--output",
+    "directory",
+    metavar="DIR",
+    type=UserPath(path_type=Path),
+    help="Folder to write, new or empty.  [default: named after the format, in RUN or "
+    "next to MODEL]",
+)
+@json_option
+def export(
+    source: Path,
+    model_format: str,
+    quantize: str | None,
+    directory: Path | None,
+    as_json: bool,
+) -> int:
+    """Write the model of a run, or a .keras file, for another runtime.
+
+    The folder holds the model, labels.txt, model.json, a model card README.md and
+    proof.json. Images of the validation split, or drawn ones, are classified by Keras
+    and by the exported model: where the answers differ, nothing is written and the exit
+    code is 3.
+    """
+    folder = directory or _default_directory(source, model_format, quantize)
+    runtime.start_keras()
+    from keras_flowers.export import ProofError, export_model
+
+    output = Output(as_json)
+    with output.stdout_for_people(), ProgressBars() as progress:
+        try:
+            with runtime.stderr_on_failure_only():
+                proof = export_model(
+                    source, folder, model_format, quantize, progress=progress
+                )
+        except ProofError as error:
+            progress.stop()
+            click.echo(f"error: {error}", err=True)
+            return EXIT_UNPROVEN
+    _show(output, proof)
+    output.say(f"written to {folder}")
+    output.say(f"Next: keras-flowers predict {folder} PHOTO")
+    output.result({"directory": str(folder), **proof.to_json()})
+    return EXIT_DONE
+
+
+def _default_directory(source: Path, model_format: str, quantize: str | None) -> Path:
+    name = "-".join(filter(None, (model_format, quantize)))
+    if source.is_dir():
+        return source / name
+    if source.name == "model.keras":
+        return source.with_name(name)
+    return source.with_name(f"{source.stem}-{name}")
+
+
+def _show(output: Output, proof: "Proof") -> None:
+    output.say(
+        f"{proof.images} images ({proof.image_source}) through both models: "
+        f"probabilities differ by {proof.largest_difference:.2g} at most, "
+        f"{proof.equal_answers:.1%} of the answers are the same"
+    )
+    before, after = proof.keras_accuracy, proof.exported_accuracy
+    if before is None or after is None or proof.precision == "float32":
+        return
+    output.say(f"accuracy {before.value:.4f} before, {after.value:.4f} after")
+    if proof.lost_classes:
+        table = TextTable(
+            "class", "recall before", "after", title="classes found less often"
+        )
+        for name in proof.lost_classes:
+            recalls = (proof.keras_recall[name], proof.exported_recall[name])
+            table.add_row(name, *(f"{recall.value:.3f}" for recall in recalls))
+        output.show(table)
