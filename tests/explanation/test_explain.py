@@ -68,7 +68,7 @@ def is_patch(corner, margin):
 
 
 def test_the_patch_that_decides_carries_the_heat(explained):
-    model, method, images, labels, corners = explained
+    model, method, images, _, corners = explained
     shares, hits = [], []
     for one, corner in zip(keras_flowers.explain(model, images), corners, strict=True):
         assert one.method == method
@@ -126,7 +126,7 @@ def test_both_methods_explain_a_convolutional_model():
 
 
 def test_the_picture_shows_the_class_and_the_heat(explained):
-    model, _, images, _, corners = explained
+    model, _, images, _, _ = explained
     one = keras_flowers.explain(model, images[:1])[0]
     figure = one.plot()
     assert one.class_name in figure.get_suptitle()
