@@ -56,19 +56,28 @@ def export(
     """
     folder = directory or _default_directory(source, model_format, quantize)
     runtime.start_keras()
+    from keras_flowers.errors import InputError
     from keras_flowers.export import ProofError, export_model
 
     output = Output(as_json)
-    with output.stdout_for_people(), ProgressBars() as progress:
+    failure: Exception | None = None
+    with (
+        output.stdout_for_people(),
+        # Converters and runtimes log a lot that is of no use here.
+        runtime.stderr_on_failure_only() as stderr,
+        ProgressBars(stderr) as progress,
+    ):
         try:
-            with runtime.stderr_on_failure_only():
-                proof = export_model(
-                    source, folder, model_format, quantize, progress=progress
-                )
-        except ProofError as error:
-            progress.stop()
-            click.echo(f"error: {error}", err=True)
-            return EXIT_UNPROVEN
+            proof = export_model(
+                source, folder, model_format, quantize, progress=progress
+            )
+        except (InputError, ProofError) as error:
+            failure = error
+    if isinstance(failure, ProofError):
+        click.echo(f"error: {failure}", err=True)
+        return EXIT_UNPROVEN
+    if failure is not None:
+        raise failure
     _show(output, proof)
     output.say(f"written to {folder}")
     output.say(f"Next: keras-flowers predict {folder} PHOTO")

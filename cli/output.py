@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -84,10 +84,13 @@ class ProgressBars:
     Where stderr is no terminal nothing is drawn.
     The bars appear with the first report and go at `stop` or at the end of the
     `with` block.
+
+    Args:
+        stderr: Where to draw while stderr itself is held back.
     """
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
+    def __init__(self, stderr: TextIO | None = None) -> None:
+        console = Console(stderr=True, file=stderr)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
 
 import click
 
@@ -57,10 +58,15 @@ def _load() -> None:
 
 
 @contextlib.contextmanager
-def stderr_on_failure_only() -> Iterator[None]:
-    """Holds back what the process writes to stderr, C++ code included."""
+def stderr_on_failure_only() -> Iterator[TextIO]:
+    """Holds back what the process writes to stderr, C++ code included.
+
+    Yields:
+        The real stderr, for what people should see meanwhile.
+    """
     sys.stderr.flush()
     stderr = os.dup(2)
+    visible = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
     # Where native code aborts, nothing below runs; then this says where it was.
     reports_crash = not faulthandler.is_enabled()
     if reports_crash:
@@ -68,13 +74,15 @@ def stderr_on_failure_only() -> Iterator[None]:
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
-            yield
+            yield visible
         except BaseException:
+            visible.flush()
             held_back.seek(0)
             os.write(stderr, held_back.read())
             raise
         finally:
             if reports_crash:
                 faulthandler.disable()
+            visible.close()
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -28,7 +28,7 @@ PROGRAM = """
 import sys
 from keras_flowers_cli.main import run
 code = run(sys.argv[1:])
-heavy = {"keras", "tensorflow", "jax", "torch", "keras_flowers", "matplotlib", "sklearn"}
+heavy = {"keras", "tensorflow", "jax", "keras_flowers", "matplotlib", "sklearn"}
 print("IMPORTED", sorted(heavy & set(sys.modules)), file=sys.stderr)
 sys.exit(code)
 """
