@@ -12,6 +12,7 @@ import keras
 import keras_flowers.callbacks
 import keras_flowers.tuning
 import keras_flowers_cli
+import keras_flowers_runtime
 import numpy as np
 
 import keras_flowers
@@ -22,6 +23,7 @@ for package in (
     keras_flowers.callbacks,
     keras_flowers.tuning,
     keras_flowers_cli,
+    keras_flowers_runtime,
 ):
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
@@ -31,7 +33,7 @@ for name, module in sorted(sys.modules.items()):
         in_checkout = file.is_relative_to(checkout)
         if in_checkout and ".venv-wheel" not in file.parts:
             raise SystemExit(f"{name} was imported from the checkout: {file}")
-for forbidden in ("callbacks", "tuning", "cli", "tests"):
+for forbidden in ("callbacks", "tuning", "cli", "runtime", "tests"):
     if importlib.util.find_spec(forbidden) is not None:
         raise SystemExit(f"the wheel installs a top-level package {forbidden}")
 if not Path(keras_flowers.__file__).with_name("py.typed").exists():

@@ -108,7 +108,7 @@ def _decode_ahead(
         except InputError as error:
             return error
 
-    batches = _batches(map(os.fspath, paths), batch_size)
+    batches = _batches((os.fspath(path) for path in paths), batch_size)
     pool = ThreadPoolExecutor()
     pending: collections.deque[tuple[list[str], list[Future[Pixels | InputError]]]]
     pending = collections.deque()

@@ -14,6 +14,7 @@ import keras_flowers.tuning
 import pytest
 
 import keras_flowers
+import keras_flowers.export
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,7 +137,12 @@ def test_every_package_folder_is_mapped_and_every_mapped_folder_exists():
 
 
 def public_symbols():
-    for module in (keras_flowers, keras_flowers.callbacks, keras_flowers.tuning):
+    for module in (
+        keras_flowers,
+        keras_flowers.callbacks,
+        keras_flowers.export,
+        keras_flowers.tuning,
+    ):
         path = Path(module.__file__)
         for node in tree_of(path).body:
             if isinstance(node, ast.ImportFrom):

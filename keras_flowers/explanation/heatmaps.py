@@ -25,7 +25,7 @@ def find_maps(model: ImageClassifier) -> Any | None:
         return None
     for layer in reversed(model.backbone.network.layers):
         outputs = layer.output
-        shape = getattr(outputs, "shape", ())
+        shape: tuple[Any, ...] = getattr(outputs, "shape", ())
         if len(shape) == 4 and None not in shape[1:] and shape[1] * shape[2] > 1:
             is_input = isinstance(layer, keras.layers.InputLayer)
             return None if is_input else outputs
@@ -44,13 +44,12 @@ class GradCam:
     """
 
     def __init__(self, model: ImageClassifier, maps: Any) -> None:
-        backbone = model.backbone
-        network = backbone.network
-        self._backbone_at = model.layers.index(backbone)
-        self._before = model.layers[1 : self._backbone_at]
-        self._to_maps = keras.Model(network.inputs, maps)
-        self._to_features = keras.Model(maps, network.outputs)
-        self._head = model.layers[self._backbone_at + 1 :]
+        at = model.layers.index(model.backbone)
+        network = model.layers[at].network
+        self._before = model.layers[1:at]
+        self._to_maps = keras.Model(network.inputs[0], maps)
+        self._to_features = keras.Model(maps, network.outputs[0])
+        self._head = model.layers[at + 1 :]
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Returns the heat, float32 `(batch, rows, columns)`, from 0 up.
@@ -87,7 +86,7 @@ class Occlusion:
     """
 
     def __init__(self, model: ImageClassifier) -> None:
-        self._to_hidden = keras.Model(model.inputs, model.layers[-1].input)
+        self._to_hidden = keras.Model(model.inputs[0], model.layers[-1].input)
         self._output = model.layers[-1]
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -208,15 +208,19 @@ def _convert_to_onnx(
     batches: Sequence[np.ndarray],
 ) -> None:
     import onnx
+    import tensorflow as tf
+    import tf2onnx
 
-    serving.export(
-        path,
-        format="onnx",
-        verbose=False,
-        input_signature=_signature(serving),
-        opset_version=_OPSET,
+    # Not by the model's `export`: it leaves constants that a layer holds as tensors,
+    # such as those of a Normalization, to be passed in at each call.
+    inputs = serving.inputs[0]
+    signature = [tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)]
+    function = tf.function(
+        lambda images: serving(images, training=False), input_signature=signature
     )
-    graph_model = onnx.load(path)
+    graph_model, _ = tf2onnx.convert.from_function(function, signature, opset=_OPSET)
+    concrete = function.get_concrete_function()
+    _store_constants(graph_model.graph, concrete.inputs[1:], concrete.captured_inputs)
     _name_onnx(graph_model.graph)
     if precision == "float16":
         _store_in_float16(graph_model.graph)
@@ -232,6 +236,21 @@ def _convert_to_onnx(
     onnx.save(graph_model, path)
     if precision == "int8":
         _quantize_onnx(path, batches)
+
+
+def _store_constants(graph: Any, names: Any, values: Any) -> None:
+    """Makes weights of the inputs of a graph that are constants."""
+    from onnx import numpy_helper
+
+    constants = {name.name: value for name, value in zip(names, values, strict=True)}
+    inputs = list(graph.input)
+    del graph.input[:]
+    for value in inputs:
+        if value.name in constants:
+            array = np.asarray(constants[value.name])
+            graph.initializer.append(numpy_helper.from_array(array, value.name))
+        else:
+            graph.input.append(value)
 
 
 def _name_onnx(graph: Any) -> None:
@@ -287,7 +306,7 @@ def _quantize_onnx(path: Path, batches: Sequence[np.ndarray]) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self._rest = iter(batches)
 

@@ -14,6 +14,7 @@ from keras_flowers.data.splits import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import load_classifier
 from keras_flowers.progress import Progress
 
 
@@ -130,15 +131,7 @@ def find_source(model: ImageClassifier | str | os.PathLike[str]) -> Source:
             f"model.keras. Received: {'a folder' if path.is_dir() else 'no file'}"
             f"{' without one' if path.is_dir() else ''}"
         )
-    try:
-        loaded = keras.models.load_model(file)
-    except Exception as error:
-        # Keras raises nearly anything for a file that is not what it should be.
-        raise InputError(f"`{shown}` cannot be loaded: {first_line(error)}") from error
-    if not isinstance(loaded, ImageClassifier):
-        raise InputError(
-            f"`{shown}` holds a {type(loaded).__name__}; an ImageClassifier is needed."
-        )
+    loaded = load_classifier(file)
     run = file.parent if file.name == "model.keras" else None
     config = None if run is None else _read_config(run / "config.json")
     return Source(loaded, file, None if config is None else run, config or {})

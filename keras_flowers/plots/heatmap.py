@@ -58,4 +58,5 @@ def blend_heat(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     colours = colormaps["inferno"](heat[..., 0])[..., :3] * 255
     # Half of the image stays visible everywhere.
     mixed = 0.55 * (0.35 + 0.65 * heat) * grey + 0.45 * colours
-    return mixed.round().astype(np.uint8)
+    blended: np.ndarray = mixed.round().astype(np.uint8)
+    return blended

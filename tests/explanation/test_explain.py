@@ -13,13 +13,17 @@ COLOURS = ((230, 20, 20), (20, 20, 230))
 
 
 def planted(count, seed):
-    """Returns noise with a patch, red or blue, anywhere: images, labels, corners."""
+    """Returns noise, a third of it without a patch: images, labels, corners.
+
+    In the others a patch, red or blue, is anywhere.
+    """
     generator = np.random.default_rng(seed)
-    images = generator.integers(60, 196, (count, SIDE, SIDE, 3), dtype=np.uint8)
-    labels = generator.integers(0, 2, count)
+    images = generator.integers(110, 146, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    labels = generator.integers(0, 3, count)
     corners = generator.integers(0, SIDE - PATCH + 1, (count, 2))
     for image, label, (top, left) in zip(images, labels, corners, strict=True):
-        image[top : top + PATCH, left : left + PATCH] = COLOURS[label]
+        if label < 2:
+            image[top : top + PATCH, left : left + PATCH] = COLOURS[label]
     return images, labels, corners
 
 
@@ -44,7 +48,7 @@ def explained(request):
     """A trained model whose default method is the parameter, and test images."""
     is_dense = request.param == "occlusion"
     model = ImageClassifier(
-        ["red", "blue"],
+        ["red", "blue", "plain"],
         image_size=(SIDE, SIDE),
         hidden_units=(16,) if is_dense else (),
         augmentation=False,
@@ -54,10 +58,17 @@ def explained(request):
     model.compile(keras.optimizers.Adam(0.003 if is_dense else 0.02))
     images, labels, _ = planted(512, 0)
     model.fit(images, labels, epochs=12 if is_dense else 8, verbose=0, shuffle=False)
-    images, labels, corners = planted(24, 1)
+    images, labels, corners = planted(36, 1)
     accuracy = (model.predict(images, verbose=0).argmax(1) == labels).mean()
     assert accuracy > 0.95, "there is nothing to explain"
-    return model, request.param, images, labels, corners
+    has_patch = labels < 2
+    return (
+        model,
+        request.param,
+        images[has_patch],
+        labels[has_patch],
+        corners[has_patch],
+    )
 
 
 def is_patch(corner, margin):
