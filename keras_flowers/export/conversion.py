@@ -34,6 +34,9 @@ FILES = {
     "saved_model": "saved_model",
 }
 _OPSET = 18
+# With their activations, whose limits are then those of the eight bits. Not the
+# normalization of features and the softmax: they need their precision and take no time.
+_QUANTIZED_IN_ONNX = ("Conv", "MatMul", "Gemm", "Add", "MaxPool", "Clip", "Relu")
 
 
 def check_format(format: str, precision: str) -> None:  # noqa: A002
@@ -324,16 +327,7 @@ def _quantize_onnx(path: Path, batches: Sequence[np.ndarray]) -> None:
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        # The normalization of features and the softmax need their precision, and take
-        # no time.
-        op_types_to_quantize=[
-            "Conv",
-            "MatMul",
-            "Gemm",
-            "Add",
-            "MaxPool",
-            "AveragePool",
-        ],
+        op_types_to_quantize=list(_QUANTIZED_IN_ONNX),
         # The products of older processors overflow with eight bits.
         reduce_range=not _has_vnni(),
     )

@@ -50,14 +50,14 @@ def explained(request):
     model = ImageClassifier(
         ["red", "blue", "plain"],
         image_size=(SIDE, SIDE),
-        hidden_units=(16,) if is_dense else (),
+        hidden_units=(),
         augmentation=False,
         seed=3,
         backbone=None if is_dense else convolutional(),
     )
-    model.compile(keras.optimizers.Adam(0.003 if is_dense else 0.02))
-    images, labels, _ = planted(512, 0)
-    model.fit(images, labels, epochs=12 if is_dense else 8, verbose=0, shuffle=False)
+    model.compile(keras.optimizers.Adam(0.002 if is_dense else 0.01))
+    images, labels, _ = planted(768, 0)
+    model.fit(images, labels, epochs=30 if is_dense else 12, verbose=0, shuffle=False)
     images, labels, corners = planted(36, 1)
     accuracy = (model.predict(images, verbose=0).argmax(1) == labels).mean()
     assert accuracy > 0.95, "there is nothing to explain"
