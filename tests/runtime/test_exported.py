@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from helpers import draw_images
 from keras_flowers_runtime import InputError, load_exported
 from keras_flowers_runtime.classification import UnreadableImage
 from keras_flowers_runtime.exported import is_exported
-from keras_flowers_runtime.images import load_image, load_image_bytes
-from PIL import Image
+from keras_flowers_runtime.images import ImageOptions, load_image, load_image_bytes
+from PIL import Image, ImageOps
 
 import keras_flowers
 from keras_flowers import ImageClassifier
@@ -216,6 +217,36 @@ def test_bytes_are_decoded_as_files_are(photos):
         load_image_bytes(b"no image", name="upload")
     with pytest.raises(InputError, match="empty file"):
         load_image_bytes(b"")
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_images_are_resized_as_the_model_does(tmp_path, resize):
+    names = ["a", "b", "c"]
+    model = ImageClassifier(names, (8, 8), (4,), seed=1, resize=resize)
+    proof = export_model(model, tmp_path / "onnx")
+    assert proof.largest_difference_at_original_size < 1e-4
+    classifier = load_exported(tmp_path / "onnx")
+    assert classifier.resize == resize
+    photos = draw_images(tmp_path / "photos", {"daisy": 2, "roses": 1}, (11, 30))
+    paths = sorted(photos.rglob("*.png"))
+    expected = [one.probabilities for one in model.classify(paths)]
+    options = ImageOptions(resize=resize)
+    images = np.stack([load_image(path, (8, 8), options) for path in paths])
+    rows = model.predict(images, verbose=0)
+    for one, row, result in zip(
+        expected, rows, classifier.classify(paths), strict=True
+    ):
+        assert result.probabilities == pytest.approx(one, abs=1e-5)
+        assert result.probabilities == pytest.approx(
+            dict(zip(names, map(float, row), strict=True)), abs=1e-5
+        )
+    # Pillow's own functions, which the model card uses, do the same.
+    card = (tmp_path / "onnx" / "README.md").read_text()
+    (program,) = re.findall(r"^image = .*\(8, 8\).*$", card, re.MULTILINE)
+    with Image.open(paths[0]) as image:
+        values = {"image": image.convert("RGB"), "Image": Image, "ImageOps": ImageOps}
+        exec(program, values)
+    np.testing.assert_allclose(np.asarray(values["image"]), images[0], atol=1)
 
 
 def test_both_packages_raise_the_same_error():
