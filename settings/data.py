@@ -216,7 +216,7 @@ def _column(role: str, meaning: str) -> Setting:
 PATH_COLUMN = _column("path", "paths of images")
 LABEL_COLUMN = _column("label", "class names")
 SPLIT_COLUMN = _column("split", "`train`, `validation` or `test`")
-GROUP_COLUMN = _column("group", "groups, for `--group-by column`")
+GROUP_COLUMN = _column("group", "the group of each image")
 IGNORE_UNKNOWN_CLASSES = Setting(
     name="ignore_unknown_classes",
     kind=Flag(),

@@ -143,7 +143,11 @@ def in_float32(model: ImageClassifier) -> ImageClassifier:
         return model
     if backbone is not None:
         backbone = Backbone(
-            backbone.network, "own", image_size=backbone.image_size, dtype="float32"
+            backbone.network,
+            # The head has other layers behind a backbone with random weights.
+            "own" if backbone.is_pretrained else None,
+            image_size=backbone.image_size,
+            dtype="float32",
         )
     copy = ImageClassifier(
         model.class_names,

@@ -267,8 +267,9 @@ def test_data_that_is_gone_is_replaced_by_drawn_images(run, tmp_path):
     assert "gone" in proof.image_source
 
 
-def test_mixed_precision_is_exported_in_float32(tmp_path):
-    backbone = Backbone(tiny_network(), "own", dtype="mixed_bfloat16")
+@pytest.mark.parametrize("weights", ["own", None])
+def test_mixed_precision_is_exported_in_float32(tmp_path, weights):
+    backbone = Backbone(tiny_network(), weights, dtype="mixed_bfloat16")
     model = ImageClassifier(
         ["a", "b"], hidden_units=(4,), backbone=backbone, dtype="mixed_bfloat16"
     )
