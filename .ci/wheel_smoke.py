@@ -10,13 +10,19 @@ from pathlib import Path
 
 import keras
 import keras_flowers_cli
+import keras_flowers_runtime
 import keras_flowers_settings
 import numpy as np
 
 import keras_flowers
 
 checkout = Path(sys.argv[1])
-for package in (keras_flowers, keras_flowers_cli, keras_flowers_settings):
+for package in (
+    keras_flowers,
+    keras_flowers_cli,
+    keras_flowers_runtime,
+    keras_flowers_settings,
+):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 for name, module in sorted(sys.modules.items()):
@@ -25,7 +31,16 @@ for name, module in sorted(sys.modules.items()):
         in_checkout = file.is_relative_to(checkout)
         if in_checkout and ".venv-wheel" not in file.parts:
             raise SystemExit(f"{name} was imported from the checkout: {file}")
-for forbidden in ("callbacks", "tuning", "cli", "tests", "data", "models", "settings"):
+for forbidden in (
+    "callbacks",
+    "tuning",
+    "cli",
+    "runtime",
+    "tests",
+    "data",
+    "models",
+    "settings",
+):
     if importlib.util.find_spec(forbidden) is not None:
         raise SystemExit(f"the wheel installs a top-level package {forbidden}")
 if not Path(keras_flowers.__file__).with_name("py.typed").exists():

@@ -8,6 +8,7 @@ from keras_flowers_settings import settings_of
 EXIT_DONE = 0
 EXIT_DEFECT = 1
 EXIT_BAD_INPUT = 2
+EXIT_UNPROVEN = 3
 EXIT_INTERRUPTED = 130
 
 _OUT_OF_MEMORY = "out of memory; a smaller --image-size or --batch-size needs less"

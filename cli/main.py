@@ -22,6 +22,7 @@ from keras_flowers_cli.errors import (
     name_options,
 )
 from keras_flowers_cli.evaluate import evaluate
+from keras_flowers_cli.export import export
 from keras_flowers_cli.new import new
 from keras_flowers_cli.output import echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
@@ -34,7 +35,7 @@ from keras_flowers_cli.tune import tune
 _TASKS = {
     "Data": (audit, sample),
     "Training": (train, tune, backbones),
-    "Results": (predict, evaluate, compare, tensorboard),
+    "Results": (predict, evaluate, export, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }
 # No first sentence is longer, so none is cut.
@@ -93,7 +94,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command.
 
     Returns:
-        0, or 1 for a defect, 2 for bad input, 130 after Ctrl-C.
+        0, or 1 for a defect, 2 for bad input, 3 for an export whose answers differ,
+        130 after Ctrl-C.
     """
     # It may be anywhere on the line, even where the line itself is wrong.
     debug = "--debug" in arguments

@@ -35,6 +35,9 @@ _STAGES = {
     "inspect": "checking images",
     "features": "computing features",
     "predict": "classifying images",
+    "convert": "converting the model",
+    "prove": "comparing predictions",
+    "explain": "explaining predictions",
 }
 
 
@@ -78,7 +81,7 @@ class Output:
     def result(self, content: Any) -> None:
         """Prints the result as JSON where that was asked for."""
         if self._as_json:
-            from keras_flowers.files import json_text
+            from keras_flowers_runtime.files import json_text
 
             click.echo(json_text(content))
 
@@ -98,10 +101,13 @@ class ProgressBars:
     The `Progress` callback of the commands (see `keras_flowers.progress`). Nothing is
     drawn if stderr is not a terminal. The bars appear with the first report and
     disappear at `stop` or at the end of the `with` block.
+
+    Args:
+        stderr: Where to draw while stderr itself is redirected.
     """
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
+    def __init__(self, stderr: TextIO | None = None) -> None:
+        console = Console(stderr=True, file=stderr)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -241,8 +247,8 @@ def _is_number(text: str) -> bool:
 
 def printable_path(text: str) -> str:
     """Returns the text on one line, without characters that a terminal obeys."""
-    # Here, because it imports Keras; what is shown comes from commands that have.
-    from keras_flowers.files import printable_path as printable
+    # Here, because it imports NumPy, which --help does not need.
+    from keras_flowers_runtime.files import printable_path as printable
 
     return _encodable(printable(text), sys.stdout)
 

@@ -1,4 +1,4 @@
-"""`keras-flowers predict`: classifies images with a saved model."""
+"""`keras-flowers predict`: classifies images with a saved or an exported model."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,18 +10,39 @@ from keras_flowers_cli import runtime
 from keras_flowers_cli.errors import EXIT_BAD_INPUT, EXIT_DONE
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
-    EXISTING_FILE,
+    UserPath,
     check_writable,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, TextTable, echo_error
+from keras_flowers_cli.output import (
+    Output,
+    ProgressBars,
+    TextTable,
+    echo_error,
+    write_figure,
+)
+from keras_flowers_cli.sorting import (
+    Sorting,
+    check_class_names,
+    choose_sorting,
+    sort_images,
+)
 
 if TYPE_CHECKING:
-    from keras_flowers.models.image_classifier import Classification, ImageClassifier
+    from keras_flowers_runtime.classification import Classification
+    from keras_flowers_runtime.exported import ExportedClassifier
+
+    from keras_flowers.models.image_classifier import ImageClassifier
+
+_EXPLAINED_AT_ONCE = 32
 
 
 @click.command()
-@click.argument("model_file", metavar="MODEL", type=EXISTING_FILE)
+@click.argument(
+    "model_path",
+    metavar="MODEL|RUN|EXPORTED",
+    type=UserPath(exists=True, path_type=Path),
+)
 @click.argument(
     "images",
     metavar="PHOTO|FOLDER...",
@@ -31,42 +52,77 @@ if TYPE_CHECKING:
 )
 @setting_options("predict")
 def predict(
-    model_file: Path,
+    model_path: Path,
     images: Sequence[Path],
     top: int,
+    batch_size: int,
     csv_file: Path | None,
+    move_to: Path | None,
+    copy_to: Path | None,
+    dry_run: bool,
+    explain_to: Path | None,
     as_json: bool,
 ) -> int:
-    """Classify images, or all images of folders, with the model in MODEL.
+    """Classify images, or all images of folders, with a saved or an exported model.
+
+    The model is a .keras file, a run directory, or a folder written by `keras-flowers
+    export`. An exported model starts within a second because it needs neither Keras nor
+    TensorFlow.
 
     An image that cannot be read is named on stderr and the others are classified; the
     exit code is then 2 if it was named on the command line.
     """
     if csv_file is not None:
         check_writable(csv_file.parent, "--csv")
-    runtime.start_keras()
-    import keras_flowers  # noqa: F401  registers what the file holds
-
+    sorting = choose_sorting(move_to, copy_to, dry_run)
+    if explain_to is not None:
+        check_writable(explain_to, "--explain")
+        if _is_exported(model_path):
+            raise click.UsageError("--explain needs a .keras file or a run directory.")
     output = Output(as_json)
-    model = load_classifier(model_file)
+    model = _load_model(model_path)
+    if sorting is not None:
+        check_class_names(sorting, model.class_names)
     paths = [image for path in images for image in _find_images(path)]
-    results, unreadable = _classify_all(model, paths)
+    results, unreadable = _classify_all(model, paths, batch_size)
     for message in unreadable.values():
         echo_error(f"error: {message}")
     _show(output, results, top)
     if csv_file is not None:
         _write_csv(csv_file, model.class_names, results)
         output.say(f"written to {csv_file}")
-    output.result([_as_json(result, top) for result in results])
-    if not results or any(path in unreadable for path in images):
+    if explain_to is not None:
+        _explain(output, model, results, explain_to)
+    # This comes last because it may move the images.
+    placed = {} if sorting is None else _sort(output, sorting, results)
+    output.result([_as_json(result, top, placed) for result in results])
+    if not results or any(os.fspath(path) in unreadable for path in images):
         return EXIT_BAD_INPUT
     return EXIT_DONE
 
 
+def _is_exported(path: Path) -> bool:
+    return path.is_dir() and not (path / "model.keras").is_file()
+
+
+def _load_model(path: Path) -> "ImageClassifier | ExportedClassifier":
+    if _is_exported(path):
+        from keras_flowers_runtime.exported import load_exported
+
+        return load_exported(path)
+    runtime.start_keras()
+    import keras_flowers  # noqa: F401  registers what the file holds
+
+    return load_classifier(path / "model.keras" if path.is_dir() else path)
+
+
 def _find_images(path: Path) -> Iterable[Path]:
     """Yields the path itself, or the images of a folder."""
-    from keras_flowers.data.image_files import IMAGE_SUFFIXES, starts_like_an_image
-    from keras_flowers.data.layout import is_clutter
+    from keras_flowers_runtime.images import (
+        IMAGE_SUFFIXES,
+        is_clutter,
+        starts_like_an_image,
+    )
 
     if not path.is_dir():
         yield path
@@ -81,28 +137,26 @@ def _find_images(path: Path) -> Iterable[Path]:
 
 
 def _classify_all(
-    model: "ImageClassifier", paths: Sequence[Path]
-) -> tuple[list["Classification"], dict[Path, str]]:
+    model: "ImageClassifier | ExportedClassifier",
+    paths: Sequence[Path],
+    batch_size: int,
+) -> tuple[list["Classification"], dict[str, str]]:
     """Returns the classifications, and the reason for each unreadable image."""
-    from keras_flowers.errors import InputError
+    from keras_flowers_runtime.classification import UnreadableImage
+    from keras_flowers_runtime.errors import InputError
 
     if not paths:
         raise InputError("There is no image in the given folders.")
     results: list[Classification] = []
-    unreadable: dict[Path, str] = {}
-    batch_size = 32
+    unreadable: dict[str, str] = {}
     with ProgressBars() as progress:
-        for start in range(0, len(paths), batch_size):
-            progress("predict", start, len(paths))
-            batch = paths[start : start + batch_size]
-            try:
-                results += model.classify(batch)
-            except InputError:
-                for path in batch:
-                    try:
-                        results += model.classify([path])
-                    except InputError as error:
-                        unreadable[path] = str(error)
+        for done, result in enumerate(model.classify_each(paths, batch_size)):
+            if done % batch_size == 0:
+                progress("predict", done, len(paths))
+            if isinstance(result, UnreadableImage):
+                unreadable[result.path] = str(result.error)
+            else:
+                results.append(result)
     return results, unreadable
 
 
@@ -116,13 +170,54 @@ def _show(output: Output, results: Sequence["Classification"], top: int) -> None
         output.show(rows)
 
 
-def _as_json(result: "Classification", top: int) -> dict[str, Any]:
-    return {
+def _sort(
+    output: Output, sorting: Sorting, results: Sequence["Classification"]
+) -> dict[str, str]:
+    """Moves or copies the images, says so, and returns where each one is now."""
+    placed: dict[str, str] = {}
+    for source, target in sort_images(sorting, results):
+        placed[os.fspath(source)] = os.fspath(target)
+        if sorting.is_dry:
+            output.say(f"{source} -> {target}")
+    verb = "moved" if sorting.moves else "copied"
+    would = "would be " if sorting.is_dry else ""
+    stay = len(results) - len(placed)
+    note = f", {stay} are there already" if stay else ""
+    output.say(f"{len(placed)} images {would}{verb} to {sorting.folder}{note}")
+    return placed
+
+
+def _explain(
+    output: Output,
+    model: Any,
+    results: Sequence["Classification"],
+    folder: Path,
+) -> None:
+    """Writes a picture for each image, numbered in the order of the images."""
+    from keras_flowers.explanation import explain
+
+    folder.mkdir(parents=True, exist_ok=True)
+    width = len(str(len(results)))
+    with ProgressBars() as progress:
+        for start in range(0, len(results), _EXPLAINED_AT_ONCE):
+            progress("explain", start, len(results))
+            paths = [result.path for result in results[start:][:_EXPLAINED_AT_ONCE]]
+            for number, one in enumerate(explain(model, paths), start + 1):
+                name = f"{number:0{width}}-{Path(one.path or '').stem}.png"
+                write_figure(one.plot(), folder / name)
+    output.say(f"{len(results)} explanations written to {folder}")
+
+
+def _as_json(
+    result: "Classification", top: int, placed: dict[str, str]
+) -> dict[str, Any]:
+    row = {
         "path": result.path,
         "class": result.label,
         "probability": result.probability,
         "top": [{"class": name, "probability": p} for name, p in _top(result, top)],
     }
+    return row | {"placed": placed[result.path]} if result.path in placed else row
 
 
 def _top(result: "Classification", top: int) -> list[tuple[str, float]]:
@@ -132,7 +227,7 @@ def _top(result: "Classification", top: int) -> list[tuple[str, float]]:
 def _write_csv(
     path: Path, class_names: Sequence[str], results: Iterable["Classification"]
 ) -> None:
-    from keras_flowers.files import write_csv_atomically
+    from keras_flowers_runtime.files import write_csv_atomically
 
     def rows() -> Iterator[list[Any]]:
         yield ["path", "class", *class_names]

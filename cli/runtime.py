@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
 
 import click
 from rich.console import Console
@@ -88,10 +89,15 @@ def _is_not_about_retracing(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def stderr_on_failure_only() -> Iterator[None]:
-    """Shows what is written to stderr, also by C++ code, only if the block fails."""
+def stderr_on_failure_only() -> Iterator[TextIO]:
+    """Shows what is written to stderr, also by C++ code, only if the block fails.
+
+    Yields:
+        The real stderr, for what people should see meanwhile.
+    """
     sys.stderr.flush()
     stderr = os.dup(2)
+    visible = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
     # If native code aborts, nothing below runs; this then says where it was.
     reports_crash = not faulthandler.is_enabled()
     if reports_crash:
@@ -99,13 +105,15 @@ def stderr_on_failure_only() -> Iterator[None]:
     with tempfile.TemporaryFile() as buffer:
         os.dup2(buffer.fileno(), 2)
         try:
-            yield
+            yield visible
         except BaseException:
+            visible.flush()
             buffer.seek(0)
             os.write(stderr, buffer.read())
             raise
         finally:
             if reports_crash:
                 faulthandler.disable()
+            visible.close()
             os.dup2(stderr, 2)
             os.close(stderr)

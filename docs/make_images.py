@@ -86,6 +86,27 @@ def picture_hparams(folder: Path, runs: Path) -> None:
             save(driver, "tensorboard-hparams.png", (0, 0, WIDE[0], 330))
 
 
+def picture_explanation(folder: Path) -> None:
+    """What a convolutional network looks at in a drawn rose."""
+    loader = keras_flowers.ImageDatasetLoader("sample", image_size=(128, 128))
+
+    def build(datasets: keras_flowers.ImageDatasets) -> keras_flowers.ImageClassifier:
+        return keras_flowers.ImageClassifier(
+            datasets.class_names, datasets.image_size, backbone="small_convnet", seed=1
+        )
+
+    run = keras_flowers.train(
+        loader, build, epochs=25, run_directory=folder / "convnet", verbose=0
+    )
+    paths = [p for p in run.datasets.paths("validation") if p.parent.name == "roses"]
+    explanations = keras_flowers.explain(run.model, paths)
+    surest = max(
+        (one for one in explanations if one.class_name == "roses"),
+        key=lambda one: one.probability,
+    )
+    surest.plot().savefig(ROOT / "docs" / "images" / "explain.png", dpi=110)
+
+
 def main() -> None:
     """Makes all pictures."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,6 +114,7 @@ def main() -> None:
         train_all(Path("runs"))
         picture_images(Path(scratch), Path("runs/first"))
         picture_hparams(Path(scratch), Path("runs"))
+        picture_explanation(Path("runs"))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,14 @@ def write_module_tables(page: str) -> str:
     """
     packages = {
         path.parent.relative_to(_ROOT).as_posix()
-        for folder in ("keras_flowers", "callbacks", "tuning", "cli", "settings")
+        for folder in (
+            "keras_flowers",
+            "callbacks",
+            "tuning",
+            "runtime",
+            "cli",
+            "settings",
+        )
         for path in (_ROOT / folder).rglob("__init__.py")
     }
     missing = packages - {match[1] for match in _PACKAGE.finditer(page)}

@@ -21,6 +21,8 @@ from keras_flowers.evaluation.evaluate import Evaluation as Evaluation
 from keras_flowers.evaluation.evaluate import Mistake as Mistake
 from keras_flowers.evaluation.evaluate import evaluate as evaluate
 from keras_flowers.evaluation.report import write_report as write_report
+from keras_flowers.explanation.explain import Explanation as Explanation
+from keras_flowers.explanation.explain import explain as explain
 from keras_flowers.layers.augmentation import ImageAugmentation as ImageAugmentation
 from keras_flowers.layers.preprocessing import (
     ImageNetPreprocessing as ImageNetPreprocessing,

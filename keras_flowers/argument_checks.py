@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_flowers.errors import InputError
+from keras_flowers_runtime.images import RESIZE_MODES as RESIZE_MODES
 
-RESIZE_MODES = ("stretch", "crop", "pad")
+from keras_flowers.errors import InputError
 
 
 def check_image_size(image_size: Any) -> tuple[int, int]:

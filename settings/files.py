@@ -128,6 +128,7 @@ AS_JSON = Setting(
         "tune",
         "predict",
         "evaluate",
+        "export",
         "compare",
         "audit",
         "backbones",

@@ -5,6 +5,7 @@ from keras_flowers_settings.kinds import (
     MAX_INT32,
     Choice,
     ExistingFile,
+    Flag,
     Folder,
     Integer,
     NewFile,
@@ -30,7 +31,7 @@ BATCH_SIZE = Setting(
     name="batch_size",
     kind=Integer(highest=MAX_INT32),
     meaning="Images classified at once",
-    commands=("evaluate",),
+    commands=("predict", "evaluate"),
     default=32,
     arguments=("ImageDatasetLoader.batch_size",),
 )
@@ -69,6 +70,59 @@ CSV_FILE = Setting(
     option="--csv",
     meaning="Also write path, class and all probabilities to this file",
     commands=("predict",),
+)
+MOVE_TO = Setting(
+    name="move_to",
+    kind=Folder(),
+    meaning="Move each image into the folder of its class in this folder. Nothing is "
+    "overwritten: if a name is taken, the image gets a number",
+    commands=("predict",),
+)
+COPY_TO = Setting(
+    name="copy_to",
+    kind=Folder(),
+    meaning="Copy each image instead of moving it, otherwise as `--move-to`",
+    commands=("predict",),
+)
+DRY_RUN = Setting(
+    name="dry_run",
+    kind=Flag(),
+    meaning="Only list what `--move-to` or `--copy-to` would do",
+    commands=("predict",),
+    default=False,
+)
+EXPLAIN = Setting(
+    name="explain_to",
+    kind=Folder(),
+    option="--explain",
+    meaning="Write a picture for each image to this folder that shows which parts of "
+    "the image decide its class. Not for an exported model",
+    commands=("predict",),
+)
+FORMAT = Setting(
+    name="format",
+    kind=Choice(("onnx", "litert", "openvino", "saved_model")),
+    meaning="Format of the exported model",
+    commands=("export",),
+    default="onnx",
+    arguments=("export_model.format",),
+)
+QUANTIZE = Setting(
+    name="quantize",
+    kind=Choice(("float16", "int8")),
+    meaning="`float16` stores the weights in half precision; `int8` computes with "
+    "8-bit integers, calibrated on training images of the run",
+    commands=("export",),
+    default=Automatic("float32"),
+    arguments=("export_model.quantize",),
+)
+EXPORT_DIRECTORY = Setting(
+    name="directory",
+    kind=Folder(),
+    option="--output",
+    meaning="New or empty folder for the exported model",
+    commands=("export",),
+    default=Automatic("named after the format, in RUN or next to MODEL"),
 )
 PLOT_FILE = Setting(
     name="plot_file",
@@ -128,6 +182,13 @@ SETTINGS = (
     OUTPUT_DIRECTORY,
     TOP,
     CSV_FILE,
+    MOVE_TO,
+    COPY_TO,
+    DRY_RUN,
+    EXPLAIN,
+    FORMAT,
+    QUANTIZE,
+    EXPORT_DIRECTORY,
     PLOT_FILE,
     SCRIPT_DATA,
     HOST,

@@ -14,6 +14,7 @@ import keras_flowers.tuning
 import pytest
 
 import keras_flowers
+import keras_flowers.export
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,11 +22,21 @@ PACKAGES = {
     "keras_flowers": ROOT / "keras_flowers",
     **{
         f"keras_flowers.{name}": ROOT / "keras_flowers" / name
-        for name in ("data", "layers", "models", "plots", "evaluation", "training")
+        for name in (
+            "data",
+            "layers",
+            "models",
+            "plots",
+            "evaluation",
+            "training",
+            "explanation",
+            "export",
+        )
     },
     "keras_flowers.callbacks": ROOT / "callbacks",
     "keras_flowers.tuning": ROOT / "tuning",
     "keras_flowers_cli": ROOT / "cli",
+    "keras_flowers_runtime": ROOT / "runtime",
     "keras_flowers_settings": ROOT / "settings",
 }
 MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
@@ -98,7 +109,14 @@ def test_the_command_line_starts_without_keras(path):
     imported_late = {"devices", "epoch_lines"}
     if path.stem in imported_late:
         return  # imported only by functions, as this test sees of the others
-    slow = {"keras", "tensorflow", "keras_flowers", "numpy", "matplotlib"}
+    slow = {
+        "keras",
+        "tensorflow",
+        "keras_flowers",
+        "keras_flowers_runtime",
+        "numpy",
+        "matplotlib",
+    }
     slow |= {f"keras_flowers_cli.{name}" for name in imported_late}
     for name in imports(tree_of(path), module_level=True):
         assert not {name, name.split(".")[0]} & slow, f"{name_of(path)} imports {name}"
@@ -122,7 +140,12 @@ def test_every_package_folder_is_mapped_and_every_mapped_folder_exists():
 
 
 def public_symbols():
-    for module in (keras_flowers, keras_flowers.callbacks, keras_flowers.tuning):
+    for module in (
+        keras_flowers,
+        keras_flowers.callbacks,
+        keras_flowers.export,
+        keras_flowers.tuning,
+    ):
         path = Path(module.__file__)
         for node in tree_of(path).body:
             if isinstance(node, ast.ImportFrom):

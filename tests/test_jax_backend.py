@@ -15,6 +15,8 @@ COMPONENTS = (
     "models/test_image_classifier.py",
     "data/test_dataset_loader.py",
     "evaluation/test_evaluate.py",
+    "explanation/test_explain.py",
+    "export/test_backends.py",
     "callbacks/test_history_logger.py",
     "callbacks/test_training_checkpoint.py",
     "training/test_train.py::test_a_run_leaves_everything_in_its_directory",

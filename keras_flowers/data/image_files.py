@@ -1,81 +1,29 @@
-"""Reads one image file: its record, and its pixels at a given size."""
+"""Inspects one image file of a data folder: its record, and its pixels."""
 
 import dataclasses
 import hashlib
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from keras_flowers.data.image_decoding import (
-    SIGNATURE_BYTES,
-    SUPPORTED_FORMATS,
-    DecodedImage,
-    DecodeOptions,
+from keras_flowers_runtime.decoding import (
     UnusableImageError,
     decode_image,
     identify_format,
-    is_worth_reading,
-    looks_like_an_image,
 )
+from keras_flowers_runtime.images import DEFAULT_OPTIONS as DEFAULT_OPTIONS
+from keras_flowers_runtime.images import HASH_DECODE_SIDE, decode_side, read_image_file
+from keras_flowers_runtime.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from keras_flowers_runtime.images import ImageOptions as ImageOptions
+from keras_flowers_runtime.images import Pixels as Pixels
+from keras_flowers_runtime.images import Resize as Resize
+from keras_flowers_runtime.images import fit_inside as fit_inside
+from keras_flowers_runtime.images import load_image as load_image
+from keras_flowers_runtime.images import load_thumbnail as load_thumbnail
+from keras_flowers_runtime.images import resize_image as resize_image
+from keras_flowers_runtime.images import starts_like_an_image as starts_like_an_image
+
 from keras_flowers.data.near_duplicates import perceptual_hash
-from keras_flowers.errors import InputError
-from keras_flowers.files import printable_path
-
-Pixels = npt.NDArray[np.uint8]
-Resize = Literal["stretch", "crop", "pad"]
-
-IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".avif",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".mpo",
-    }
-)
-"""The usual suffixes of supported formats, in lower case.
-
-The content of a file decides whether it is an image, not its suffix. The suffixes
-serve file dialogs and error messages.
-"""
-
-# The perceptual hash is computed from an image decoded to at least this side, so that
-# it does not depend on the requested image size.
-_HASH_DECODE_SIDE = 512
-
-
-@dataclass(frozen=True)
-class ImageOptions(DecodeOptions):
-    """How images become pixels of one size.
-
-    Attributes:
-        resize: "stretch" ignores the aspect ratio; "crop" keeps it and cuts off what is
-            too much on both sides; "pad" keeps it and adds black borders.
-    """
-
-    resize: Resize = "stretch"
-
-
-DEFAULT_OPTIONS = ImageOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +98,6 @@ class ImageRecord:
         return cls(**value)
 
 
-def starts_like_an_image(path: Path) -> bool:
-    """Returns whether a file starts like an image of a supported format."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            return looks_like_an_image(file.read(SIGNATURE_BYTES))
-    except OSError:
-        return False
-
-
 def inspect_image(
     root: Path,
     relative_path: str,
@@ -182,7 +121,7 @@ def inspect_image(
     """
     record = ImageRecord(relative_path, 0, 0, "", 0, 0, "", "", None, None)
     try:
-        data, status = _read(root / relative_path)
+        data, status = read_image_file(root / relative_path)
         record = dataclasses.replace(
             record,
             size=status.st_size,
@@ -192,13 +131,13 @@ def inspect_image(
         )
         format_name = identify_format(data, status.st_size)
         record = dataclasses.replace(record, sha256=hashlib.sha256(data).hexdigest())
-        decoded = decode_image(data, format_name, _HASH_DECODE_SIDE, options)
+        decoded = decode_image(data, format_name, HASH_DECODE_SIDE, options)
         hashed = perceptual_hash(decoded.image)
         pixels = None
         if image_size is not None:
-            side = _decode_side(image_size)
+            side = decode_side(image_size)
             is_reduced = min(decoded.full_size) > min(decoded.image.size)
-            if side > _HASH_DECODE_SIDE and is_reduced:
+            if side > HASH_DECODE_SIDE and is_reduced:
                 decoded = decode_image(data, format_name, side, options)
             pixels = resize_image(decoded.image, image_size, options.resize)
     except UnusableImageError as error:
@@ -216,134 +155,3 @@ def inspect_image(
         note=decoded.note,
     )
     return record, pixels
-
-
-def load_image(
-    path: str | os.PathLike[str],
-    image_size: tuple[int, int] | None = None,
-    options: ImageOptions = DEFAULT_OPTIONS,
-) -> Pixels:
-    """Loads one image, decoded exactly as in training.
-
-    Args:
-        path: The image file.
-        image_size: `(height, width)` to resize to, bilinearly with antialiasing. None
-            keeps the original size.
-        options: How images become pixels.
-
-    Returns:
-        uint8 `(height, width, 3)`, RGB, 0 to 255.
-
-    Raises:
-        InputError: If the file cannot be read or decoded, with the reason.
-    """
-    if image_size is None:
-        return np.array(_load(path, None, options).image)
-    image = _load(path, _decode_side(image_size), options).image
-    return resize_image(image, image_size, options.resize)
-
-
-def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
-    """Loads a small version of an image for display, decoded as in training.
-
-    Args:
-        path: The image file.
-        side: The maximum length of the longer side in pixels; images are not enlarged.
-
-    Returns:
-        uint8 `(height, width, 3)`, RGB, 0 to 255. The aspect ratio is preserved.
-
-    Raises:
-        InputError: As for `load_image`.
-    """
-    image = _load(path, 2 * side, ImageOptions()).image
-    image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return np.array(image)
-
-
-def _load(
-    path: str | os.PathLike[str], side: int | None, options: DecodeOptions
-) -> DecodedImage:
-    """Decodes an image that the user named; for `side` see `decode_image`."""
-    try:
-        data, status = _read(Path(path))
-        return decode_image(data, identify_format(data, status.st_size), side, options)
-    except UnusableImageError as error:
-        raise InputError(
-            f"`{printable_path(path)}` must be a {SUPPORTED_FORMATS} image. "
-            f"Received: {error.reason}"
-        ) from error
-
-
-def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    """Reads a file, or only its start if that is not the start of an image."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait.
-            raise UnusableImageError("unreadable", "not a file")
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            head = file.peek(SIGNATURE_BYTES)[:SIGNATURE_BYTES]
-            if not is_worth_reading(head, status.st_size):
-                return head, status
-            data = file.read()
-            after = os.fstat(file.fileno())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UnusableImageError("unreadable", f"cannot be read: {reason}") from error
-    if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
-        raise UnusableImageError("unreadable", "changed while it was read")
-    return data, status
-
-
-def _decode_side(image_size: tuple[int, int]) -> int:
-    """Returns the minimum side to which decoding may reduce an image."""
-    return max(_HASH_DECODE_SIDE, 2 * max(image_size))
-
-
-def resize_image(
-    image: Image.Image, image_size: tuple[int, int], resize: Resize = "stretch"
-) -> Pixels:
-    """Resizes an image bilinearly with antialiasing.
-
-    Args:
-        image: An RGB image.
-        image_size: `(height, width)` of the result.
-        resize: See `ImageOptions`.
-
-    Returns:
-        uint8 `(height, width, 3)`.
-    """
-    height, width = image_size
-    box: tuple[float, float, float, float] | None = None
-    inner_width, inner_height = width, height
-    if resize == "crop":
-        # The largest box of the target's aspect ratio, in the middle.
-        scale = min(image.width / width, image.height / height)
-        left = (image.width - width * scale) / 2
-        top = (image.height - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
-    elif resize == "pad":
-        inner_width, inner_height = fit_inside(image.size, (width, height))
-    pixels = np.array(
-        image.resize((inner_width, inner_height), Image.Resampling.BILINEAR, box)
-    )
-    if resize != "pad":
-        return pixels
-    padded = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    padded[top : top + inner_height, left : left + inner_width] = pixels
-    return padded
-
-
-def fit_inside(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
-    """Returns the largest size of the same aspect ratio in `outer`, rounded.
-
-    Args:
-        size: `(width, height)`.
-        outer: `(width, height)`.
-    """
-    (width, height), (outer_width, outer_height) = size, outer
-    if outer_width * height <= outer_height * width:
-        inner = (2 * height * outer_width + width) // (2 * width)
-        return outer_width, max(1, inner)
-    return max(1, (2 * width * outer_height + height) // (2 * height)), outer_height

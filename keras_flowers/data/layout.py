@@ -21,45 +21,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from keras_flowers_runtime.images import is_clutter as is_clutter
+
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
-
-# Recycle bins, thumbnails, caches and system folders of Windows, macOS, Linux, Synology
-# and QNAP, in lower case. Hidden files and folders are recognized by their dot.
-_CLUTTER = frozenset(
-    {
-        "$recycle.bin",
-        "$windows.~bt",
-        "config.msi",
-        "desktop.ini",
-        "ehthumbs.db",
-        "ehthumbs_vista.db",
-        "found.000",
-        "recycled",
-        "recycler",
-        "system volume information",
-        "thumbs.db",
-        "__macosx",
-        "icon\r",
-        "network trash folder",
-        "temporary items",
-        "lost+found",
-        "thumbnails",
-        "_thumbs",
-        "_thumbnails",
-        "#recycle",
-        "#snapshot",
-        "@eadir",
-        "@tmp",
-        "@sharebin",
-        "@recycle",
-        "@recently-snapshot",
-        "@transcode",
-        "@__thumb",
-        "__pycache__",
-        "node_modules",
-    }
-)
 
 # A folder that contains all files of a set was written by `train`, `tune` or
 # `evaluate`, or is a cache by the standard of bford.info/cachedir.
@@ -94,11 +59,6 @@ _COUNTER = re.compile(
     r"disk|card|img|imgs|images?|photos?|pictures?|new folder)[-_ .]*"
     r"(\d+|[a-z]|\(\d+\)))"
 )
-
-
-def is_clutter(name: str) -> bool:
-    """Returns whether a file or folder is hidden or belongs to a system or program."""
-    return name.startswith(".") or name.lower() in _CLUTTER
 
 
 def is_program_folder(names: Iterable[str]) -> bool:

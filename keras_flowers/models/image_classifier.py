@@ -1,18 +1,17 @@
 """`ImageClassifier`: from raw images to the probabilities of named classes."""
 
-import dataclasses
 import numbers
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
+from keras_flowers_runtime.classification import Classification as Classification
+from keras_flowers_runtime.classification import UnreadableImage, classify_files
+from keras_flowers_runtime.images import Resize
 
 from keras_flowers.argument_checks import check_image_size, check_integer
-from keras_flowers.data.image_files import ImageOptions, Resize, load_image
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
@@ -23,23 +22,6 @@ from keras_flowers.registration import register
 # Training steps of a head: compiling it takes two seconds, and then saves half a
 # millisecond in each.
 _XLA_PAYS_FROM = 5_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Classification:
-    """The prediction of a classifier for one image.
-
-    Attributes:
-        path: The image, as it was passed in.
-        label: The most probable class name.
-        probability: Float in 0..1, the probability of `label`.
-        probabilities: Every class name with its probability, most probable first.
-    """
-
-    path: str
-    label: str
-    probability: float
-    probabilities: dict[str, float]
 
 
 @register("ImageClassifier")
@@ -373,25 +355,34 @@ class ImageClassifier(keras.Model):
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        names = [os.fspath(path) for path in paths]
-        results: list[Classification] = []
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(names), batch_size):
-                batch = names[start : start + batch_size]
-                images = list(pool.map(self._load, batch))
-                probabilities = self.predict_on_batch(np.stack(images))
-                results += map(self._classification, batch, probabilities)
+        results = []
+        for result in self.classify_each(paths, batch_size):
+            if isinstance(result, UnreadableImage):
+                raise result.error
+            results.append(result)
         return results
 
-    def _load(self, path: str) -> np.ndarray:
-        options = ImageOptions(resize=self.resize)
-        return load_image(path, self.image_size, options)
+    def classify_each(
+        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+    ) -> Iterator[Classification | UnreadableImage]:
+        """Classifies image files one by one while the next ones are decoded.
 
-    def _classification(self, path: str, probabilities: Any) -> Classification:
-        order = np.argsort(-probabilities, kind="stable")
-        by_name = {self.class_names[i]: float(probabilities[i]) for i in order}
-        label, probability = next(iter(by_name.items()))
-        return Classification(path, label, probability, by_name)
+        Args:
+            paths: Files in any format that training reads.
+            batch_size: Integer, how many images are classified at once.
+
+        Yields:
+            A `Classification` for each path, or an `UnreadableImage` with `path` and
+            `error`, in the order of `paths`.
+        """
+        return classify_files(
+            self.predict_on_batch,
+            self.class_names,
+            self.image_size,
+            paths,
+            batch_size,
+            self.resize,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -11,7 +11,7 @@ import itertools
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_flowers.files import printable_path
 
@@ -119,6 +119,19 @@ def draw_text(
     for run, font in _split_runs(text, size):
         draw.text((x, y), run, colour, font, anchor=f"l{anchor[1]}")
         x += font.getlength(run)
+
+
+def figure_text_style(text: str) -> dict[str, Any]:
+    """Returns the arguments with which Matplotlib draws a text of `fit_name` literally.
+
+    Without them, it takes dollar signs for formulas and draws boxes for characters that
+    its default font does not have.
+    """
+    families = dict.fromkeys(_family_of(character) for character in text)
+    return {
+        "fontfamily": [family for family in families if family] or [_FAMILIES[0]],
+        "parse_math": False,
+    }
 
 
 def _split_runs(text: str, size: int) -> list[tuple[str, "FreeTypeFont"]]:

@@ -11,7 +11,7 @@ from keras_flowers.tuning.oracles import STRATEGIES
 from keras_flowers_settings import ALL_SETTINGS, Automatic, ModelFacts, settings_of
 from keras_flowers_settings.data import SPLIT_NEAR_DUPLICATES
 from keras_flowers_settings.files import STORAGE
-from keras_flowers_settings.inference import SPLIT
+from keras_flowers_settings.inference import FORMAT, QUANTIZE, SPLIT
 from keras_flowers_settings.kinds import Choice
 from keras_flowers_settings.model import AUGMENTATION, DROPOUT
 from keras_flowers_settings.search import MAX_EPOCHS, SCORE, STRATEGY
@@ -29,6 +29,8 @@ from keras_flowers import (
 )
 from keras_flowers.data.dataset_loader import STORAGE_ARGUMENTS
 from keras_flowers.data.splits import SPLIT_NAMES
+from keras_flowers.export import export_model
+from keras_flowers.export.conversion import FILES, PRECISIONS
 
 CALLEES = {
     callee.__name__: callee
@@ -38,6 +40,7 @@ CALLEES = {
         ImageClassifierHyperModel,
         ImageDatasetLoader,
         TrainingConfig,
+        export_model,
         search,
         train,
         write_sample,
@@ -55,6 +58,7 @@ WITHOUT_OPTION = {
         "class_names",
     },
     "TrainingConfig": {"loader", "build_model", "fine_tuning"},
+    "export_model": {"model", "directory", "progress"},
     "search": {"hypermodel", "directory", "workers", "progress"},
 }
 ARGUMENTS = [
@@ -167,3 +171,5 @@ def test_choices_are_those_of_the_library():
     assert SCORE.kind.words == SCORES
     assert STRATEGY.kind.words == STRATEGIES
     assert SPLIT.kind.words == SPLIT_NAMES
+    assert set(FORMAT.kind.words) == set(FILES)
+    assert (QUANTIZE.default.sentence, *QUANTIZE.kind.words) == PRECISIONS

@@ -29,10 +29,9 @@ from typing import Literal
 
 import numpy as np
 import pi_heif
+from keras_flowers_runtime.containers import has_all_scans, strip_metadata
+from keras_flowers_runtime.files import printable_path
 from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
-
-from keras_flowers.data.image_containers import has_all_scans, strip_metadata
-from keras_flowers.files import printable_path
 
 SUPPORTED_FORMATS = "JPEG, PNG, WEBP, BMP, GIF, TIFF, HEIC, AVIF or JPEG 2000"
 SIGNATURE_BYTES = 64

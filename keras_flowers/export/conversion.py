@@ -1,0 +1,425 @@
+"""Converts a classifier to the file of another runtime."""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_flowers.errors import InputError
+from keras_flowers.layers.preprocessing import ResizeAndRescale
+from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.image_classifier import ImageClassifier
+
+# What each format needs to be written and proven, besides Keras.
+_PACKAGES: dict[str, tuple[str, ...]] = {
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
+    "openvino": ("openvino",),
+    "saved_model": ("tensorflow",),
+}
+PRECISIONS = ("float32", "float16", "int8")
+FILES = {
+    "onnx": "model.onnx",
+    "litert": "model.tflite",
+    "openvino": "model.xml",
+    "saved_model": "saved_model",
+}
+_OPSET = 18
+# With their activations, whose limits are then those of the eight bits. Not the
+# normalization of features and the softmax: they need their precision and take no time.
+_QUANTIZED_IN_ONNX = ("Conv", "MatMul", "Gemm", "Add", "MaxPool", "Clip", "Relu")
+
+
+def check_format(format: str, precision: str) -> None:  # noqa: A002
+    """Makes sure that a conversion is possible, before anything is read or written.
+
+    Args:
+        format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
+        precision: `"float32"`, `"float16"` or `"int8"`.
+
+    Raises:
+        InputError: If an argument is none of these, the format has no such precision,
+            Keras's backend cannot write it, or a package is not installed.
+    """
+    if format not in FILES:
+        raise InputError(
+            f"`format` must be one of {', '.join(FILES)}. Received: format={format!r}"
+        )
+    if precision not in PRECISIONS:
+        raise InputError(
+            "`quantize` must be float16, int8 or None. "
+            f"Received: quantize={precision!r}"
+        )
+    if format == "saved_model" and precision != "float32":
+        raise InputError(
+            "A SavedModel cannot be quantized; the formats onnx, litert and openvino "
+            f"can. Received: quantize={precision!r}"
+        )
+    backend = keras.backend.backend()
+    if backend != "tensorflow" and not (backend == "jax" and format == "saved_model"):
+        works = " (the JAX backend writes saved_model)" if backend == "jax" else ""
+        raise InputError(
+            f"The format {format} needs Keras's TensorFlow backend{works}. The .keras "
+            "file is the same for all backends: set KERAS_BACKEND=tensorflow and "
+            f"export it again. Received: the backend {backend}"
+        )
+    packages = _PACKAGES[format]
+    if format == "openvino" and precision == "int8":
+        packages += ("nncf",)
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"The format {format} needs {', '.join(missing)}, which is not installed: "
+            f'pip install "keras-flowers[{format}]"'
+        )
+
+
+def takes_any_size(format: str, precision: str) -> bool:  # noqa: A002
+    """Says whether the converted model resizes images itself.
+
+    LiteRT plans its memory for one size. OpenVINO 2026.4 gives wrong answers for a
+    branch that depends on the size. Calibration needs one size, and so does the batch
+    of unknown size that JAX passes on.
+    """
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    can = format in ("onnx", "saved_model") and precision != "int8"
+    return is_tensorflow and can
+
+
+def convert(
+    model: ImageClassifier,
+    format: str,  # noqa: A002
+    precision: str,
+    folder: Path,
+    calibration: Sequence[np.ndarray] = (),
+) -> None:
+    """Writes a model as the file, or the files, of another runtime.
+
+    Args:
+        model: A model that computes in float32.
+        format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
+        precision: `"float32"`, `"float16"` or `"int8"`.
+        folder: An existing folder for the file that `FILES` names.
+        calibration: Images for int8, each uint8 `(height, width, 3)` of the size of
+            the model.
+    """
+    path = folder / FILES[format]
+    serving = _serving_model(model, takes_any_size(format, precision))
+    batches = [image[None] for image in calibration]
+    with _quiet():
+        if format == "saved_model":
+            serving.export(
+                path,
+                format="tf_saved_model",
+                verbose=False,
+                input_signature=_signature(serving),
+            )
+        elif format == "onnx":
+            _convert_to_onnx(serving, model, precision, path, batches)
+        elif format == "litert":
+            _convert_to_litert(serving, precision, path, batches)
+        else:
+            _convert_to_openvino(serving, precision, path, batches)
+
+
+def in_float32(model: ImageClassifier) -> ImageClassifier:
+    """Returns the model, or one with its weights that computes in float32.
+
+    What is half precision in training would be so in the exported file, which few
+    runtimes compute fast on a CPU, and some not at all.
+    """
+    backbone = model.backbone
+    layers = [*model.layers, *(() if backbone is None else backbone.network.layers)]
+    if all(layer.compute_dtype == "float32" for layer in layers):
+        return model
+    if backbone is not None:
+        backbone = Backbone(
+            backbone.network,
+            # The head has other layers behind a backbone with random weights.
+            "own" if backbone.is_pretrained else None,
+            image_size=backbone.image_size,
+            dtype="float32",
+        )
+    copy = ImageClassifier(
+        model.class_names,
+        image_size=model.image_size,
+        hidden_units=model.hidden_units,
+        dropout=0.0,
+        augmentation=False,
+        backbone=backbone,
+        resize=model.resize,
+        dtype="float32",
+    )
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+class _FitSize(keras.layers.Layer):
+    """Resizes images that do not have the size of the model yet."""
+
+    def __init__(self, image_size: tuple[int, int], resize: str) -> None:
+        super().__init__(dtype="float32")
+        self._size = image_size
+        self._resize = ResizeAndRescale(
+            image_size, scale=1.0, resize=resize, dtype="float32"
+        )
+
+    def call(self, images: Any) -> Any:
+        height, width = self._size
+        shape = ops.shape(images)
+        has_size = ops.logical_and(
+            ops.equal(shape[1], height), ops.equal(shape[2], width)
+        )
+        # Without the branch, images of the right size would be multiplied by a unit
+        # matrix on each side: a quarter of the time of a small network.
+        fitted = ops.cond(
+            has_size,
+            lambda: ops.cast(images, "float32"),
+            lambda: self._resize(images),
+        )
+        return ops.reshape(fitted, (-1, height, width, 3))
+
+    def compute_output_spec(self, images: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((images.shape[0], *self._size, 3), dtype="float32")
+
+
+def _serving_model(model: ImageClassifier, any_size: bool) -> keras.Model:
+    """Returns the model as a runtime sees it: uint8 images in, probabilities out."""
+    sides = (None, None) if any_size else model.image_size
+    inputs = keras.Input((*sides, 3), dtype="uint8", name="images")
+    if any_size:
+        images = _FitSize(model.image_size, model.resize)(inputs)
+    else:
+        images = ops.cast(inputs, "float32")
+    # Said outright: augmentations of Keras act where nothing is said.
+    return keras.Model(inputs, model(images, training=False), name="classifier")
+
+
+def _signature(serving: keras.Model) -> list[keras.InputSpec]:
+    # Without it Keras exports only models that were called.
+    inputs = serving.inputs[0]
+    return [keras.InputSpec(inputs.dtype, inputs.shape, name=inputs.name)]
+
+
+def _convert_to_onnx(
+    serving: keras.Model,
+    model: ImageClassifier,
+    precision: str,
+    path: Path,
+    batches: Sequence[np.ndarray],
+) -> None:
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    # Not by the model's `export`: it leaves constants that a layer holds as tensors,
+    # such as those of a Normalization, to be passed in at each call.
+    inputs = serving.inputs[0]
+    signature = [tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)]
+    function = tf.function(
+        lambda images: serving(images, training=False), input_signature=signature
+    )
+    graph_model, _ = tf2onnx.convert.from_function(function, signature, opset=_OPSET)
+    concrete = function.get_concrete_function()
+    _store_constants(graph_model.graph, concrete.inputs[1:], concrete.captured_inputs)
+    _name_onnx(graph_model.graph)
+    if precision == "float16":
+        _store_in_float16(graph_model.graph)
+    height, width = model.image_size
+    onnx.helper.set_model_props(
+        graph_model,
+        {
+            "class_names": json.dumps(list(model.class_names)),
+            "image_size": json.dumps([height, width]),
+            "resize": model.resize,
+            "input": "uint8 RGB, 0 to 255, (batch, height, width, 3)",
+        },
+    )
+    onnx.save(graph_model, path)
+    if precision == "int8":
+        _quantize_onnx(path, batches)
+
+
+def _store_constants(graph: Any, names: Any, values: Any) -> None:
+    """Makes weights of the inputs of a graph that are constants."""
+    from onnx import numpy_helper
+
+    constants = {name.name: value for name, value in zip(names, values, strict=True)}
+    inputs = list(graph.input)
+    del graph.input[:]
+    for value in inputs:
+        if value.name in constants:
+            array = np.asarray(constants[value.name])
+            graph.initializer.append(numpy_helper.from_array(array, value.name))
+        else:
+            graph.input.append(value)
+
+
+def _name_onnx(graph: Any) -> None:
+    """Gives the output and the free dimensions names that people understand."""
+    (output,) = graph.output
+    for node in graph.node:
+        for index, name in enumerate(node.output):
+            if name == output.name:
+                node.output[index] = "probabilities"
+    output.name = "probabilities"
+    for value, names in (
+        (graph.input[0], ("batch", "height", "width")),
+        (output, ("batch",)),
+    ):
+        for dimension, name in zip(
+            value.type.tensor_type.shape.dim, names, strict=False
+        ):
+            if not dimension.HasField("dim_value") or dimension.dim_value <= 0:
+                dimension.dim_param = name
+
+
+def _store_in_float16(graph: Any) -> None:
+    """Stores large weights as float16, which the graph turns to float32 again.
+
+    Runtimes do that once, when they load the file: it is half as long, and as fast.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    limits = np.finfo(np.float16)
+    casts, kept = [], []
+    for weights in graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype != np.float32 or values.size < 256:
+            kept.append(weights)
+            continue
+        name = f"{weights.name}/float16"
+        small = np.clip(values, limits.min, limits.max).astype(np.float16)
+        kept.append(numpy_helper.from_array(small, name))
+        casts.append(
+            onnx.helper.make_node(
+                "Cast", [name], [weights.name], to=onnx.TensorProto.FLOAT
+            )
+        )
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _quantize_onnx(path: Path, batches: Sequence[np.ndarray]) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self._rest = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self._rest, None)
+            return None if batch is None else {"images": batch}
+
+    prepared, quantized = path.with_suffix(".prepared"), path.with_suffix(".int8")
+    quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    quantization.quantize_static(
+        prepared,
+        quantized,
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        op_types_to_quantize=list(_QUANTIZED_IN_ONNX),
+        # The products of older processors overflow with eight bits.
+        reduce_range=not _has_vnni(),
+    )
+    prepared.unlink()
+    quantized.replace(path)
+
+
+def _has_vnni() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "vnni" in flags
+
+
+def _convert_to_litert(
+    serving: keras.Model, precision: str, path: Path, batches: Sequence[np.ndarray]
+) -> None:
+    import tensorflow as tf
+
+    options: dict[str, Any] = {}
+    if precision != "float32":
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    if precision == "int8":
+        options["representative_dataset"] = lambda: ([batch] for batch in batches)
+    serving.export(
+        path,
+        format="litert",
+        verbose=False,
+        input_signature=_signature(serving),
+        **options,
+    )
+
+
+def _convert_to_openvino(
+    serving: keras.Model, precision: str, path: Path, batches: Sequence[np.ndarray]
+) -> None:
+    import openvino
+
+    serving.export(
+        os.fspath(path),
+        format="openvino",
+        verbose=False,
+        input_signature=_signature(serving),
+    )
+    if precision == "float32":
+        return
+    converted = openvino.Core().read_model(path)
+    if precision == "int8":
+        import nncf
+
+        converted = nncf.quantize(
+            converted, nncf.Dataset(batches), subset_size=len(batches)
+        )
+    quantized = path.with_stem("quantized")
+    openvino.save_model(converted, quantized, compress_to_fp16=precision == "float16")
+    del converted  # it maps the file that is replaced
+    quantized.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    quantized.replace(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps converters from logging what they could not simplify, and from reporting.
+
+    OpenVINO and NNCF send usage statistics unless they run in continuous integration.
+    """
+    levels = {name: logging.getLogger(name).level for name in ("tf2onnx", "nncf")}
+    variables = {name: os.environ.get(name) for name in ("CI", "NNCF_CI")}
+    os.environ.update(dict.fromkeys(variables, "true"))
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            # Keras's path to ONNX asks NumPy for names that are gone.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name, value in variables.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,104 @@
+"""Writes the model card: what a model is, how good it is, how to call it."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from keras_flowers_runtime.exported import load_description
+
+from keras_flowers.export.conversion import FILES
+from keras_flowers.export.proof import Proof
+from keras_flowers.export.sources import RunImages, Source
+from keras_flowers.files import printable_path, write_text_atomically
+from keras_flowers.version import __version__
+
+_TEMPLATE = "model_card.md.jinja"
+# How images become the size of the model: in words, with Pillow, and with sharp.
+_RESIZING = {
+    "stretch": (
+        "stretch to the size and ignore the aspect ratio",
+        "image = image.resize({size}, Image.Resampling.BILINEAR)",
+        "fill",
+    ),
+    "crop": (
+        "keep the aspect ratio and cut off what is too much on both sides",
+        "image = ImageOps.fit(image, {size}, Image.Resampling.BILINEAR)",
+        "cover",
+    ),
+    "pad": (
+        "keep the aspect ratio and add black borders",
+        "image = ImageOps.pad(image, {size}, Image.Resampling.BILINEAR)",
+        "contain",
+    ),
+}
+# Of a thousand classes a table is no help; proof.json has them all.
+_MOST_CLASSES = 100
+
+
+def write_model_card(
+    folder: Path, source: Source, images: RunImages, proof: Proof
+) -> None:
+    """Writes `README.md` into the folder of an exported model.
+
+    Args:
+        folder: The folder, with its `model.json`.
+        source: The model and its run.
+        images: The images of the run.
+        proof: The comparison with the original.
+    """
+    description = load_description(folder)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown; names go through `cell`
+    )
+    environment.filters["cell"] = _cell
+    template = environment.from_string(
+        resources.files("keras_flowers.export").joinpath(_TEMPLATE).read_text("utf-8")
+    )
+    model = source.model
+    height, width = model.image_size
+    how_to_resize, pillow_resize, sharp_fit = _RESIZING[model.resize]
+    text = template.render(
+        description=description,
+        model=model,
+        file=FILES[description["format"]],
+        height=height,
+        width=width,
+        how_to_resize=how_to_resize,
+        pillow_resize=pillow_resize.format(size=(width, height)),
+        sharp_fit=sharp_fit,
+        network=_describe_network(source),
+        data=source.data,
+        counts=images.counts,
+        proof=proof,
+        classes=model.class_names[:_MOST_CLASSES],
+        left_out=max(0, len(model.class_names) - _MOST_CLASSES),
+        megabytes=sum(one["size"] for one in description["files"].values()) / 1e6,
+        version=__version__,
+    )
+    write_text_atomically(folder / "README.md", text)
+
+
+def _cell(value: Any) -> str:
+    """Returns a text that is one cell of a Markdown table, and no markup."""
+    text = printable_path(str(value))
+    for character in "\\`*_{}[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _describe_network(source: Source) -> str:
+    model = source.model
+    hidden = ", ".join(map(str, model.hidden_units)) or "none"
+    backbone = model.backbone
+    if backbone is None:
+        return f"a dense network with hidden layers of {hidden} units"
+    kind = "pretrained " if backbone.is_pretrained else ""
+    return (
+        f"the {kind}backbone {backbone.network.name} and a head with hidden layers: "
+        f"{hidden}"
+    )

@@ -1,0 +1,311 @@
+"""Proves that an exported model gives the answers of the one it was made from."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from keras_flowers_runtime.exported import ExportedClassifier
+from keras_flowers_runtime.images import ImageOptions, load_image
+
+from keras_flowers.errors import InputError
+from keras_flowers.export.sources import LabelledImage
+from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.progress import Progress
+
+MIN_IMAGES = 64
+_BATCH_SIZE = 32
+_WORST = 10
+_AT_ORIGINAL_SIZE = 8
+# The 97.5th percentile of the normal distribution, for intervals of 95 %.
+_Z = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """What counts as the same answers.
+
+    Attributes:
+        largest_difference: Of a probability, or `None` for any.
+        equal_answers: The minimum share of images with the same most probable class.
+        accuracy_loss: How much lower the accuracy may be.
+    """
+
+    largest_difference: float | None
+    equal_answers: float
+    accuracy_loss: float
+
+
+# Eight bits move single probabilities a lot where two classes are close; what must not
+# move are the answers.
+TOLERANCES = {
+    "float32": Tolerance(1e-4, 0.98, 0.02),
+    "float16": Tolerance(5e-2, 0.98, 0.02),
+    "int8": Tolerance(None, 0.9, 0.03),
+}
+
+
+class ProofError(Exception):
+    """Raised when an exported model gives other answers than its original."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How far the answers of two models for one image are apart.
+
+    Attributes:
+        path: The image, below its data folder.
+        difference: The largest of a probability.
+        keras_class: The most probable class of the Keras model.
+        keras_probability: Its probability.
+        exported_class: The most probable class of the exported model.
+        exported_probability: Its probability.
+    """
+
+    path: str
+    difference: float
+    keras_class: str
+    keras_probability: float
+    exported_class: str
+    exported_probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A share of images, with its 95 % interval (Wilson 1927).
+
+    Attributes:
+        value: The share, 0..1.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        images: Number of images.
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """The comparison of an exported model with its original.
+
+    Attributes:
+        images: Number of images that both classified.
+        image_source: Which images they are.
+        precision: Of the exported model.
+        tolerance: What counts as the same answers.
+        largest_difference: Of a probability, over all images.
+        mean_difference: The mean over all images of the largest of each.
+        equal_answers: Share of images with the same most probable class.
+        largest_difference_at_original_size: The same, of images that the exported
+            model resized itself; `None` where it cannot.
+        keras_accuracy: Score of the Keras model where classes are known, or `None`.
+        exported_accuracy: Score of the exported model, or `None`.
+        keras_recall: Score of the Keras model for each class.
+        exported_recall: Score of the exported model for each class.
+        worst: The images with the largest differences.
+    """
+
+    images: int
+    image_source: str
+    precision: str
+    tolerance: Tolerance
+    largest_difference: float
+    mean_difference: float
+    equal_answers: float
+    largest_difference_at_original_size: float | None
+    keras_accuracy: Score | None
+    exported_accuracy: Score | None
+    keras_recall: dict[str, Score]
+    exported_recall: dict[str, Score]
+    worst: tuple[Difference, ...]
+
+    @property
+    def lost_classes(self) -> dict[str, float]:
+        """The classes that are found less often than before, and by how much."""
+        losses = {
+            name: score.value - self.exported_recall[name].value
+            for name, score in self.keras_recall.items()
+        }
+        lost = {name: loss for name, loss in losses.items() if loss > 0}
+        return dict(sorted(lost.items(), key=lambda item: -item[1]))
+
+    @property
+    def failure(self) -> str | None:
+        """What is outside of the tolerance, in one line, or `None`."""
+        tolerance, limit = self.tolerance, self.tolerance.largest_difference
+        differences = {
+            "": self.largest_difference,
+            " at their original size": self.largest_difference_at_original_size,
+        }
+        for where, found in differences.items():
+            if limit is not None and found is not None and not found <= limit:
+                return (
+                    f"probabilities of images{where} differ by up to {found:.2g}; "
+                    f"{self.precision} allows {limit:g}"
+                )
+        if not self.equal_answers >= tolerance.equal_answers:
+            return (
+                f"{self.equal_answers:.1%} of the answers are the same; "
+                f"{self.precision} needs {tolerance.equal_answers:.0%}"
+            )
+        if self.keras_accuracy is not None and self.exported_accuracy is not None:
+            lost = self.keras_accuracy.value - self.exported_accuracy.value
+            if lost > tolerance.accuracy_loss:
+                return (
+                    f"the accuracy falls from {self.keras_accuracy.value:.3f} to "
+                    f"{self.exported_accuracy.value:.3f}; {self.precision} may lose "
+                    f"{tolerance.accuracy_loss:g}"
+                )
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the attributes, and the verdict, as plain numbers and strings."""
+        return {
+            **dataclasses.asdict(self),
+            "lost_classes": self.lost_classes,
+            "passed": self.failure is None,
+        }
+
+
+def prove(
+    model: ImageClassifier,
+    exported: ExportedClassifier,
+    images: Sequence[LabelledImage],
+    image_source: str,
+    labelled: int,
+    progress: Progress | None = None,
+) -> Proof:
+    """Classifies images with both models and compares the probabilities.
+
+    Args:
+        model: The original.
+        exported: The exported model, loaded from its folder.
+        images: At least one.
+        image_source: Which images they are, for the record.
+        labelled: How many of the images, from the first, count for the accuracy.
+        progress: Called as `progress("prove", done, total)`.
+
+    Raises:
+        InputError: If the Keras model gives no numbers (NaN), as after a training that
+            diverged.
+    """
+    expected, found, read = [], [], []
+    for batch in _batches(images):
+        pixels, readable = _load(batch, model)
+        if readable:
+            expected.append(np.asarray(model.predict_on_batch(pixels)))
+            found.append(exported.predict(pixels))
+            read += readable
+        if progress is not None:
+            progress("prove", min(len(images), len(read)), len(images))
+    if not read:
+        raise InputError("None of the images for the proof can be read.")
+    before, after = np.concatenate(expected), np.concatenate(found)
+    if not np.isfinite(before).all():
+        raise InputError(
+            "The model gives no numbers (NaN): its training diverged. There is nothing "
+            "to export."
+        )
+    differences = np.abs(before - after).max(axis=1)
+    order = np.argsort(-np.where(np.isnan(differences), np.inf, differences))
+    known = {name: label for label, name in enumerate(model.class_names)}
+    labels = np.array(
+        [known.get(image.class_name, -1) for image in read[:labelled]], dtype=np.int64
+    )
+    keras_scores, exported_scores = (
+        _scores(rows[: len(labels)], labels, model.class_names)
+        for rows in (before, after)
+    )
+    return Proof(
+        images=len(read),
+        image_source=image_source,
+        precision=exported.precision,
+        tolerance=TOLERANCES[exported.precision],
+        largest_difference=float(differences.max()),
+        mean_difference=float(differences.mean()),
+        equal_answers=float((before.argmax(1) == after.argmax(1)).mean()),
+        largest_difference_at_original_size=_difference_at_original_size(
+            model, exported, read
+        ),
+        keras_accuracy=keras_scores[0],
+        exported_accuracy=exported_scores[0],
+        keras_recall=keras_scores[1],
+        exported_recall=exported_scores[1],
+        worst=tuple(
+            Difference(
+                read[index].name,
+                float(differences[index]),
+                model.class_names[before[index].argmax()],
+                float(before[index].max()),
+                model.class_names[after[index].argmax()],
+                float(after[index].max()),
+            )
+            for index in order[:_WORST].tolist()
+        ),
+    )
+
+
+def _batches(images: Sequence[LabelledImage]) -> Iterator[Sequence[LabelledImage]]:
+    for start in range(0, len(images), _BATCH_SIZE):
+        yield images[start : start + _BATCH_SIZE]
+
+
+def _load(
+    images: Sequence[LabelledImage], model: ImageClassifier
+) -> tuple[np.ndarray, list[LabelledImage]]:
+    """Returns the pixels of the images that can be read, and which these are."""
+    options = ImageOptions(resize=model.resize)
+    pixels, readable = [], []
+    for image in images:
+        try:
+            pixels.append(load_image(image.path, model.image_size, options))
+        except InputError:
+            continue
+        readable.append(image)
+    return np.array(pixels), readable
+
+
+def _difference_at_original_size(
+    model: ImageClassifier,
+    exported: ExportedClassifier,
+    images: Sequence[LabelledImage],
+) -> float | None:
+    if not exported.description["any_size"]:
+        return None
+    differences = []
+    for image in itertools.islice(images, _AT_ORIGINAL_SIZE):
+        pixels = load_image(image.path)[None]
+        before = np.asarray(model.predict_on_batch(pixels))
+        differences.append(float(np.abs(before - exported.predict(pixels)).max()))
+    return max(differences)
+
+
+def _scores(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> tuple[Score | None, dict[str, Score]]:
+    """Returns the accuracy, and the recall of each class that has images."""
+    is_known = labels >= 0
+    labels = labels[is_known]
+    is_right = probabilities[is_known].argmax(axis=1) == labels
+    recall = {
+        name: score(int(is_right[labels == label].sum()), int((labels == label).sum()))
+        for label, name in enumerate(class_names)
+        if (labels == label).any()
+    }
+    accuracy = score(int(is_right.sum()), len(labels)) if len(labels) else None
+    return accuracy, recall
+
+
+def score(right: int, images: int) -> Score:
+    """Returns the share of the images that are right, with Wilson's interval."""
+    share = right / images
+    spread = _Z * math.sqrt(share * (1 - share) / images + (_Z / images) ** 2 / 4)
+    centre = share + _Z**2 / (2 * images)
+    scale = 1 + _Z**2 / images
+    low, high = (centre - spread) / scale, (centre + spread) / scale
+    return Score(share, max(0.0, low), min(1.0, high), images)

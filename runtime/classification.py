@@ -1,0 +1,137 @@
+"""Classifies image files while the next ones are decoded."""
+
+import collections
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from keras_flowers_runtime.errors import InputError
+from keras_flowers_runtime.images import ImageOptions, Pixels, Resize, load_image
+
+# Batches that are decoded while another one is classified.
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The prediction of a classifier for one image.
+
+    Attributes:
+        path: The image, as it was passed in.
+        label: The most probable class name.
+        probability: Float in 0..1, the probability of `label`.
+        probabilities: Every class name with its probability, most probable first.
+    """
+
+    path: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class UnreadableImage:
+    """A file that cannot be read or decoded.
+
+    Attributes:
+        path: The file, as it was passed in.
+        error: What `load_image` raised for it.
+    """
+
+    path: str
+    error: InputError
+
+
+def classify_files(
+    predict: Callable[[Pixels], Any],
+    class_names: Sequence[str],
+    image_size: tuple[int, int],
+    paths: Iterable[str | os.PathLike[str]],
+    batch_size: int = 32,
+    resize: Resize = "stretch",
+) -> Iterator[Classification | UnreadableImage]:
+    """Classifies image files while the next ones are decoded.
+
+    Args:
+        predict: Maps images, uint8 `(batch, height, width, 3)`, to probabilities,
+            `(batch, classes)`.
+        class_names: Position `i` is the name of label `i`.
+        image_size: `(height, width)` of the images that `predict` takes.
+        paths: Files in any format that training reads.
+        batch_size: Positive integer, how many images `predict` takes at once.
+        resize: How images become `image_size`; see `ImageOptions`.
+
+    Yields:
+        A `Classification` for each path, or an `UnreadableImage`, in the order of
+        `paths`.
+    """
+    for names, images in _decode_ahead(paths, image_size, batch_size, resize):
+        readable = [image for image in images if not isinstance(image, InputError)]
+        rows = iter(np.asarray(predict(np.stack(readable))) if readable else ())
+        for name, image in zip(names, images, strict=True):
+            if isinstance(image, InputError):
+                yield UnreadableImage(name, image)
+            else:
+                yield rank_classes(name, class_names, next(rows))
+
+
+def rank_classes(
+    path: str, class_names: Sequence[str], probabilities: npt.NDArray[np.floating]
+) -> Classification:
+    """Returns the classification of an image, the most probable class first.
+
+    Args:
+        path: The image, or any name for it.
+        class_names: Position `i` is the name of label `i`.
+        probabilities: `(classes,)`. Of equal ones, the lower label comes first.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    by_name = {class_names[i]: float(probabilities[i]) for i in order}
+    label, probability = next(iter(by_name.items()))
+    return Classification(path, label, probability, by_name)
+
+
+def _decode_ahead(
+    paths: Iterable[str | os.PathLike[str]],
+    image_size: tuple[int, int],
+    batch_size: int,
+    resize: Resize,
+) -> Iterator[tuple[list[str], list[Pixels | InputError]]]:
+    """Yields batches of paths and their images while later batches are decoded."""
+    options = ImageOptions(resize=resize)
+
+    def load(name: str) -> Pixels | InputError:
+        try:
+            return load_image(name, image_size, options)
+        except InputError as error:
+            return error
+
+    batches = _batches((os.fspath(path) for path in paths), batch_size)
+    pool = ThreadPoolExecutor()
+    pending: collections.deque[tuple[list[str], list[Future[Pixels | InputError]]]]
+    pending = collections.deque()
+
+    def start(count: int) -> None:
+        for names in islice(batches, count):
+            pending.append((names, [pool.submit(load, name) for name in names]))
+
+    with contextlib.ExitStack() as stack:
+        # When the caller stops reading, nobody needs what is not decoded yet.
+        stack.callback(pool.shutdown, cancel_futures=True)
+        start(1 + _BATCHES_AHEAD)
+        while pending:
+            names, images = pending.popleft()
+            decoded = [image.result() for image in images]
+            start(1)
+            yield names, decoded
+
+
+def _batches(names: Iterator[str], size: int) -> Iterator[list[str]]:
+    while batch := list(islice(names, size)):
+        yield batch

@@ -1,0 +1,218 @@
+"""Loads the folder of an exported model."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras_flowers_runtime.classification import (
+    Classification,
+    UnreadableImage,
+    classify_files,
+)
+from keras_flowers_runtime.engines import Engine, load_engine
+from keras_flowers_runtime.errors import InputError
+from keras_flowers_runtime.files import printable_path
+from keras_flowers_runtime.images import RESIZE_MODES, Pixels, Resize
+
+DESCRIPTION_FILE = "model.json"
+FORMATS = ("onnx", "litert", "openvino", "saved_model")
+
+_KIND = "keras_flowers.export"
+_VERSION = 1
+
+
+class ExportedClassifier:
+    """A classifier in the format of another runtime: see `load_exported`.
+
+    Methods may be called from several threads at once.
+
+    Attributes:
+        class_names: Position `i` is the name of label `i`.
+        image_size: `(height, width)` in pixels of the images that `predict` takes.
+        resize: How images become `image_size`: `"stretch"`, `"crop"` or `"pad"`.
+        format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
+        precision: `"float32"`, `"float16"` or `"int8"`.
+        description: The content of `model.json`.
+    """
+
+    def __init__(self, description: Mapping[str, Any], engine: Engine) -> None:
+        self.description = dict(description)
+        self.class_names: tuple[str, ...] = tuple(description["class_names"])
+        height, width = description["image_size"]
+        self.image_size: tuple[int, int] = (height, width)
+        self.resize: Resize = description["resize"]["mode"]
+        self.format: str = description["format"]
+        self.precision: str = description["precision"]
+        self._engine = engine
+
+    def predict(self, images: Pixels) -> np.ndarray:
+        """Returns the probabilities of decoded images.
+
+        Args:
+            images: uint8 `(batch, height, width, 3)` in RGB, 0 to 255, as
+                `load_image` of `keras_flowers_runtime.images` reads them with
+                `image_size` and `resize`. Any height and width if `model.json` says
+                `"any_size": true`.
+
+        Returns:
+            float32 `(batch, classes)`; each row sums to 1.
+        """
+        probabilities: np.ndarray = self._engine(images)
+        return probabilities
+
+    def classify(
+        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+    ) -> list[Classification]:
+        """Classifies image files, decoded exactly as in training.
+
+        Args:
+            paths: Files in any format that training reads.
+            batch_size: Positive integer, how many images are classified at once.
+
+        Returns:
+            One `Classification` per path, in the order of `paths`.
+
+        Raises:
+            InputError: If a file is not a readable image; the message names it. Or
+                if an argument is not as described.
+        """
+        if isinstance(paths, str | os.PathLike):
+            raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
+        if not hasattr(batch_size, "__index__") or batch_size < 1:
+            raise InputError(
+                "`batch_size` must be a positive integer. "
+                f"Received: batch_size={batch_size!r}"
+            )
+        results = []
+        for result in self.classify_each(paths, int(batch_size)):
+            if isinstance(result, UnreadableImage):
+                raise result.error
+            results.append(result)
+        return results
+
+    def classify_each(
+        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+    ) -> Iterator[Classification | UnreadableImage]:
+        """Classifies image files one by one while the next ones are decoded.
+
+        Args:
+            paths: Files in any format that training reads.
+            batch_size: Positive integer, how many images are classified at once.
+
+        Yields:
+            A `Classification` for each path, or an `UnreadableImage` with `path` and
+            `error`, in the order of `paths`.
+        """
+        return classify_files(
+            self.predict,
+            self.class_names,
+            self.image_size,
+            paths,
+            batch_size,
+            self.resize,
+        )
+
+
+def load_exported(
+    folder: str | os.PathLike[str], threads: int | None = None
+) -> ExportedClassifier:
+    """Loads a model that `export_model` or `keras-flowers export` wrote.
+
+    Needs only NumPy, Pillow, pi-heif and the runtime of the format: onnxruntime,
+    ai-edge-litert or openvino. A SavedModel needs TensorFlow.
+
+    Args:
+        folder: The folder that was written.
+        threads: How many threads compute; `None` for one per core. TensorFlow, for a
+            SavedModel, decides for itself.
+
+    Raises:
+        InputError: If the folder is not an exported model, is damaged, was written by
+            a newer version, or its runtime is not installed.
+
+    Example:
+    ```python
+    from keras_flowers_runtime import load_exported
+
+    classifier = load_exported("flowers-onnx")
+    print(classifier.classify(["rose.jpg"])[0].label)
+    ```
+    """
+    path = Path(folder)
+    description = load_description(path)
+    for name, size in description["files"].items():
+        file = path / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size["size"]:
+            raise InputError(
+                f"`{printable_path(file)}` must have {size['size']} bytes, as "
+                f"{DESCRIPTION_FILE} says. Received: "
+                f"{'no file' if found is None else f'{found} bytes'}"
+            )
+    engine = load_engine(
+        description["format"],
+        path / description["file"],
+        threads,
+    )
+    return ExportedClassifier(description, engine)
+
+
+def is_exported(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether a folder looks like an exported model."""
+    return Path(folder, DESCRIPTION_FILE).is_file()
+
+
+def load_description(folder: Path) -> dict[str, Any]:
+    """Reads the `model.json` of an exported model and checks it.
+
+    Raises:
+        InputError: If it is missing, damaged or of a newer version.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return _check_description(content)
+    except OSError as error:
+        reason = f"no readable {DESCRIPTION_FILE}: {error.strerror or error}"
+    except _DescriptionError as error:
+        reason = str(error)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        reason = f"a {DESCRIPTION_FILE} that is damaged"
+    raise InputError(
+        f"`{printable_path(folder)}` must be the folder of an exported model. "
+        f"Received: {reason}"
+    )
+
+
+class _DescriptionError(Exception):
+    """Says in a few words why a description cannot be used."""
+
+
+def _check_description(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise _DescriptionError(f'a {DESCRIPTION_FILE} without "kind": "{_KIND}"')
+    if content.get("version") != _VERSION:
+        raise _DescriptionError(
+            f"version {content.get('version')!r}; this package reads {_VERSION}"
+        )
+    if content["format"] not in FORMATS:
+        raise _DescriptionError(f"the unknown format {content['format']!r}")
+    if content["resize"]["mode"] not in RESIZE_MODES:
+        # Images resized in another way would give wrong answers.
+        raise _DescriptionError(f"the unknown way to resize {content['resize']!r}")
+    names = content["class_names"]
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise _DescriptionError('"class_names" that are not two or more strings')
+    sizes = content["image_size"]
+    if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
+        raise _DescriptionError('an "image_size" that is no pair of positive integers')
+    for name in (content["file"], *content["files"]):
+        # Nothing outside of the folder is ever read.
+        if os.path.isabs(name) or ".." in Path(name).parts:  # noqa: PTH117
+            raise _DescriptionError(f"the file {name!r}, which is not in the folder")
+    if not all(type(entry["size"]) is int for entry in content["files"].values()):
+        raise _DescriptionError('"files" without sizes')
+    return content

@@ -1,0 +1,233 @@
+"""Sorting, explaining and batches of `predict`; `export` as a command."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import draw_images
+from keras_flowers_cli import sorting
+from keras_flowers_cli.main import run
+from PIL import Image
+
+from keras_flowers import ImageClassifier
+from keras_flowers.export import export, export_model
+
+COUNTS = {"daisy": 3, "roses": 2}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A `.keras` file and the same model exported."""
+    folder = tmp_path_factory.mktemp("models")
+    model = ImageClassifier(["x", "y"], image_size=(8, 8), hidden_units=(4,), seed=1)
+    model.save(folder / "model.keras")
+    export_model(model, folder / "onnx")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return draw_images(tmp_path / "photos", COUNTS)
+
+
+def predict(capsys, *arguments, code=0):
+    capsys.readouterr()
+    assert run(["predict", *map(os.fspath, arguments)]) == code
+    return capsys.readouterr()
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_exported_and_saved_models_answer_alike(models, photos, capsys):
+    answers = []
+    for name in ("model.keras", "onnx"):
+        for size in ("1", "2", "64"):
+            shown = predict(
+                capsys, models / name, photos, "--json", "--batch-size", size
+            )
+            answers.append(json.loads(shown.out))
+    for answer in answers[1:]:
+        for one, other in zip(answers[0], answer, strict=True):
+            assert (one["path"], one["class"]) == (other["path"], other["class"])
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize("option", ["--move-to", "--copy-to"])
+def test_images_are_sorted_by_class_and_none_is_overwritten(
+    models, photos, capsys, option
+):
+    before = contents(photos)
+    (photos.parent / "sorted" / "x").mkdir(parents=True)
+    (photos.parent / "sorted" / "y").mkdir()
+    for name in ("x", "y"):
+        (photos.parent / "sorted" / name / "000.png").write_text("mine")
+    shown = predict(capsys, models / "onnx", photos, option, "sorted", "--json")
+    answers = json.loads(shown.out)
+    assert len(answers) == 5
+    for answer in answers:
+        placed = Path(answer["placed"])
+        assert placed.parent == Path("sorted", answer["class"])
+        original = Path(answer["path"]).relative_to(photos).as_posix()
+        assert placed.read_bytes() == before[original]
+        assert Path(answer["path"]).exists() == (option == "--copy-to")
+    assert contents(photos) == (before if option == "--copy-to" else {})
+    # Two images are called 000.png, and so were two that were there.
+    sorted_files = contents(photos.parent / "sorted")
+    assert sorted_files["x/000.png"] == sorted_files["y/000.png"] == b"mine"
+    assert len(sorted_files) == 7
+
+
+def test_a_dry_run_promises_what_happens(models, photos, capsys):
+    before = contents(photos)
+    options = ("--move-to", "sorted", "--json")
+    dry = predict(capsys, models / "onnx", photos, *options, "--dry-run")
+    assert contents(photos) == before
+    assert not Path("sorted").exists()
+    assert "5 images would be moved to sorted" in dry.err
+    assert dry.err.count(" -> ") == 5
+    wet = predict(capsys, models / "onnx", photos, *options)
+    assert json.loads(wet.out) == json.loads(dry.out)
+    assert "5 images moved to sorted" in wet.err
+
+
+def test_sorting_in_place_is_done_once(models, photos, capsys):
+    predict(capsys, models / "onnx", photos, "--move-to", photos)
+    first = contents(photos)
+    shown = predict(capsys, models / "onnx", photos, "--move-to", photos)
+    assert contents(photos) == first
+    assert "0 images moved to" in shown.out
+    assert "5 are there already" in shown.out
+
+
+@pytest.mark.parametrize("option", ["--move-to", "--copy-to"])
+def test_a_link_arrives_as_the_image(models, photos, capsys, option):
+    target = photos / "daisy" / "000.png"
+    Path("link.png").symlink_to(target)
+    predict(capsys, models / "onnx", "link.png", option, "sorted")
+    (placed,) = Path("sorted").glob("*/link.png")
+    assert not placed.is_symlink()
+    assert placed.read_bytes() == target.read_bytes()
+    assert Path("link.png").is_symlink() == (option == "--copy-to")
+
+
+def test_without_hard_links_images_are_copied(models, photos, capsys, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "no hard links", os.fspath(source))
+
+    before = contents(photos)
+    monkeypatch.setattr(sorting.os, "link", refuse)
+    predict(capsys, models / "onnx", photos, "--move-to", "sorted")
+    assert contents(photos) == {}
+    assert sorted(contents(Path("sorted")).values()) == sorted(before.values())
+
+
+def test_a_disk_that_is_full_loses_no_image(models, photos, capsys, monkeypatch):
+    def fail(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device", os.fspath(target))
+
+    before = contents(photos)
+    monkeypatch.setattr(sorting.shutil, "copy2", fail)
+    shown = predict(capsys, models / "onnx", photos, "--copy-to", "sorted", code=2)
+    assert "No space left on device" in shown.err
+    assert contents(photos) == before
+    assert contents(Path("sorted")) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--dry-run"], "--move-to"),
+        (["--move-to", "a", "--copy-to", "b"], "exclude each other"),
+        (["--move-to", "file/a"], "--move-to"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--explain", "file/a"], "--explain"),
+    ],
+)
+def test_bad_options_are_named_before_the_model_is_read(photos, capsys, options, named):
+    Path("file").touch()
+    shown = predict(capsys, "file", photos, *options, code=2)
+    assert named in shown.err
+
+
+def test_a_class_that_is_no_folder_is_refused(photos, capsys):
+    names = ["../up", "b"]
+    ImageClassifier(names, image_size=(8, 8), hidden_units=()).save("odd.keras")
+    shown = predict(capsys, "odd.keras", photos, "--copy-to", "sorted", code=2)
+    assert "../up" in shown.err
+    assert not Path("sorted").exists()
+
+
+def test_explanations_are_written_for_each_image(models, photos, capsys):
+    shown = predict(capsys, models / "model.keras", photos, "--explain", "why")
+    assert "5 explanations written to why" in shown.out
+    names = sorted(path.name for path in Path("why").iterdir())
+    assert names == ["1-000.png", "2-001.png", "3-002.png", "4-000.png", "5-001.png"]
+    for path in Path("why").iterdir():
+        with Image.open(path) as picture:
+            assert picture.width > 400
+
+
+def test_export_writes_the_folder_and_says_how_to_use_it(models, photos, capsys):
+    shutil.copy(models / "model.keras", "flowers.keras")
+    assert run(["export", "flowers.keras"]) == 0
+    shown = capsys.readouterr()
+    assert "64 images (drawn images" in shown.out
+    assert "keras-flowers predict flowers-onnx PHOTO" in shown.out
+    assert {path.name for path in Path("flowers-onnx").iterdir()} == {
+        "README.md",
+        "labels.txt",
+        "model.json",
+        "model.onnx",
+        "proof.json",
+    }
+    assert run(["export", "flowers.keras"]) == 2
+    assert "new or an empty folder" in capsys.readouterr().err
+
+
+def test_export_json_is_the_proof(models, photos, capsys):
+    arguments = ["export", str(models / "model.keras"), "--format", "saved_model"]
+    assert run([*arguments, "--output", "out", "--json"]) == 0
+    proof = json.loads(capsys.readouterr().out)
+    assert proof["passed"] is True
+    assert proof["directory"] == "out"
+    assert proof["images"] == 64
+
+
+def test_an_export_that_answers_otherwise_exits_with_3(
+    models, photos, capsys, monkeypatch
+):
+    convert = export.convert
+
+    def convert_another(model, *arguments):
+        weights = model.get_weights()
+        model.set_weights([*weights[:-1], weights[-1] + [1.0, 0.0]])
+        try:
+            convert(model, *arguments)
+        finally:
+            model.set_weights(weights)
+
+    monkeypatch.setattr(export, "convert", convert_another)
+    code = run(["export", str(models / "model.keras"), "--output", "out"])
+    assert code == 3
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: The exported model gives other answers")
+    assert "Nothing was written" in shown.err
+    assert not Path("out").exists()
+    assert not [path for path in Path().iterdir() if path.name.startswith(".")]
+
+
+def test_export_of_int8_without_a_run_is_refused(models, photos, capsys):
+    arguments = ["export", str(models / "model.keras"), "--quantize", "int8"]
+    assert run([*arguments, "--output", "out"]) == 2
+    assert "int8 needs training images" in capsys.readouterr().err
+    assert not Path("out").exists()
