@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasetLoader
+from keras_flowers.data.layout import normalize_name
 from keras_flowers.data.splits import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
@@ -25,7 +26,7 @@ class LabelledImage:
     Attributes:
         path: The file.
         name: Its path below the data folder, with `/` between its parts.
-        class_name: The class of its folder.
+        class_name: Its class.
     """
 
     path: Path
@@ -85,22 +86,28 @@ class Source:
             loader = keras.saving.deserialize_keras_object(self.config["loader"])
             if not isinstance(loader, ImageDatasetLoader):
                 raise InputError("config.json names no data")
-            root = loader.find(progress)
+            listing = loader.list_images(progress)
         except (InputError, KeyError, TypeError, ValueError) as error:
             return RunImages(reason_missing=first_line(error))
+        # Names may be normalized differently on the disk of another machine.
+        present = {
+            normalize_name(file.path): (file.path, folder.class_name)
+            for file, folder in zip(listing.files, listing.classes, strict=True)
+        }
         parts: dict[str, list[LabelledImage]] = {}
+        counts = dict.fromkeys(manifest.class_names, 0)
         for entry in manifest.images:
-            path = root / entry.path
-            if path.is_file():
-                image = LabelledImage(path, entry.path, entry.path.partition("/")[0])
+            found = present.get(normalize_name(entry.path))
+            # Images that are gone still count as training images.
+            class_name = found[1] if found else entry.path.partition("/")[0]
+            if entry.split == "train" and class_name in counts:
+                counts[class_name] += 1
+            if found:
+                image = LabelledImage(listing.root / found[0], entry.path, class_name)
                 parts.setdefault(entry.split, []).append(image)
         train = tuple(parts.get("train", ()))
         validation = tuple(parts.get("validation", ()))
-        missing = f"no image of the run is in {printable_path(root)} any more"
-        counts = dict.fromkeys(manifest.class_names, 0)
-        for entry in manifest.images:
-            if entry.split == "train":
-                counts[entry.path.partition("/")[0]] += 1
+        missing = f"no image of the run is in {printable_path(listing.root)} any more"
         return RunImages(
             train, validation, counts, None if train or validation else missing
         )

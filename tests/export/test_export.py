@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from helpers import small_loader, tiny_network
+from helpers import draw_images, small_loader, tiny_network
 
 import keras_flowers
 import keras_flowers.export
@@ -19,6 +19,7 @@ from keras_flowers import Backbone, ImageClassifier, InputError
 from keras_flowers.export import ProofError, export, export_model, load_exported
 from keras_flowers.export.conversion import in_float32
 from keras_flowers.export.proof import score
+from keras_flowers.export.sources import find_source
 
 FILES = {"README.md", "labels.txt", "model.json", "proof.json"}
 MODEL_FILES = {
@@ -252,6 +253,30 @@ def test_without_a_run_the_images_are_drawn(tmp_path):
     with pytest.raises(InputError, match="int8 needs training images"):
         export_model(model, tmp_path / "int8", quantize="int8")
     assert not (tmp_path / "int8").exists()
+
+
+def test_classes_of_images_are_those_of_the_layout(tmp_path):
+    for year in ("2023", "2024"):
+        draw_images(
+            tmp_path / "photos" / year, {"daisy": 6, "roses": 5}, seed=int(year)
+        )
+    keras_flowers.train(
+        tmp_path / "photos",
+        lambda datasets: ImageClassifier(datasets.class_names, (8, 8), ()),
+        run_directory=tmp_path / "run",
+        epochs=1,
+        verbose=0,
+        tensorboard=False,
+    )
+    images = find_source(tmp_path / "run").find_images()
+    assert images.reason_missing is None
+    assert len(images.train) + len(images.validation) == 22
+    for image in (*images.train, *images.validation):
+        assert image.path.parent.name == image.class_name
+        assert image.path.is_file()
+    for name in ("daisy", "roses"):
+        found = sum(image.class_name == name for image in images.train)
+        assert images.counts[name] == found > 0
 
 
 def test_data_that_is_gone_is_replaced_by_drawn_images(run, tmp_path):
