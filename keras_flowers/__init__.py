@@ -5,7 +5,7 @@ Importing the package registers its Keras-serializable classes, so that
 """
 
 import importlib
-from types import ModuleType
+import types
 
 from keras_flowers.data.audit import Audit as Audit
 from keras_flowers.data.audit import Finding as Finding
@@ -46,7 +46,7 @@ from keras_flowers.version import __version__ as __version__
 Catalog = Audit  # the name of version 0.1
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> types.ModuleType:
     """Imports `keras_flowers.tuning` when it is first used: KerasTuner is slow."""
     if name == "tuning":
         return importlib.import_module("keras_flowers.tuning")
