@@ -22,7 +22,7 @@ COMPONENTS = (
     "training/test_train.py::test_a_run_leaves_everything_in_its_directory",
     "training/test_train.py::test_two_runs_are_equal_to_the_bit",
     "training/test_train.py::test_ctrl_c_saves_what_is_there",
-    "training/test_fine_tuning.py::test_both_phases_are_one_run",
+    "training/test_fine_tuning.py::test_both_stages_are_one_run",
     "training/test_fine_tuning.py::test_a_resumed_run_equals_one_that_was_never_interrupted"
     "[3-KeyboardInterrupt]",
     "training/test_resume.py::test_a_resumed_run_equals_one_that_was_never_interrupted",

@@ -104,7 +104,7 @@ def test_a_search_shows_its_trials_the_best_first(direction, best):
         TrialRecord("2", "completed", {"units": 8, "rate": 0.1}, 0.75, epoch=3),
     )
     settings = types.SimpleNamespace(direction=direction)
-    result = SearchResult(Path("s"), trials, trials[int(best)], False, None, settings)
+    result = SearchResult(Path("s"), trials, trials[int(best)], False, settings)
     score = {"1": "0.5", "2": "0.75"}[best]
     assert repr(result) == (
         f"SearchResult(2 of 3 trials completed, best {best} with {score}, s)"

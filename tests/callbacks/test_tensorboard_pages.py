@@ -131,7 +131,7 @@ def test_hparams_show_values_and_metrics(shown):
         "train.epoch_loss",
         "8x8",
         # As JavaScript's `toPrecision(5)` writes them.
-        f"{shown.run.history['loss'][-1]:#.5g}",
+        f"{shown.run.history['val_accuracy'][-1]:#.5g}",
         f"{shown.run.history['val_loss'][-1]:#.5g}",
     )
     row = text[text.index("Show Metrics") :]
