@@ -61,7 +61,7 @@ class Run:
 
 
 def train(images: str, options: list[str], seed: int, cache: str) -> Run:
-    """Runs the command in a process of its own."""
+    """Runs the command in a separate process."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = f"{scratch}/run"
         seconds, printed = timed(

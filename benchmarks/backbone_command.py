@@ -2,7 +2,7 @@
 
     python benchmarks/backbone_command.py PHOTOS BACKBONE.keras
 
-Every part is a process of its own; the command begins with an empty cache. Start-up is
+Every part runs in its own process; the command begins with an empty cache. Start-up is
 that of the command: Python, Keras, TensorFlow and this package, and nothing done with
 them. Loading the network counts neither as start-up nor in the plain pass, so the
 command pays for it. Every file is read once before.

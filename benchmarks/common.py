@@ -38,7 +38,7 @@ def _processor() -> str:
 def child(*arguments: str, **environment: str) -> dict:
     """Runs a Python program and returns the JSON of the last line it prints.
 
-    A process of its own, because the allocator is chosen before TensorFlow starts
+    A separate process, because the allocator is chosen before TensorFlow starts
     and peak memory never falls.
     """
     result = subprocess.run(

@@ -2,7 +2,7 @@
 
     python benchmarks/head_search.py PHOTOS BACKBONE_FILE [TRIALS EPOCHS PLAIN_TRIALS]
 
-Each side is a process of its own. This package does everything from the first import
+Each side runs in its own process. This package does everything from the first import
 to the best model, with an empty cache: images and features too. KerasTuner alone would
 take hours for 50 trials, so it gets the first few of the same, and only the seconds of
 its trials count, not its start.

@@ -4,7 +4,7 @@
 
 Draws 2,000 and 100,000 small JPEG images, trains one epoch on each with the store on
 disk, and prints the peak resident memory of both processes. Peak memory against the
-plain script stands in what `epoch_time.py` prints.
+plain script is in what `epoch_time.py` prints.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python benchmarks/search.py PHOTOS [TRIALS MAX_EPOCHS]
 
-Each side is a process of its own and does everything, from the first import to the best
+Each side runs in its own process and does everything, from the first import to the best
 model: this package also decodes the images, draws plots and saves every model.
 """
 

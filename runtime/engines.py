@@ -50,7 +50,7 @@ def load_engine(
     try:
         return load(module, path, threads or os.cpu_count() or 1)
     except Exception as error:
-        # Every library raises errors of its own kinds for a damaged file.
+        # Every library raises its own kinds of errors for a damaged file.
         raise InputError(
             f"`{printable_path(path)}` cannot be loaded: {first_line(error)}"
         ) from error

@@ -31,7 +31,7 @@ COMPONENTS = (
 
 @pytest.mark.timeout(1200)
 def test_the_components_pass_their_tests_on_jax():
-    """In a process of its own: Keras chooses its backend once."""
+    """In a separate process: Keras chooses its backend once."""
     tests = Path(__file__).parent
     files = [f"{tests}/{name}" for name in COMPONENTS]
     result = subprocess.run(

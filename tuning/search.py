@@ -127,7 +127,7 @@ def search(
     elsewhere = address_from_environment()
     if elsewhere is not None and workers is not None:
         raise InputError(
-            "`workers` starts a chief of its own, and KERASTUNER_ORACLE_IP names "
+            "`workers` starts its own chief, and KERASTUNER_ORACLE_IP names "
             "another one. Leave one of them out."
         )
 

@@ -156,14 +156,14 @@ class _Supervisor:
         """Returns when the chief has ended the search, or told all workers here."""
         works_here = set(self._running) != {CHIEF}
         while set(self._running) - ({CHIEF} if works_here else set()):
-            for name, code in self._ended():
+            for name, code in self._find_ended():
                 if code != EXIT_DONE:
                     self._restart(name, code)
                 elif name == CHIEF:
                     return
             show()
 
-    def _ended(self) -> Iterator[tuple[str, int]]:
+    def _find_ended(self) -> Iterator[tuple[str, int]]:
         """Yields names and exit codes of processes that have ended."""
         wait([process.sentinel for process in self._running.values()], _POLL_SECONDS)
         for name, process in list(self._running.items()):

@@ -114,7 +114,7 @@ class Share:
 def run_worker(
     plan: SearchPlan, name: str, address: ChiefAddress, share: Share
 ) -> None:
-    """Runs trials of the chief in a process of its own; never returns."""
+    """Runs trials of the chief in a separate process; never returns."""
     _start_process(plan.directory, name)
     address.announce(name)
     space = plan.hypermodel
@@ -141,7 +141,7 @@ def run_worker(
 
 
 def run_chief(plan: SearchPlan, address: ChiefAddress) -> None:
-    """Serves the oracle in a process of its own until the search is over."""
+    """Serves the oracle in a separate process until the search is over."""
     _start_process(plan.directory, CHIEF)
     address.announce(CHIEF)
     tuner = plan.tuner()

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
+from keras_flowers.errors import InputError
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.models.image_classifier import ImageClassifier
 
@@ -177,4 +178,7 @@ def _gradient(function: Callable[[Any], Any], point: Any) -> np.ndarray:
         import jax
 
         return np.asarray(jax.grad(function)(point))
-    raise NotImplementedError(f"No gradient on the backend {backend}.")
+    raise InputError(
+        "Heat maps of a backbone need the TensorFlow or the JAX backend. "
+        f"Received: KERAS_BACKEND={backend}"
+    )
