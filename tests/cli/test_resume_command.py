@@ -150,7 +150,10 @@ def test_checkpoints_as_rare_as_asked_for(runs, cut, tmp_path, monkeypatch):
         ("train --resume missing", "no run in missing"),
         ("train --resume CUT --epochs 5", "--resume without DATA replaces --epochs"),
         ("train --resume CUT --run-dir x", "--run-dir"),
-        ("train PHOTOS --resume CUT", "image_size was [8, 8] and is now [256, 256]"),
+        (
+            "train PHOTOS --image-size 9 --resume CUT",
+            "image_size was [8, 8] and is now [9, 9]",
+        ),
         ("train PHOTOS --checkpoint-every -1", "--checkpoint-every"),
     ],
 )
