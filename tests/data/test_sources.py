@@ -10,12 +10,12 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras_flowers_runtime.files
 import platformdirs
 import pytest
 from loopback_server import serving
 
 import keras_flowers.data.sample
-from keras_flowers import files
 from keras_flowers.data import downloads, sources
 from keras_flowers.data.sources import (
     ExtractionLimits,
@@ -341,7 +341,7 @@ def test_a_disk_that_is_full_at_the_last_file_is_named_too(cache, site, monkeypa
     def fail(*_: object) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    monkeypatch.setattr(files, "_sync_folder", fail)
+    monkeypatch.setattr(keras_flowers_runtime.files, "_sync_folder", fail)
     with pytest.raises(InputError) as caught:
         resolve_source(f"{site.address}/flowers.tgz", cache_directory=cache)
     assert_explained(str(caught.value), errno.EDQUOT, cache / "downloads")

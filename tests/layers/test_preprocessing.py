@@ -87,7 +87,13 @@ def test_component_checks(tmp_path):
     component_checks.takes_one_image_or_a_batch(layer, images())
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5,), 5, "ab", "12", (2, -1), (2.5, 2), None])
+@pytest.mark.parametrize(
+    "size", [(0, 5), (5,), 0, True, "ab", "12", (2, -1), (2.5, 2), None]
+)
 def test_wrong_sizes_are_named(size):
     with pytest.raises(InputError, match="`image_size`.*Received"):
         ResizeAndRescale(size)
+
+
+def test_one_integer_is_a_square():
+    assert ResizeAndRescale(np.int64(5)).image_size == (5, 5)
