@@ -79,8 +79,6 @@ def small_world(tmp_path, monkeypatch):
     assert of_no_size is None
     monkeypatch.setattr(ImageClassifier.__init__, "__defaults__", (SMALL, *others))
     replace_large_images_and_downloads(monkeypatch)
-    # Compiling takes longer than a step; other tests train with XLA.
-    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
 
 
 def make_small(program):

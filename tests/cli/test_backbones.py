@@ -36,7 +36,6 @@ def place(tmp_path_factory):
     ImageClassifier(["daisy", "roses"], (8, 8), (2,)).save(folder / "classifier.keras")
     with pytest.MonkeyPatch.context() as patch:
         # Compiling takes longer than training here.
-        patch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
         patch.chdir(folder)
         patch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
         line = ["train", "photos", "--backbone", "tiny.keras", *TUNED]
@@ -49,7 +48,6 @@ def in_the_place(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(place / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
 
 
 def read(path):

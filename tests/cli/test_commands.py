@@ -47,14 +47,6 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def without_xla():
-    """Compiling takes longer than training here; `test_xla_is_an_option` uses it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run directory, trained once, and its photos."""

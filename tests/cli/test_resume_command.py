@@ -7,20 +7,11 @@ import pytest
 from helpers import RESULTS, draw_images
 from keras_flowers_cli.main import run
 
-from keras_flowers import ImageClassifier
 from keras_flowers.files import write_text_atomically
 from keras_flowers.training import train as training
 
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
 OPTIONS = "--image-size 8 --hidden-units 8 --epochs 3 --dropout 0.2".split()  # noqa: SIM905
-
-
-@pytest.fixture(autouse=True, scope="module")
-def without_xla():
-    """Compiling takes longer than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,6 @@ from keras_flowers_cli.output import Output
 from keras_flowers_cli.search_view import SearchView
 from rich.console import Console
 
-from keras_flowers import ImageClassifier
-
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
 SMALL = shlex.split(
     "tune photos --image-size 8 --units 8:16:8 --layers 1 --max-epochs 2 --workers 0 "
@@ -26,7 +24,6 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     # Compiling takes longer than training here.
-    monkeypatch.setitem(ImageClassifier.compile.__kwdefaults__, "jit_compile", False)
     draw_images(tmp_path / "photos", COUNTS)
 
 

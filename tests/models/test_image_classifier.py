@@ -13,6 +13,9 @@ from keras_flowers import Backbone, ImageAugmentation, ImageClassifier, InputErr
 
 NAMES = ("daisy", "roses", "tulips")
 
+# The choice of XLA is part of what is tested.
+pytestmark = pytest.mark.xla
+
 
 def small_classifier(**arguments):
     arguments = {"image_size": (8, 8), "hidden_units": (6, 4), "seed": 1} | arguments

@@ -54,6 +54,7 @@ def assert_same_run(first, second):
             assert values == second.history[name], name
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("error", [InterruptedAtError, KeyboardInterrupt])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, epoch, error):

@@ -69,6 +69,7 @@ def test_the_default_model_is_that_of_the_package(tmp_path):
     assert result.directory is None
 
 
+@pytest.mark.xla
 def test_two_runs_are_equal_to_the_bit(tmp_path):
     first, second = (run(tmp_path, directory=None) for _ in range(2))
     assert_same_weights(first.model, second.model)

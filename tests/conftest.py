@@ -1,0 +1,29 @@
+"""What the tests of all packages share."""
+
+import keras
+import pytest
+
+from keras_flowers import ImageClassifier
+
+_DEFAULTS = ImageClassifier.compile.__kwdefaults__
+
+
+@pytest.fixture(autouse=True, scope="session")
+def without_xla():
+    """Trains tiny models without XLA.
+
+    Compiling takes longer than their training, and TensorFlow keeps what was compiled
+    in memory until the process ends.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        # On JAX, Keras would run each step eagerly.
+        if keras.backend.backend() == "tensorflow":
+            patch.setitem(_DEFAULTS, "jit_compile", False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def with_xla_if_marked(request, monkeypatch):
+    """Trains as users do in tests that are marked `xla`."""
+    if "xla" in request.keywords:
+        monkeypatch.setitem(_DEFAULTS, "jit_compile", "auto")
