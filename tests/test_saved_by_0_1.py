@@ -17,6 +17,9 @@ from PIL import Image
 
 from keras_flowers import ImageClassifier, ImageDatasetLoader, TrainingConfig, train
 
+# Version 0.1 trained with XLA, which is part of its configuration.
+pytestmark = pytest.mark.xla
+
 SAVED = Path(__file__).with_name("saved_by_0_1")
 KINDS = ("dense", "backbone")
 MEASURED = ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "epoch")
