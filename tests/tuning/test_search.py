@@ -526,7 +526,7 @@ def test_workers_and_a_chief_elsewhere_exclude_each_other(tmp_path, monkeypatch)
         "ORACLE_PORT": "8000",
     }.items():
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
-    with pytest.raises(InputError, match="`workers` starts a its own chief"):
+    with pytest.raises(InputError, match="`workers` starts its own chief"):
         run(tmp_path, workers=2)
 
 
