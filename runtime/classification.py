@@ -135,3 +135,19 @@ def _decode_ahead(
 def _batches(names: Iterator[str], size: int) -> Iterator[list[str]]:
     while batch := list(islice(names, size)):
         yield batch
+
+
+def require_readable(
+    results: Iterable[Classification | UnreadableImage],
+) -> list[Classification]:
+    """Returns the results as a list.
+
+    Raises:
+        InputError: For the first image that cannot be read; the message names it.
+    """
+    classifications = []
+    for result in results:
+        if isinstance(result, UnreadableImage):
+            raise result.error
+        classifications.append(result)
+    return classifications

@@ -11,6 +11,7 @@ from keras_flowers_runtime.classification import (
     Classification,
     UnreadableImage,
     classify_files,
+    require_readable,
 )
 from keras_flowers_runtime.engines import Engine, load_engine
 from keras_flowers_runtime.errors import InputError
@@ -86,12 +87,7 @@ class ExportedClassifier:
                 "`batch_size` must be a positive integer. "
                 f"Received: batch_size={batch_size!r}"
             )
-        results = []
-        for result in self.classify_each(paths, int(batch_size)):
-            if isinstance(result, UnreadableImage):
-                raise result.error
-            results.append(result)
-        return results
+        return require_readable(self.classify_each(paths, int(batch_size)))
 
     def classify_each(
         self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -57,10 +57,6 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.progress import Progress
 from keras_flowers.registration import register
-
-if TYPE_CHECKING:
-    pass
-
 
 # Arguments of a loader that say where and how much to cache, not what the data is.
 STORAGE_ARGUMENTS = (

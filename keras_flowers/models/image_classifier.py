@@ -8,7 +8,11 @@ from typing import Any
 
 import keras
 from keras_flowers_runtime.classification import Classification as Classification
-from keras_flowers_runtime.classification import UnreadableImage, classify_files
+from keras_flowers_runtime.classification import (
+    UnreadableImage,
+    classify_files,
+    require_readable,
+)
 from keras_flowers_runtime.images import Resize
 
 from keras_flowers.argument_checks import check_image_size, check_integer
@@ -355,12 +359,7 @@ class ImageClassifier(keras.Model):
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        results = []
-        for result in self.classify_each(paths, batch_size):
-            if isinstance(result, UnreadableImage):
-                raise result.error
-            results.append(result)
-        return results
+        return require_readable(self.classify_each(paths, batch_size))
 
     def classify_each(
         self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
