@@ -43,12 +43,12 @@ from keras_flowers.data.sources import (
     resolve_source,
 )
 from keras_flowers.data.split_assignment import group_images
+from keras_flowers.data.split_manifest import apply_manifest, read_manifest
 from keras_flowers.data.splits import (
     SMALL_CLASSES_MODES,
     Split,
-    apply_manifest,
+    SplitOptions,
     check_fractions,
-    read_manifest,
     select_images,
     split_audit,
     split_ready_made,
@@ -354,15 +354,15 @@ class ImageDatasetLoader:
                 f"{audit.layout.description if audit.layout else 'none'}"
             )
         use_parts = is_ready_made and self.split != "random"
-        split = (split_ready_made if use_parts else split_audit)(
-            audit,
-            validation_split=self.validation_split,
-            test_split=self.test_split,
-            seed=self.seed,
-            keep_near_duplicates_together=self.keep_near_duplicates_together,
-            small_classes=self.small_classes,
-            groups=group_images(audit, self.group_by),
+        options = SplitOptions(
+            self.validation_split,
+            self.test_split,
+            self.seed,
+            self.keep_near_duplicates_together,
+            self.small_classes,
+            group_images(audit, self.group_by),
         )
+        split = (split_ready_made if use_parts else split_audit)(audit, options)
         if self.class_names is None:
             return split
         return dataclasses.replace(
