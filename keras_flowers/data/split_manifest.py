@@ -171,7 +171,8 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
 
     Returns:
         The split, with the labels of the manifest. Images that the manifest does not
-        list are in `not_in_manifest` and in no part.
+        list are in `not_in_manifest` and in no part. Entries of excluded images are
+        left out.
 
     Raises:
         InputError: If an image of the manifest is missing, cannot be read or has
@@ -179,10 +180,14 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
     """
     present = {normalize_name(record.path): record for record in audit.images}
     class_names = tuple(normalize_name(name) for name in manifest.class_names)
+    excluded = {normalize_name(path) for path in audit.excluded}
     parts: dict[str, list[ImageRecord]] = {part: [] for part in SPLIT_NAMES}
     missing, changed = [], []
     for entry in manifest.images:
-        record = present.pop(normalize_name(entry.path), None)
+        path = normalize_name(entry.path)
+        record = present.pop(path, None)
+        if path in excluded:
+            continue
         if record is None:
             missing.append(entry.path)
         elif record.class_name not in class_names:

@@ -118,7 +118,9 @@ class TrainingConfig:
         Args:
             model: What `build_model` returned for the run.
         """
-        loader = keras.saving.serialize_keras_object(self.loader)
+        loader = keras.saving.serialize_keras_object(
+            self.loader.with_listed_exclusions()
+        )
         tuning = self.fine_tuning
         data = Path(self.loader.data)
         if data.is_dir() or (data.suffix and data.is_file()):
