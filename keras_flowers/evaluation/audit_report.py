@@ -71,14 +71,16 @@ def write_audit_report(
         return {
             "path": name,
             "about": "{} x {} {}".format(*about) if about else "",
-            # Of the only image of a finding, there is nothing to choose.
-            "is_excluded": len(finding.paths) > 1 and name in (finding.exclude or ()),
+            "is_copy": finding.exclude != finding.paths
+            and name in (finding.exclude or ()),
             "thumbnail": _load(audit.root / name, options),
         }
 
     def show(finding: Finding) -> tuple[Finding, list[dict[str, Any]]]:
         names = finding.paths if _is_about_images(finding) else ()
-        return finding, [describe(name, finding) for name in names[: _LIMITS["images"]]]
+        images = [describe(name, finding) for name in names[: _LIMITS["images"]]]
+        # Without a picture, the message says it all.
+        return finding, images if any(image["thumbnail"] for image in images) else []
 
     most = _LIMITS["findings"]
     with ThreadPoolExecutor() as pool:

@@ -29,7 +29,7 @@ def render_page(template: str, *styles: str, **values: Any) -> str:
     # The only style that the content security policy of the page allows.
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
-        _environment()
+        page_environment()
         .get_template(template)
         .render(
             style=Markup(style),
@@ -41,7 +41,8 @@ def render_page(template: str, *styles: str, **values: Any) -> str:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Returns what renders the templates: it escapes and formats their values."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read_template),
         autoescape=True,
