@@ -31,8 +31,8 @@ RESUME = Setting(
     name="resume",
     kind=Folder("RUN"),
     meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
-    "start it if there is none. `DATA` and options may be omitted; options given with "
-    "`--resume` must match the original run",
+    "start it if there is none. What is not given is taken from the run; options that "
+    "are given must match it",
     commands=("train",),
 )
 CHECKPOINT_EVERY = Setting(
