@@ -27,11 +27,31 @@ MOBILENET = "--backbone mobilenet_0.25 --weights {mobilenet_2_5_224_tf_no_top.h5
 # By name: the options. In braces, a file of the folder of weights.
 ROWS = {
     "lesson": "",
-    "dropout": "--dropout 0.3",
+    "warm-up": "--warm-up 0.2",
+    "low-rate": "--learning-rate 0.0001",
+    "low-rate-warm-up": "--learning-rate 0.0001 --warm-up 0.2",
+    "low-rate-cosine": "--learning-rate 0.0001 --schedule cosine",
     "early-stopping": "--early-stopping 3",
     "early-stopping-dropout": "--early-stopping 3 --dropout 0.3",
+    "low-rate-early-stopping": "--learning-rate 0.0001 --early-stopping 3",
+    "low-rate-dropout": "--learning-rate 0.0001 --dropout 0.3",
     "narrow": "--hidden-units 64",
+    "narrow-warm-up": "--hidden-units 64 --warm-up 0.2",
+    "narrow-low-rate": "--hidden-units 64 --learning-rate 0.0001",
     "small-images": "--image-size 128",
+    "small-images-warm-up": "--image-size 128 --warm-up 0.2",
+    "small-images-low-rate": "--image-size 128 --learning-rate 0.0001",
+    "small-images-low-rate-warm-up": (
+        "--image-size 128 --learning-rate 0.0001 --warm-up 0.2"
+    ),
+    "auto": "--learning-rate auto",
+    "small-convnet": "--backbone small_convnet",
+    "frozen": MOBILENET,
+    "frozen-balanced": f"{MOBILENET} --class-weights balanced",
+    "frozen-early-stopping": f"{MOBILENET} --early-stopping 3",
+    "frozen-no-warm-up": f"{MOBILENET} --warm-up 0",
+    "frozen-auto": f"{MOBILENET} --learning-rate auto",
+    "frozen-320": f"{MOBILENET} --image-size 320",
 }
 
 

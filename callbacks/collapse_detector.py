@@ -13,9 +13,8 @@ from keras_flowers.callbacks.labelled_images import iterate_batches, to_probabil
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.files import printable_path
+from keras_flowers.history import COLLAPSED
 
-# The column of the history, which only collapsed trainings have.
-COLUMN = "collapsed"
 ADVICE = (
     "It rarely recovers: start again with a lower `learning_rate`, such as a tenth of "
     "it."
@@ -192,7 +191,7 @@ class CollapseDetector(keras.callbacks.Callback):
             text = f"{found.describe(self.class_names)} {ADVICE}"
             warnings.warn(CollapseWarning(text), stacklevel=2)
         if self._has_warned:
-            logs[COLUMN] = float(self.collapse is not None)
+            logs[COLLAPSED] = float(self.collapse is not None)
 
     def get_state(self) -> dict[str, Any]:
         """Returns what a `TrainingCheckpoint` saves."""

@@ -16,6 +16,7 @@ from keras_flowers_settings.training import (
     OPTIMIZER,
     SCHEDULE,
     UNFREEZE_FROM,
+    WARM_UP,
 )
 
 if TYPE_CHECKING:
@@ -53,15 +54,17 @@ def build_config(data: str, given: dict[str, Any]) -> "TrainingConfig":
     )
     loader, backbone = resolve_backbone(loader, given, policy)
     builder = _ModelBuilder(given, loader, backbone, policy)
-    fine_tuning = arguments_for("FineTuning", "train", given)
-    if fine_tuning and builder.facts.is_from_scratch:
+    fine_tuning = None
+    if "fine_tune_epochs" in given:
+        fine_tuning = FineTuning(**arguments_for("FineTuning", "train", given))
+    if fine_tuning is not None and builder.facts.is_from_scratch:
         raise click.UsageError(
             "--fine-tune-epochs needs a backbone with pretrained weights."
         )
     return TrainingConfig(
         loader,
         builder.build,
-        fine_tuning=FineTuning(**fine_tuning) if fine_tuning else None,
+        fine_tuning=fine_tuning,
         **{
             **arguments_for("TrainingConfig", "train", given),
             "epochs": builder.value_of(EPOCHS),
@@ -95,7 +98,9 @@ class _ModelBuilder:
         """What automatic defaults depend on."""
         backbone = self.backbone
         is_pretrained = backbone is not None and backbone.is_pretrained
-        return ModelFacts(backbone is not None, is_pretrained)
+        facts = ModelFacts(backbone is not None, is_pretrained)
+        schedule = self.given.get("schedule", SCHEDULE.default_for(facts))
+        return dataclasses.replace(facts, is_cosine=schedule == "cosine")
 
     def value_of(self, setting: Setting) -> Any:
         """Returns the given value, or the default for the model."""
@@ -123,17 +128,22 @@ class _ModelBuilder:
     def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
         import keras
 
-        from keras_flowers.training.schedules import warm_up_and_cosine
+        from keras_flowers.training.schedules import (
+            warm_up_and_cosine,
+            warm_up_and_hold,
+        )
         from keras_flowers.training.stages import steps_per_epoch
 
         arguments = {k: v for k, v in self.given.items() if k == "learning_rate"}
         optimizer = keras.optimizers.get(
             {"class_name": self.value_of(OPTIMIZER), "config": arguments}
         )
-        if self.value_of(SCHEDULE) == "cosine":
+        warm_up, is_cosine = self.value_of(WARM_UP), self.facts.is_cosine
+        if warm_up or is_cosine:
             highest = float(optimizer.learning_rate)
             steps = self.value_of(EPOCHS) * steps_per_epoch(datasets)
-            arguments["learning_rate"] = warm_up_and_cosine(highest, steps)
+            schedule = warm_up_and_cosine if is_cosine else warm_up_and_hold
+            arguments["learning_rate"] = schedule(highest, steps, warm_up)
             optimizer = type(optimizer)(**arguments)
         return optimizer
 

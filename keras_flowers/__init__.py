@@ -39,6 +39,7 @@ from keras_flowers.scores import ClassScores as ClassScores
 from keras_flowers.training.config import FineTuning as FineTuning
 from keras_flowers.training.config import TrainingConfig as TrainingConfig
 from keras_flowers.training.schedules import warm_up_and_cosine as warm_up_and_cosine
+from keras_flowers.training.schedules import warm_up_and_hold as warm_up_and_hold
 from keras_flowers.training.train import TrainingRun as TrainingRun
 from keras_flowers.training.train import train as train
 from keras_flowers.version import __version__ as __version__

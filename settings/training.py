@@ -17,6 +17,7 @@ from keras_flowers_settings.recorded import (
     optimizer,
     precision_is_mixed,
     schedule,
+    warm_up,
     xla,
 )
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
@@ -38,6 +39,10 @@ def _learning_rate(facts: ModelFacts) -> float | None:
 
 def _schedule(facts: ModelFacts) -> str:
     return "cosine" if facts.has_backbone else "constant"
+
+
+def _warm_up(facts: ModelFacts) -> float:
+    return 0.05 if facts.is_cosine else 0.0
 
 
 EPOCHS = Setting(
@@ -74,12 +79,24 @@ LEARNING_RATE = Setting(
 SCHEDULE = Setting(
     name="schedule",
     kind=Choice(("constant", "cosine")),
-    meaning="Learning rate schedule: `constant`, or `cosine`, which rises for a "
-    "twentieth of the steps and then falls to zero along a cosine",
+    meaning="Learning rate schedule after the warm-up: `constant`, or `cosine`, which "
+    "falls to zero along a cosine",
     commands=("train",),
     group=TRAINING,
     default=Automatic("constant; cosine with a backbone", _schedule),
     recorded=schedule,
+)
+WARM_UP = Setting(
+    name="warm_up",
+    kind=Number(0, 1, highest_is_open=True),
+    meaning="Fraction of the steps of a stage in which the learning rate rises from 0",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.05 with the schedule `cosine` and in the second stage; else 0", _warm_up
+    ),
+    arguments=("FineTuning.warm_up",),
+    recorded=warm_up,
 )
 EARLY_STOPPING = Setting(
     name="early_stopping",
@@ -158,6 +175,7 @@ SETTINGS = (
     OPTIMIZER,
     LEARNING_RATE,
     SCHEDULE,
+    WARM_UP,
     EARLY_STOPPING,
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,
