@@ -166,7 +166,7 @@ class CollapseDetector(keras.callbacks.Callback):
         self._losses: list[float] = []
 
     def __deepcopy__(self, memo: Any) -> "CollapseDetector":
-        """Returns a new one: a tuner copies callbacks, and pipelines do not allow it."""
+        """Returns a new one with the same data: pipelines cannot be copied."""
         return CollapseDetector(
             self.validation_data,
             class_counts=self.class_counts,

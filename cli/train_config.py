@@ -1,6 +1,7 @@
 """From the options of `train` to the configuration of a run."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from keras_flowers.training.config import TrainingConfig
 
 
+RateSearch = Callable[["keras.Model", "ImageDatasets"], float]
+
+
 def check_options(given: dict[str, Any]) -> None:
     """Refuses options that contradict each other, before Keras is started."""
     check_backbone_options(given)
@@ -34,12 +38,23 @@ def check_options(given: dict[str, Any]) -> None:
     _check_fine_tuning(given)
 
 
-def build_config(data: str, given: dict[str, Any]) -> "TrainingConfig":
+def find_rate(model: "keras.Model", datasets: "ImageDatasets") -> float:
+    """Returns the learning rate that a range test suggests."""
+    from keras_flowers.training.learning_rate import find_learning_rate
+
+    return find_learning_rate(model, datasets).suggestion
+
+
+def build_config(
+    data: str, given: dict[str, Any], find_rate: RateSearch = find_rate
+) -> "TrainingConfig":
     """Returns the configuration of a new run.
 
     Args:
         data: The data source.
         given: The options that were given.
+        find_rate: Called for the learning rate `auto` with the compiled model and the
+            data.
     """
     from keras_flowers_cli.devices import mixed_precision_policy
 
@@ -53,7 +68,7 @@ def build_config(data: str, given: dict[str, Any]) -> "TrainingConfig":
         **arguments_for("ImageDatasetLoader", "train", given),
     )
     loader, backbone = resolve_backbone(loader, given, policy)
-    builder = _ModelBuilder(given, loader, backbone, policy)
+    builder = _ModelBuilder(given, loader, backbone, policy, find_rate)
     fine_tuning = None
     if "fine_tune_epochs" in given:
         fine_tuning = FineTuning(**arguments_for("FineTuning", "train", given))
@@ -92,6 +107,7 @@ class _ModelBuilder:
     loader: "ImageDatasetLoader"
     backbone: "Backbone | None"
     policy: str | None
+    find_rate: RateSearch
 
     @property
     def facts(self) -> ModelFacts:
@@ -122,10 +138,16 @@ class _ModelBuilder:
             **arguments,
         )
         xla = {"jit_compile": self.given["xla"]} if "xla" in self.given else {}
-        model.compile(self._optimizer(datasets), **xla)
+        rate = self.given.get("learning_rate")
+        if rate == "auto":
+            model.compile(self._optimizer(datasets, None), **xla)
+            rate = self.find_rate(model, datasets)
+        model.compile(self._optimizer(datasets, rate), **xla)
         return model
 
-    def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
+    def _optimizer(
+        self, datasets: "ImageDatasets", rate: float | None
+    ) -> "keras.optimizers.Optimizer":
         import keras
 
         from keras_flowers.training.schedules import (
@@ -134,7 +156,7 @@ class _ModelBuilder:
         )
         from keras_flowers.training.stages import steps_per_epoch
 
-        arguments = {k: v for k, v in self.given.items() if k == "learning_rate"}
+        arguments: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
         optimizer = keras.optimizers.get(
             {"class_name": self.value_of(OPTIMIZER), "config": arguments}
         )

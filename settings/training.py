@@ -1,9 +1,12 @@
 """Settings of training."""
 
+import dataclasses
+
 from keras_flowers_settings.kinds import (
     Choice,
     Flag,
     Integer,
+    NewFile,
     Number,
     Switch,
     Text,
@@ -60,7 +63,7 @@ OPTIMIZER = Setting(
     name="optimizer",
     kind=Choice(OPTIMIZERS),
     meaning="Optimizer",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default="adam",
     recorded=lambda config: optimizer(config).lower(),
@@ -68,8 +71,9 @@ OPTIMIZER = Setting(
 )
 LEARNING_RATE = Setting(
     name="learning_rate",
-    kind=RATE,
-    meaning="Learning rate; with the schedule `cosine` the highest one",
+    kind=dataclasses.replace(RATE, words=("auto",)),
+    meaning="Learning rate; with a warm-up or the schedule `cosine` the highest one. "
+    "`auto` finds one, as `keras-flowers lr-find` does",
     commands=("train",),
     group=TRAINING,
     default=Automatic("that of the optimizer", _learning_rate),
@@ -155,7 +159,7 @@ XLA = Setting(
     name="xla",
     kind=Switch(),
     meaning="Compile the training step with XLA, or do not",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default=Automatic("where it pays"),
     recorded=xla,
@@ -164,12 +168,46 @@ MIXED_PRECISION = Setting(
     name="mixed_precision",
     kind=Flag(),
     meaning="Compute in 16 bits: for GPUs",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default=False,
     recorded=precision_is_mixed,
 )
 
+LOWEST_RATE = Setting(
+    name="lowest",
+    kind=RATE,
+    meaning="Learning rate of the first step",
+    commands=("lr-find",),
+    default=1e-7,
+    arguments=("find_learning_rate.lowest",),
+)
+HIGHEST_RATE = Setting(
+    name="highest",
+    kind=RATE,
+    meaning="Learning rate of the last step",
+    commands=("lr-find",),
+    default=1.0,
+    arguments=("find_learning_rate.highest",),
+)
+STEPS = Setting(
+    name="steps",
+    kind=Integer(20),
+    meaning="Number of training steps, each with a higher learning rate",
+    commands=("lr-find",),
+    default=100,
+    arguments=("find_learning_rate.steps",),
+)
+RATES_PLOT = Setting(
+    name="plot_file",
+    kind=NewFile(),
+    option="--plot",
+    meaning="PNG file for the plot of the loss over the learning rate",
+    commands=("lr-find",),
+    default=Automatic("runs/NAME-lr-TIME.png"),
+)
+
+RANGE_TEST = (LOWEST_RATE, HIGHEST_RATE, STEPS, RATES_PLOT)
 SETTINGS = (
     EPOCHS,
     OPTIMIZER,
