@@ -24,6 +24,7 @@ from keras_flowers_cli.errors import (
 from keras_flowers_cli.evaluate import evaluate
 from keras_flowers_cli.export import export
 from keras_flowers_cli.findings import show_findings
+from keras_flowers_cli.lr_find import lr_find
 from keras_flowers_cli.new import new
 from keras_flowers_cli.output import Output, echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
@@ -35,7 +36,7 @@ from keras_flowers_cli.tune import tune
 # In the order in which people need them.
 _TASKS = {
     "Data": (audit, sample),
-    "Training": (train, tune, backbones),
+    "Training": (train, lr_find, tune, backbones),
     "Results": (predict, evaluate, export, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }

@@ -4,6 +4,7 @@ from keras_flowers_settings import data, files, inference, model, search, traini
 from keras_flowers_settings.setting import Setting
 
 ALL_SETTINGS: tuple[Setting, ...] = (
+    *training.RANGE_TEST,
     *search.SEARCH,
     *search.SPACE,
     *data.SETTINGS,
