@@ -27,6 +27,7 @@ from keras_flowers_cli.new import new
 from keras_flowers_cli.output import echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
+from keras_flowers_cli.serve import serve
 from keras_flowers_cli.tensorboard import tensorboard
 from keras_flowers_cli.train import train
 from keras_flowers_cli.tune import tune
@@ -35,7 +36,7 @@ from keras_flowers_cli.tune import tune
 _TASKS = {
     "Data": (audit, sample),
     "Training": (train, tune, backbones),
-    "Results": (predict, evaluate, export, compare, tensorboard),
+    "Results": (predict, evaluate, export, serve, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }
 # No first sentence is longer, so none is cut.

@@ -140,7 +140,7 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "sample", "new", "completion"),
+    commands=(*AS_JSON.commands, "tensorboard", "serve", "sample", "new", "completion"),
     default=False,
 )
 OUTPUT = (AS_JSON, DEBUG)
