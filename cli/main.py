@@ -29,6 +29,7 @@ from keras_flowers_cli.new import new
 from keras_flowers_cli.output import Output, echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
+from keras_flowers_cli.serve import serve
 from keras_flowers_cli.tensorboard import tensorboard
 from keras_flowers_cli.train import train
 from keras_flowers_cli.tune import tune
@@ -38,6 +39,8 @@ _TASKS = {
     "Data": (audit, sample),
     "Training": (train, lr_find, tune, backbones),
     "Results": (predict, evaluate, export, compare, tensorboard),
+    "Training": (train, tune, backbones),
+    "Results": (predict, evaluate, export, serve, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }
 # No first sentence is longer, so none is cut.
