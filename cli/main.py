@@ -38,8 +38,6 @@ from keras_flowers_cli.tune import tune
 _TASKS = {
     "Data": (audit, sample),
     "Training": (train, lr_find, tune, backbones),
-    "Results": (predict, evaluate, export, compare, tensorboard),
-    "Training": (train, tune, backbones),
     "Results": (predict, evaluate, export, serve, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }
