@@ -24,10 +24,12 @@ from keras_flowers_cli.errors import (
 from keras_flowers_cli.evaluate import evaluate
 from keras_flowers_cli.export import export
 from keras_flowers_cli.findings import show_findings
+from keras_flowers_cli.lr_find import lr_find
 from keras_flowers_cli.new import new
 from keras_flowers_cli.output import Output, echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.sample import sample
+from keras_flowers_cli.serve import serve
 from keras_flowers_cli.tensorboard import tensorboard
 from keras_flowers_cli.train import train
 from keras_flowers_cli.tune import tune
@@ -35,8 +37,8 @@ from keras_flowers_cli.tune import tune
 # In the order in which people need them.
 _TASKS = {
     "Data": (audit, sample),
-    "Training": (train, tune, backbones),
-    "Results": (predict, evaluate, export, compare, tensorboard),
+    "Training": (train, lr_find, tune, backbones),
+    "Results": (predict, evaluate, export, serve, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }
 # No first sentence is longer, so none is cut.

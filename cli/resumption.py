@@ -12,7 +12,7 @@ from keras_flowers_cli.backbones import resolve_backbone
 from keras_flowers_cli.train_config import read_config
 from keras_flowers_settings import Setting, settings_of
 from keras_flowers_settings.files import STORAGE
-from keras_flowers_settings.recorded import precision_is_mixed
+from keras_flowers_settings.recorded import learning_rate, precision_is_mixed
 from keras_flowers_settings.values import to_text
 
 if TYPE_CHECKING:
@@ -103,6 +103,12 @@ def _has_same_exclusions(_: Path, saved: _Given, given: _Given) -> bool:
     return list(paths) == (saved["loader"]["config"].get("exclude") or [])
 
 
+def _has_same_learning_rate(_: Path, saved: _Given, given: _Given) -> bool:
+    # The run records what a search has found.
+    rate = given["learning_rate"]
+    return rate == "auto" or _is_equal(learning_rate(saved), rate)
+
+
 def _has_same_backbone(_: Path, saved: _Given, given: _Given) -> bool:
     import keras
     from keras_flowers_cli.devices import mixed_precision_policy
@@ -139,6 +145,7 @@ _COMPARISONS: Mapping[str, Callable[[Path, _Given, _Given], bool]] = {
     "split_manifest": _has_same_split,
     "exclude": _has_same_exclusions,
     "exclude_kinds": _has_same_exclusions,
+    "learning_rate": _has_same_learning_rate,
     "backbone": _has_same_backbone,
     "weights": _has_same_weights,
 }

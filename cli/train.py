@@ -18,6 +18,7 @@ from keras_flowers_cli.train_config import build_config, check_options, read_con
 from keras_flowers_cli.train_view import (
     read_earlier_epochs,
     run_as_json,
+    show_collapse,
     show_datasets,
     show_other_versions,
     show_run,
@@ -25,6 +26,8 @@ from keras_flowers_cli.train_view import (
 from keras_flowers_settings.files import STORAGE
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_flowers.data.dataset_loader import ImageDatasets
 
 
@@ -57,33 +60,41 @@ def train(
     runtime.start_keras()
     from keras_flowers_cli.epoch_lines import EpochLines
 
+    from keras_flowers.training.learning_rate import find_learning_rate
     from keras_flowers.training.train import train as train_model
 
-    output = Output(as_json)
+    output, progress = Output(as_json), ProgressBars()
+
+    def show_progress(stage: str, done: int, total: int | None) -> None:
+        if stage == "features" and not done:
+            output.say(f"The features of {total} images are computed once.")
+        progress(stage, done, total)
+
+    def find_rate(model: "keras.Model", datasets: "ImageDatasets") -> float:
+        found = find_learning_rate(model, datasets, progress=show_progress)
+        output.say(f"Learning rate {found.suggestion:g}: found by a range test")
+        return found.suggestion
+
     if is_resumed and resume is not None:
         config = resume_config(resume, data, given)
     elif config_file is not None:
         config = read_config(config_file, given)
     else:
-        config = build_config(data or "", given)
+        config = build_config(data or "", given, find_rate)
     run_dir = resume or run_dir or new_run_directory(config.loader.data)
     if resume is not None:
         show_other_versions(output, resume)
     started = time.monotonic()
     with (
         output.stdout_for_people(),
-        ProgressBars() as progress,
+        progress,
         EpochLines(output, read_earlier_epochs(resume)) as lines,
+        show_collapse(output),
     ):
 
         def show_data(datasets: "ImageDatasets") -> None:
             progress.stop()
             show_datasets(output, datasets)
-
-        def show_progress(stage: str, done: int, total: int | None) -> None:
-            if stage == "features" and not done:
-                output.say(f"The features of {total} images are computed once.")
-            progress(stage, done, total)
 
         run = train_model(
             config,

@@ -1,11 +1,15 @@
 """Shows the data of a run and what has come of it."""
 
+import contextlib
 import json
 import math
 import shlex
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.output import Output, TextTable
 
@@ -70,6 +74,27 @@ def read_earlier_epochs(directory: Path | None) -> "History":
         return {} if directory is None else read_history(directory)
     except InputError:
         return {}  # no epoch was complete, or a file that `train` will complain of
+
+
+@contextlib.contextmanager
+def show_collapse(output: Output) -> Iterator[None]:
+    """Prints the warning that the network has collapsed as a line."""
+    from keras_flowers.callbacks import CollapseWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CollapseWarning)
+        show = warnings.showwarning
+
+        def show_warning(
+            message: Warning | str, category: type[Warning], *where: Any, **more: Any
+        ) -> None:
+            if issubclass(category, CollapseWarning):
+                output.say(name_options(str(message), "train"))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_warning
+        yield
 
 
 def show_run(

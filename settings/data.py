@@ -30,7 +30,7 @@ IMAGE_SIZE = Setting(
     kind=ImageSize(),
     meaning="Size to which images are resized: the side in pixels, or `HEIGHTxWIDTH`; "
     f"at most {MAX_SIDE}",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default=Automatic("256; that of a backbone", _image_size),
     arguments=("ImageDatasetLoader.image_size",),
@@ -41,7 +41,7 @@ BATCH_SIZE = Setting(
     name="batch_size",
     kind=Integer(highest=MAX_INT32),
     meaning="Images in a batch",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     default=32,
     arguments=("ImageDatasetLoader.batch_size",),
@@ -52,7 +52,7 @@ VALIDATION_SPLIT = Setting(
     name="validation_split",
     kind=FRACTION,
     meaning="Fraction of each class for validation",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default=0.2,
     arguments=("ImageDatasetLoader.validation_split",),
@@ -62,7 +62,7 @@ TEST_SPLIT = Setting(
     name="test_split",
     kind=FRACTION,
     meaning="Fraction of each class that is kept out of training and validation",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default=0.0,
     arguments=("ImageDatasetLoader.test_split",),
@@ -73,7 +73,7 @@ SPLIT_MANIFEST = Setting(
     kind=ExistingFile(),
     meaning="A `split.json` that decides the split; replaces `--validation-split` and "
     "`--test-split`",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     arguments=("ImageDatasetLoader.split_manifest",),
     recorded=of_loader("split_manifest"),
@@ -82,7 +82,7 @@ SPLIT_NEAR_DUPLICATES = Setting(
     name="split_near_duplicates",
     kind=Flag(),
     meaning="Allow images that look alike in different splits: for frames of a video",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     default=False,
     recorded=near_duplicates_are_split,
@@ -91,7 +91,7 @@ ARCHIVE_ENCODING = Setting(
     name="archive_encoding",
     kind=Text("NAME"),
     meaning="Encoding of the names in an archive that does not say it, such as `cp932`",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=DATA,
     default=Automatic("UTF-8, or the code page that fits best"),
     arguments=("ImageDatasetLoader.archive_encoding",),
@@ -102,7 +102,7 @@ SEED = Setting(
     kind=Integer(0, MAX_INT32),
     meaning="Seed of the split, the order, the initial weights, augmentation and "
     "dropout",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     default=42,
     arguments=("ImageDatasetLoader.seed",),
@@ -110,7 +110,7 @@ SEED = Setting(
     hyperparameter="seed",
 )
 
-_LOADERS = ("train", "tune", "evaluate", "audit")
+_LOADERS = ("train", "lr-find", "tune", "evaluate", "audit")
 CLASS_DEPTH = Setting(
     name="class_depth",
     kind=Integer(highest=100),
@@ -126,7 +126,7 @@ SPLIT_MODE = Setting(
     kind=Choice(("auto", "ready-made", "random")),
     meaning="Use the ready-made split of a folder with parts such as `train` and "
     "`test`, or split at random; `auto` uses a ready-made split where there is one",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default="auto",
     arguments=("ImageDatasetLoader.split",),
@@ -137,7 +137,7 @@ RESIZE = Setting(
     kind=Choice(("stretch", "crop", "pad")),
     meaning="How images get the image size: `stretch` ignores the aspect ratio, `crop` "
     "cuts off what is too much, `pad` adds black borders",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default="stretch",
     arguments=("ImageDatasetLoader.resize",),
@@ -177,7 +177,7 @@ SMALL_CLASSES = Setting(
     kind=Choice(("leave-out", "train-only")),
     meaning="What to do with classes that have too few images to split; without it, "
     "they are an error",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     arguments=("ImageDatasetLoader.small_classes",),
     recorded=of_loader("small_classes"),
@@ -188,7 +188,7 @@ GROUP_BY = Setting(
     meaning="Keep the images of a patient, a place or a video on one side of the "
     "split: those in one `folder`, with one value in a `column` of the label file, or "
     "with one match of a regular expression in their paths",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     arguments=("ImageDatasetLoader.group_by",),
     recorded=of_loader("group_by"),

@@ -88,7 +88,7 @@ CACHE_DIRECTORY = Setting(
     kind=Folder(),
     option="--cache-dir",
     meaning="Folder for downloads, unpacked archives and decoded images",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     arguments=("ImageDatasetLoader.cache_directory",),
     recorded=of_loader("cache_directory"),
@@ -98,7 +98,7 @@ DISK_BUDGET = Setting(
     kind=ByteSize(),
     meaning="Maximum disk space for decoded images; images beyond it are decoded on "
     "the fly",
-    commands=("train", "tune", "evaluate"),
+    commands=("train", "lr-find", "tune", "evaluate"),
     group=ENVIRONMENT,
     default=32 * 2**30,
     arguments=("ImageDatasetLoader.disk_budget",),
@@ -108,7 +108,7 @@ MAX_EXTRACTED_SIZE = Setting(
     name="max_extracted_size",
     kind=ByteSize(),
     meaning="Maximum size of an unpacked archive",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     default=10 * 2**30,
     arguments=("ImageDatasetLoader.max_extracted_size",),
@@ -118,7 +118,7 @@ MAX_EXTRACTED_FILES = Setting(
     name="max_extracted_files",
     kind=Integer(highest=MAX_INT32),
     meaning="Maximum number of files in an archive",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     default=200_000,
     arguments=("ImageDatasetLoader.max_extracted_files",),
@@ -134,6 +134,7 @@ AS_JSON = Setting(
     meaning="Print the result as JSON on stdout",
     commands=(
         "train",
+        "lr-find",
         "tune",
         "predict",
         "evaluate",
@@ -149,7 +150,7 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "sample", "new", "completion"),
+    commands=(*AS_JSON.commands, "tensorboard", "serve", "sample", "new", "completion"),
     default=False,
 )
 OUTPUT = (HTML_FILE, AS_JSON, DEBUG)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import keras_flowers_settings as settings
+import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -23,6 +24,7 @@ from keras_flowers.evaluation.evaluate import (
 )
 from keras_flowers.evaluation.pages import format_number, render_page
 from keras_flowers.files import json_text, write_text_atomically
+from keras_flowers.history import collapse_epoch
 from keras_flowers.notebook import jpeg_address
 from keras_flowers.plots.confusion_matrix import draw_confusion_matrix
 from keras_flowers.plots.history import PANELS, draw_metric
@@ -31,7 +33,6 @@ from keras_flowers.plots.svg import svg_markup
 from keras_flowers.plots.text import shorten
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
 # Longer lists are cut, and the page says by how much.
@@ -141,6 +142,7 @@ def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
             if epochs and {metric, f"val_{metric}"} & set(history)
         ],
         "best_accuracy": max(scores, default=None),
+        "collapse_epoch": collapse_epoch(history),
         "speed": round(speed) if math.isfinite(speed) else None,
     }
 
@@ -157,6 +159,7 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "calibration": calibration,
         "scores": list(evaluation.per_class.values()),
         "total": len(evaluation.labels),
+        "has_one_answer": len(np.unique(evaluation.predictions)) == 1,
         "split_name": "training" if split == "train" else split,
         "guessing_loss": math.log(len(evaluation.class_names)),
         "short_names": [shorten(n, _HEAD_COLUMNS) for n in evaluation.class_names],
@@ -199,7 +202,7 @@ def _describe_model(model: keras.Model, path: Path) -> dict[str, Any]:
     }
 
 
-def _embed_photo(pixels: "np.ndarray") -> dict[str, Any]:
+def _embed_photo(pixels: np.ndarray) -> dict[str, Any]:
     height, width = pixels.shape[:2]
     return {"source": jpeg_address(pixels), "width": width, "height": height}
 
