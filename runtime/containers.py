@@ -1,5 +1,6 @@
 """Takes image files apart: what is metadata, and whether all pixels are there."""
 
+import itertools
 import re
 import struct
 import zlib
@@ -17,7 +18,7 @@ def strip_metadata(data: bytes, format_name: str) -> Iterator[bytes]:
     for keep_useful in (True, False):
         try:
             stripped = strip(data, keep_useful)
-        except (struct.error, IndexError, ValueError):
+        except (struct.error, LookupError, ValueError, ArithmeticError):
             continue
         if stripped != data:
             yield stripped
@@ -104,16 +105,20 @@ def _strip_webp(data: bytes, keep_useful: bool) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+_MOST_FRAMES = 1000
+
+
 def _strip_gif(data: bytes, keep_useful: bool) -> bytes:
     """Returns the first frame, found even if the blocks before it are wrong."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     start = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    position = data.find(b"\x2c", start)
-    while position >= 0:
+    # Of hostile files, there is no end of places that look like a frame.
+    places = itertools.islice(re.finditer(b"\x2c", data[start:]), _MOST_FRAMES)
+    for place in places:
+        position = start + place.start()
         end = _find_end_of_frame(data, position, width, height)
         if end is not None:
             break
-        position = data.find(b"\x2c", position + 1)
     else:
         return data
     control = data[max(start, position - 8) : position]
