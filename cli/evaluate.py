@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
     EXISTING_FILE,
@@ -81,12 +82,14 @@ def evaluate(
         name = f"all images of {datasets.audit.root}"
     else:
         name = f"{split} images of {split_manifest}"
+    show_findings(output, datasets.audit.findings)
     _show(output, evaluation, name)
     report = {
         "model": str(model_file),
         "data": data,
         "split_manifest": None if split_manifest is None else str(split_manifest),
         "split": None if split_manifest is None else split,
+        "excluded": list(datasets.audit.excluded),
         **evaluation.to_json(mistakes),
     }
     folder.mkdir(parents=True, exist_ok=True)
