@@ -41,7 +41,7 @@ def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
     if unnamed:
         output.say(f"{unnamed} images of the folder are not in the split manifest")
     if datasets.reason_not_cached:
-        output.say(datasets.reason_not_cached)
+        output.say(name_options(datasets.reason_not_cached, "train"))
     output.say(f"Training on: {describe_device()}")
 
 

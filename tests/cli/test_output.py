@@ -229,6 +229,12 @@ def test_the_saved_epoch(early_stopping, tuning_after, interrupted, saved):
             "`epochs` and `fine_tuning` of `a b`",
             "--epochs and `fine_tuning` of `a b`",
         ),
+        (
+            "train",
+            "leave out with `small_classes` (--small-classes), or `split='random'` "
+            "(--split random); `run_directory` (--run-dir)",
+            "leave out with --small-classes, or --split random; --run-dir",
+        ),
         ("doctor", "`epochs`", "`epochs`"),
         ("", "`epochs`", "`epochs`"),
     ],
