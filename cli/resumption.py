@@ -119,10 +119,10 @@ def _has_same_backbone(_: Path, saved: _Given, given: _Given) -> bool:
     recorded = saved["model"]["config"].get("backbone")
     if recorded is None:
         return False
-    loader = saved["loader"]["config"]
-    arguments = {"image_size": tuple(loader["image_size"]), **given}
+    data = saved["loader"]["config"]
+    arguments = {"image_size": tuple(data["image_size"]), **given}
     policy = mixed_precision_policy() if precision_is_mixed(saved) else None
-    loader = ImageDatasetLoader(".", seed=loader["seed"])
+    loader = ImageDatasetLoader(".", seed=data["seed"])
     _, backbone = resolve_backbone(loader, arguments, policy)
     wanted = keras.saving.serialize_keras_object(backbone)
     if "weights" not in given:
