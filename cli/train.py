@@ -40,6 +40,7 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    save_optimizer: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -88,10 +89,11 @@ def train(
             progress=show_progress,
             on_loaded=show_data,
             tensorboard=not no_tensorboard,
+            save_optimizer=save_optimizer,
         )
     seconds = time.monotonic() - started
     lines.show(run.history)
-    show_run(output, config, run, run_dir, seconds)
+    show_run(output, run, run_dir, seconds)
     output.result(run_as_json(run, run_dir, seconds))
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
 

@@ -49,6 +49,15 @@ NO_TENSORBOARD = Setting(
     commands=("train",),
     default=False,
 )
+SAVE_OPTIMIZER = Setting(
+    name="save_optimizer",
+    kind=Flag(),
+    meaning="Save the state of the optimizer in `model.keras`, which makes it up to "
+    "three times as large. `--resume` does not need it",
+    commands=("train",),
+    default=False,
+    arguments=("train.save_optimizer",),
+)
 SEARCH_DIRECTORY = Setting(
     name="run_dir",
     kind=Folder(),
@@ -70,6 +79,7 @@ RUN = (
     RESUME,
     CHECKPOINT_EVERY,
     NO_TENSORBOARD,
+    SAVE_OPTIMIZER,
     SEARCH_DIRECTORY,
     RESUME_SEARCH,
 )

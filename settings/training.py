@@ -85,12 +85,23 @@ EARLY_STOPPING = Setting(
     name="early_stopping",
     kind=Integer(),
     meaning="Stop each stage after this many epochs without a lower validation loss, "
-    "and keep the best weights",
+    "and restore its best weights unless `--keep last`",
     commands=("train",),
     group=TRAINING,
     arguments=("TrainingConfig.early_stopping",),
     recorded=of_run("early_stopping"),
     hyperparameter="early_stopping",
+)
+KEEP = Setting(
+    name="keep",
+    kind=Choice(("best", "last")),
+    meaning="Which epoch `model.keras` has: `best`, the one with the lowest validation "
+    "loss, or `last`. Without validation images it is the last one",
+    commands=("train",),
+    group=TRAINING,
+    default="best",
+    arguments=("TrainingConfig.keep", "train.keep"),
+    recorded=of_run("keep"),
 )
 CLASS_WEIGHTS = Setting(
     name="class_weights",
@@ -159,6 +170,7 @@ SETTINGS = (
     LEARNING_RATE,
     SCHEDULE,
     EARLY_STOPPING,
+    KEEP,
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,

@@ -62,6 +62,7 @@ def write_report(
     history: Mapping[str, Sequence[float]],
     evaluation: Evaluation | str,
     model: keras.Model | None = None,
+    saved_epoch: int | None = None,
     seconds: float | None = None,
 ) -> None:
     """Writes a run as one self-contained HTML page.
@@ -82,6 +83,7 @@ def write_report(
             evaluation.
         model: The built model, for its layers and parameters. If `model.keras` is in
             the folder of the report, its size is shown.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1.
         seconds: How long the whole run took, including what is not part of an epoch,
             such as reading the images.
 
@@ -127,7 +129,7 @@ def write_report(
         # Escaped here: its line breaks are not those of a name.
         config_text=escape(text[: _LIMITS["config_characters"]]),
         config_length=len(text),
-        **_describe_history(history),
+        **_describe_history(history, saved_epoch),
     )
     write_text_atomically(path, page)
 
@@ -164,7 +166,9 @@ def _make_printable(value: Any) -> Any:
     return printable_path(value) if is_plain else value
 
 
-def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _describe_history(
+    history: Mapping[str, Sequence[float]], saved_epoch: int | None
+) -> dict[str, Any]:
     epochs = max((len(values) for values in history.values()), default=0)
     scores = [value for value in history.get("val_accuracy", []) if value == value]
     speed = ([math.nan, *history.get("photos_per_second", [])])[-1]
@@ -172,11 +176,16 @@ def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "history": history,
         "epochs": epochs,
         "history_plots": [
-            _draw(draw_metric(history, metric), metric, _describe_curves(metric))
+            _draw(
+                draw_metric(history, metric, saved_epoch),
+                metric,
+                _describe_curves(metric),
+            )
             for metric in PANELS
             if epochs and {metric, f"val_{metric}"} & set(history)
         ],
         "best_accuracy": max(scores, default=None),
+        "saved_epoch": saved_epoch,
         "speed": round(speed) if math.isfinite(speed) else None,
     }
 

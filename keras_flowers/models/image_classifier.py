@@ -26,6 +26,8 @@ from keras_flowers.registration import register
 # Training steps of a head: compiling it takes two seconds, and then saves half a
 # millisecond in each.
 _XLA_PAYS_FROM = 5_000
+# In the configuration of a file: whether its optimizer has more than its settings.
+OPTIMIZER_IS_BUILT = "optimizer_is_built"
 
 
 @register("ImageClassifier")
@@ -210,6 +212,7 @@ class ImageClassifier(keras.Model):
         self.backbone = backbone
         self.resize = resize
         self._features = features
+        self._omits_optimizer = False
         # Names, not layers: Keras saves weights under the attributes that hold layers.
         self._head_layer_names = tuple(layer.name for layer in head_layers)
 
@@ -317,10 +320,26 @@ class ImageClassifier(keras.Model):
         config: dict[str, Any] = super().get_compile_config()
         if config and self._jit_compile_is_auto:
             config["jit_compile"] = "auto"
+        if config and self._omits_optimizer:
+            config[OPTIMIZER_IS_BUILT] = False
         return config
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Saves the model as a `.keras` file; see `keras.Model.save`.
+    def save(
+        self,
+        filepath: Any,
+        *args: Any,
+        include_optimizer: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Saves the model as a `.keras` file.
+
+        Args:
+            filepath: The file to write or to replace.
+            *args: As for `keras.Model.save`.
+            include_optimizer: Whether to save the state of the optimizer, which is up
+                to twice as large as the weights. The loaded model is compiled either
+                way; only without that state, the optimizer starts afresh.
+            **kwargs: As for `keras.Model.save`.
 
         Raises:
             InputError: For `.h5` and `.hdf5`: Keras writes such files, but cannot load
@@ -331,12 +350,27 @@ class ImageClassifier(keras.Model):
                 "An ImageClassifier is saved as a .keras file: Keras cannot load it "
                 f"from HDF5. Received: filepath={os.fspath(filepath)!r}"
             )
-        super().save(filepath, *args, **kwargs)
+        is_built = self.compiled and self.optimizer.built
+        if not self.compiled or (include_optimizer and is_built):
+            super().save(filepath, *args, **kwargs)
+            return
+        optimizer = self.optimizer
+        settings = keras.optimizers.serialize(optimizer)
+        self.optimizer = keras.optimizers.deserialize(settings)
+        self._omits_optimizer = True
+        try:
+            super().save(filepath, *args, **kwargs)
+        finally:
+            self.optimizer = optimizer
+            self._omits_optimizer = False
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as the saved one was; called by `load_model`."""
+        config = dict(config)
+        is_built = config.pop(OPTIMIZER_IS_BUILT, True)
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        if is_built:
+            self.optimizer.build(self.trainable_variables)
 
     def classify(
         self,

@@ -1,5 +1,6 @@
 """Loads a saved classifier, or says what is wrong with the file."""
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import keras
 
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
-from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.image_classifier import OPTIMIZER_IS_BUILT, ImageClassifier
 
 
 def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:
@@ -37,3 +38,14 @@ def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:
             f"{shown} holds a {type(model).__name__}; an ImageClassifier is needed."
         )
     return model
+
+
+def has_optimizer_state(path: str | os.PathLike[str]) -> bool:
+    """Tells whether a `.keras` file has the state of the optimizer of its model.
+
+    Raises:
+        OSError, KeyError, ValueError or BadZipFile: If the file is damaged.
+    """
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("config.json"))
+    return bool((config.get("compile_config") or {}).get(OPTIMIZER_IS_BUILT, True))

@@ -26,6 +26,8 @@ ModelBuilder = Callable[[ImageDatasets], keras.Model]
 _FORMAT = 2
 # Format 1, of version 0.1, held a hash of the backbone that cannot be computed anymore.
 READABLE_FORMATS = (1, 2)
+# Which epoch a trained model is from.
+KEEP = ("best", "last")
 _VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
 
 
@@ -76,11 +78,15 @@ class TrainingConfig:
             seed. The weights of a backbone are loaded again.
         epochs: Positive integer, the number of passes over the training images.
         early_stopping: Number of epochs without a lower validation loss after which
-            training stops and the best weights are restored; `None` to train for all
-            epochs.
+            a stage stops and, with `keep="best"`, its best weights are restored;
+            `None` to train for all epochs.
         class_weights: `"balanced"` weighs each class by the inverse of its frequency;
             a dictionary from class name to weight; or `None`.
         fine_tuning: A second stage for a model with a pretrained backbone, or `None`.
+        keep: Which epoch the trained model is from: `"best"`, the one with the lowest
+            validation loss of all stages, or `"last"`. Without validation images it is
+            the last one. A fine-tuning stage starts from the end of the frozen stage,
+            which with `early_stopping` is the best epoch of that stage.
 
     Raises:
         InputError: If an attribute is not as described above.
@@ -92,6 +98,7 @@ class TrainingConfig:
     early_stopping: int | None = None
     class_weights: str | Mapping[str, float] | None = None
     fine_tuning: FineTuning | None = None
+    keep: str = "best"
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
@@ -110,6 +117,10 @@ class TrainingConfig:
             raise InputError(
                 "`fine_tuning` must be a FineTuning or None. "
                 f"Received: fine_tuning={self.fine_tuning!r}"
+            )
+        if self.keep not in KEEP:
+            raise InputError(
+                f"`keep` must be 'best' or 'last'. Received: keep={self.keep!r}"
             )
 
     def to_json(self, model: keras.Model) -> dict[str, Any]:
@@ -132,6 +143,7 @@ class TrainingConfig:
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "keep": self.keep,
             "pretrained": fingerprint_pretrained(model),
             "versions": versions(),
         }
@@ -192,6 +204,7 @@ class TrainingConfig:
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
                 fine_tuning=None if tuning is None else FineTuning(**tuning),
+                keep=recorded_keep(content),
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error
@@ -199,6 +212,16 @@ class TrainingConfig:
             raise InputError(
                 f"{path} is not a run configuration: {first_line(error)}"
             ) from error
+
+
+def recorded_keep(config: Mapping[str, Any]) -> str:
+    """Returns which epoch a run keeps, by the content of its `config.json`.
+
+    Runs of version 0.1 have no such entry. They kept the last epoch unless early
+    stopping restored the best one.
+    """
+    before = "last" if config.get("early_stopping") is None else "best"
+    return str(config.get("keep", before))
 
 
 @dataclasses.dataclass(frozen=True)

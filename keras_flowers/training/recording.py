@@ -21,6 +21,8 @@ from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import printable_path, temporary_sibling
 from keras_flowers.history import History, write_history
+from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import has_optimizer_state
 from keras_flowers.plots.history import plot_history
 from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.run_directory import RunDirectory
@@ -38,6 +40,7 @@ class RunRecorder:
             built, before a stage has changed it.
         checkpoint_every: Epochs between two checkpoints; `None` writes none.
         tensorboard: Whether to write for TensorBoard.
+        save_optimizer: Whether the model is saved with the state of its optimizer.
         started: When the command started, by `time.perf_counter`.
     """
 
@@ -49,6 +52,7 @@ class RunRecorder:
         *,
         checkpoint_every: int | None,
         tensorboard: bool,
+        save_optimizer: bool,
         started: float,
     ) -> None:
         self.directory = directory
@@ -56,6 +60,7 @@ class RunRecorder:
         self._configuration = configuration
         self._checkpoint_every = checkpoint_every
         self._writes_tensorboard = tensorboard
+        self._save_optimizer = save_optimizer
         self._checkpoint: TrainingCheckpoint | None = None
         self._started = started
         self._first_epoch: int | None = None
@@ -104,26 +109,34 @@ class RunRecorder:
         if self._checkpoint is not None:
             self._checkpoint.wait()
 
-    def write_results(self, history: History, last: Stage) -> None:
+    def write_results(
+        self, history: History, saved_epoch: int | None, last: Stage
+    ) -> None:
         """Writes the model, the history and its plot, and the report.
 
         Args:
             history: The history of the run.
+            saved_epoch: The epoch that the weights of the model are from, if known.
             last: The stage that was trained last: the model that is evaluated, and the
                 images or features that it is evaluated on.
         """
         path = self.directory.path
         with temporary_sibling(path / "model.keras") as temporary:
-            self._prepared.model.save(temporary)
+            model = self._prepared.model
+            if isinstance(model, ImageClassifier):
+                model.save(temporary, include_optimizer=self._save_optimizer)
+            else:
+                model.save(temporary)
         write_history(history, path)
         if history:
             with temporary_sibling(path / "history.png") as temporary:
-                plot_history(history).savefig(temporary, dpi=120)
+                plot_history(history, saved_epoch).savefig(temporary, dpi=120)
         write_report(
             path / "report.html",
             config=json.loads((path / "config.json").read_text()),
             datasets=self._prepared.datasets,
             history=history,
+            saved_epoch=saved_epoch,
             evaluation=_evaluate_validation(last.model, last.datasets),
             model=self._prepared.model,
             seconds=time.perf_counter() - self._started + self._earlier_time(history),
@@ -190,8 +203,9 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
         InputError: If the file is damaged or of another model.
     """
     path = directory.path / "model.keras"
-    model.optimizer.build(model.trainable_variables)
     try:
+        if has_optimizer_state(path):
+            model.optimizer.build(model.trainable_variables)
         model.load_weights(path)
     except Exception as error:
         # Keras raises nearly anything for a file that is not what it should be.

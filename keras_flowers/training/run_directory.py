@@ -1,6 +1,7 @@
 """The folder of one run: its paths, its lock, and who may write to it."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -17,7 +18,11 @@ from keras_flowers.files import (
     write_text_atomically,
 )
 from keras_flowers.locks import LockHeldError, exclusive_lock
-from keras_flowers.training.config import READABLE_FORMATS
+from keras_flowers.training.config import (
+    READABLE_FORMATS,
+    TrainingConfig,
+    recorded_keep,
+)
 from keras_flowers.training.config_difference import difference
 
 _INPUTS = ("config.json", "audit.json", "split.json")
@@ -146,6 +151,22 @@ class RunDirectory:
         except BaseException:
             self.discard()
             raise
+
+    def complete_configuration(self, config: TrainingConfig) -> TrainingConfig:
+        """Returns a configuration with what only the started run knows.
+
+        That is its split and, if version 0.1 has started it, which epoch it keeps.
+
+        Raises:
+            InputError: If the configuration asks for another split.
+        """
+        config = config.with_manifest(self.manifest)
+        # `require_same_run` complains about a damaged file.
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            recorded = dict(json.loads((self.path / "config.json").read_text()))
+            if "keep" not in recorded:
+                return dataclasses.replace(config, keep=recorded_keep(recorded))
+        return config
 
     def require_same_run(self, config: dict[str, Any]) -> None:
         """Makes sure that the run was started with the same configuration.

@@ -35,6 +35,7 @@ from keras_flowers.history import History
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
+from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.recording import (
@@ -62,6 +63,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1;
+            `None` if Ctrl-C ended the run within an epoch whose weights these are.
     """
 
     model: keras.Model
@@ -69,6 +72,7 @@ class TrainingRun:
     datasets: ImageDatasets
     directory: Path | None
     interrupted: bool
+    saved_epoch: int | None = None
 
     def __repr__(self) -> str:
         """Returns a line: the model, how far it was trained, and where it is."""
@@ -101,6 +105,7 @@ def train(
     early_stopping: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
+    keep: str = TrainingConfig.keep,
     run_directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = 1,
@@ -109,6 +114,7 @@ def train(
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
     tensorboard: bool = True,
+    save_optimizer: bool = False,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -116,8 +122,9 @@ def train(
     `history.csv`, `history.png`, `split.json` (which images train and which validate),
     `audit.json` (what was found in the data), `config.json` (which reproduces the run:
     `train(TrainingConfig.read("config.json"))`) and `report.html` (everything on one
-    page, with an evaluation on the validation images). Ctrl-C ends the training; the
-    model as it is then is saved and returned.
+    page, with an evaluation on the validation images). The model has the weights of the
+    best epoch by validation loss unless `keep="last"`. Ctrl-C ends the training; the
+    best epoch so far is then saved and returned.
 
     If the model has a pretrained backbone and no augmentation, the features of the
     images are computed once and its head is trained on them; `callbacks` then see the
@@ -132,7 +139,8 @@ def train(
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
             `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights` and `fine_tuning` at their defaults.
+            `early_stopping`, `class_weights`, `fine_tuning` and `keep` at their
+            defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -140,6 +148,7 @@ def train(
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
+        keep: As for `TrainingConfig`.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
         resume: Resumes the run in `run_directory`, which must have been started with
             the same arguments. If it is complete its results are returned; if none was
@@ -154,6 +163,9 @@ def train(
         on_loaded: Called once with the `ImageDatasets` before training.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
+        save_optimizer: Whether `model.keras` has the state of the optimizer after the
+            last epoch, which makes the file up to three times as large. Models of
+            other classes than `ImageClassifier` are always saved with it.
 
     Returns:
         `TrainingRun`.
@@ -168,6 +180,7 @@ def train(
         "early_stopping": early_stopping,
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
+        "keep": keep,
     }
     config = _to_config(data, build_model, options)
     if not isinstance(resume, bool):
@@ -184,7 +197,7 @@ def train(
     with contextlib.ExitStack() as stack:
         if is_started:
             stack.enter_context(directory.lock())
-            config = config.with_manifest(directory.manifest)
+            config = directory.complete_configuration(config)
         prepared = prepare_run(config, progress, on_loaded)
         configuration = config.to_json(prepared.model)
         if is_started:
@@ -203,6 +216,7 @@ def train(
             configuration,
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
+            save_optimizer=save_optimizer,
             started=started,
         )
         run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
@@ -237,6 +251,7 @@ class _RunInProgress:
             None if recorder is None else recorder.directory.path,
             len(prepared.datasets.split.train),
         )
+        self._best_epoch = BestEpoch() if prepared.config.keep == "best" else None
         # The stage that was begun last.
         self._stage: Stage | None = None
 
@@ -252,9 +267,11 @@ class _RunInProgress:
                 self._keep_what_can_be_resumed(recorder, error)
             raise
         if recorder is not None:
-            assert self._stage is not None
             recorder.wait()
-            recorder.write_results(self._logger.history, self._stage)
+        saved_epoch = self._restore_best_epoch(interrupted)
+        if recorder is not None:
+            assert self._stage is not None
+            recorder.write_results(self._logger.history, saved_epoch, self._stage)
             if not interrupted:
                 recorder.directory.complete()
         return TrainingRun(
@@ -263,7 +280,17 @@ class _RunInProgress:
             self._prepared.datasets,
             None if recorder is None else recorder.directory.path,
             interrupted,
+            saved_epoch,
         )
+
+    def _restore_best_epoch(self, interrupted: bool) -> int | None:
+        """Gives the model the weights to save; returns the epoch they are from."""
+        if self._best_epoch is not None and self._best_epoch.number is not None:
+            self._best_epoch.restore(self._prepared.model)
+            return self._best_epoch.number
+        if interrupted:
+            return None
+        return find_saved_epoch(self._logger.history, "last")
 
     def _train_stages(self) -> bool:
         """Trains the stages that are not complete; returns whether Ctrl-C ended it."""
@@ -289,8 +316,12 @@ class _RunInProgress:
 
     def _fit(self, stage: Stage) -> None:
         self._stage = stage
+        best_epoch = [] if self._best_epoch is None else [self._best_epoch]
+        for callback in best_epoch:
+            callback.begin_stage(stage)
         stateful = [
             *_early_stopping(self._prepared.config),
+            *best_epoch,
             self._logger,
             *self._callbacks,
         ]
@@ -347,7 +378,8 @@ def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> Traini
         )
     load_trained_weights(model, directory)
     history = read_history(directory.path)
-    return TrainingRun(model, history, datasets, directory.path, False)
+    saved_epoch = find_saved_epoch(history, prepared.config.keep)
+    return TrainingRun(model, history, datasets, directory.path, False, saved_epoch)
 
 
 def _to_config(
@@ -396,6 +428,6 @@ def _early_stopping(config: TrainingConfig) -> list[keras.callbacks.Callback]:
         keras.callbacks.EarlyStopping(
             monitor="val_loss",
             patience=config.early_stopping,
-            restore_best_weights=True,
+            restore_best_weights=config.keep == "best",
         )
     ]

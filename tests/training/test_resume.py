@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def run(tmp_path, *, callbacks=(), directory="run", loader=None, **options):
     options = {"epochs": 4, "verbose": 0, "build_model": small_model} | options
     return train(
         loader or small_loader(tmp_path),
-        run_directory=tmp_path / directory,
+        run_directory=None if directory is None else tmp_path / directory,
         callbacks=callbacks,
         **options,
     )
@@ -475,3 +476,56 @@ def test_a_run_that_is_killed_many_times_equals_one_that_never_was(tmp_path):
     assert result == expected, f"seed {seed}, {len(done)} epochs were done"
     names = {path.name for path in (tmp_path / "killed" / "run").iterdir()}
     assert names == set(RESULTS)
+
+
+def growing_worse(datasets):
+    """A model that learns for two epochs, of five steps each, and then goes astray."""
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([10], [0.05, 50.0])
+    model = small_model(datasets, dropout=0.3)
+    model.compile(keras.optimizers.SGD(rate))
+    return model
+
+
+def test_the_best_epoch_is_kept_whenever_the_run_is_interrupted(tmp_path):
+    options = {"build_model": growing_worse, "epochs": 5, "tensorboard": False}
+    whole = run(tmp_path, directory="whole", **options)
+    losses = whole.history["val_loss"]
+    best = losses.index(min(losses)) + 1
+    assert best == 2
+    assert whole.saved_epoch == best
+    saved = keras.models.load_model(tmp_path / "whole" / "model.keras")
+    loss, _ = saved.evaluate(whole.datasets.validation, verbose=0)
+    assert loss == pytest.approx(min(losses), rel=1e-5)
+    for epoch in (1, 2, 4):
+        place = {"directory": f"run-{epoch}", **options}
+        interrupted_in(epoch, tmp_path, KeyboardInterrupt, **place)
+        resumed = run(tmp_path, resume=True, **place)
+        assert_same_run(whole, resumed)
+        assert resumed.saved_epoch == best
+    again = run(tmp_path, directory="whole", resume=True, **options)
+    assert again.saved_epoch == best
+    report = (tmp_path / "whole" / "report.html").read_text()
+    assert f"model.keras has epoch {best}" in report
+    last = run(tmp_path, directory=None, keep="last", **options)
+    assert last.saved_epoch == 5
+    assert last.history["val_loss"] == losses
+    loss, _ = last.model.evaluate(whole.datasets.validation, verbose=0)
+    assert loss == pytest.approx(losses[-1], rel=1e-5)
+
+
+def test_the_state_of_the_optimizer_is_saved_on_request(tmp_path):
+    sizes = {}
+    for directory, options in (("plain", {}), ("whole", {"save_optimizer": True})):
+        run(tmp_path, directory=directory, epochs=1, tensorboard=False, **options)
+        file = tmp_path / directory / "model.keras"
+        sizes[directory] = file.stat().st_size
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = keras.models.load_model(file)
+        steps = int(model.optimizer.iterations.numpy())
+        assert steps == (5 if options else 0)
+        assert model.optimizer.built == bool(options)
+        model.fit(np.zeros((2, 8, 8, 3), "uint8"), np.zeros(2), verbose=0)
+        model.save(tmp_path / "again.keras")
+        keras.models.load_model(tmp_path / "again.keras")
+    assert sizes["plain"] < sizes["whole"]
