@@ -13,11 +13,17 @@ from keras_flowers_cli.options import (
     setting_options,
 )
 from keras_flowers_cli.output import Output, ProgressBars
-from keras_flowers_cli.train_config import build_config, check_options, read_config
+from keras_flowers_cli.train_config import (
+    MORE_EPOCHS,
+    build_config,
+    check_options,
+    read_config,
+)
 from keras_flowers_cli.train_view import (
     read_earlier_epochs,
     run_as_json,
     show_datasets,
+    show_how_to_train_further,
     show_other_versions,
     show_run,
 )
@@ -41,6 +47,7 @@ def train(
     checkpoint_every: int,
     no_tensorboard: bool,
     save_optimizer: bool,
+    discard_checkpoint: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -49,7 +56,8 @@ def train(
     if resume is not None and run_dir is not None:
         raise click.UsageError("--resume replaces --run-dir.")
     config_file = _choose_config(context.command, data, config_file, resume, given)
-    check_options(given)
+    if config_file is None:
+        check_options(given)
     runtime.start_keras()
     from keras_flowers_cli.epoch_lines import EpochLines
 
@@ -88,12 +96,15 @@ def train(
             verbose=0,
             progress=show_progress,
             on_loaded=show_data,
+            on_transferred=output.say,
             tensorboard=not no_tensorboard,
             save_optimizer=save_optimizer,
+            discard_checkpoint=discard_checkpoint,
         )
     seconds = time.monotonic() - started
     lines.show(run.history)
     show_run(output, run, run_dir, seconds)
+    show_how_to_train_further(output, config, run_dir)
     output.result(run_as_json(run, run_dir, seconds))
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
 
@@ -113,13 +124,19 @@ def _choose_config(
             raise click.UsageError(f"--resume: there is no run in {resume}.")
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
-    storage = {setting.name for setting in STORAGE}
-    replaced = {name: value for name, value in given.items() if name not in storage}
+    allowed = {setting.name for setting in STORAGE}
+    if resume is not None and _is_finished(resume):
+        allowed |= {setting.name for setting in MORE_EPOCHS}
+    replaced = {name: value for name, value in given.items() if name not in allowed}
     if config_file is not None and replaced:
         replacement = "--config" if resume is None else "--resume without DATA"
         names = _option_names(command, replaced)
         raise click.UsageError(f"{replacement} replaces {names}.")
     return config_file
+
+
+def _is_finished(run: Path) -> bool:
+    return (run / "model.keras").is_file() and not (run / "checkpoint").exists()
 
 
 def _option_names(command: click.Command, given: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from keras_flowers_cli.output import Output, TextTable
 if TYPE_CHECKING:
     from keras_flowers.data.dataset_loader import ImageDatasets
     from keras_flowers.history import History
+    from keras_flowers.training.config import TrainingConfig
     from keras_flowers.training.train import TrainingRun
 
 SPLITS = ("train", "validation", "test")
@@ -111,6 +112,24 @@ def _show_best(output: Output, run: "TrainingRun", seconds: float) -> None:
         saved_text = f"model.keras has epoch {saved} ({found[saved]:.3f}), {why}"
     output.say(f"Best {name} accuracy {found[best]:.3f} in epoch {best}; {saved_text}")
     output.say(f"{seconds:.0f} s in all")
+
+
+def show_how_to_train_further(
+    output: Output, config: "TrainingConfig", directory: Path
+) -> None:
+    """Prints how a finished run is trained further, and what that takes on the disk."""
+    kept = directory / "last-checkpoint"
+    size = sum(file.stat().st_size for file in kept.rglob("*.safetensors"))
+    if not size:
+        return
+    epochs, option = config.epochs, "--epochs"
+    if config.fine_tuning is not None:
+        epochs, option = config.fine_tuning.epochs, "--fine-tune-epochs"
+    run = shlex.quote(str(directory))
+    output.say(
+        f"More epochs: keras-flowers train --resume {run} {option} {2 * epochs}. Only "
+        f"this needs last-checkpoint ({size / 1e6:.1f} MB); you can delete it."
+    )
 
 
 def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, Any]:

@@ -31,7 +31,8 @@ RESUME = Setting(
     kind=Folder("RUN"),
     meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
     "start it if there is none. `DATA` and options may be omitted; options given with "
-    "`--resume` must match the original run",
+    "`--resume` must match the original run. More `--epochs` or `--fine-tune-epochs` "
+    "than before train a finished run further",
     commands=("train",),
 )
 CHECKPOINT_EVERY = Setting(
@@ -58,6 +59,15 @@ SAVE_OPTIMIZER = Setting(
     default=False,
     arguments=("train.save_optimizer",),
 )
+DISCARD_CHECKPOINT = Setting(
+    name="discard_checkpoint",
+    kind=Flag(),
+    meaning="Remove the last checkpoint of the finished run, which `--resume RUN "
+    "--epochs MORE` needs",
+    commands=("train",),
+    default=False,
+    arguments=("train.discard_checkpoint",),
+)
 SEARCH_DIRECTORY = Setting(
     name="run_dir",
     kind=Folder(),
@@ -80,6 +90,7 @@ RUN = (
     CHECKPOINT_EVERY,
     NO_TENSORBOARD,
     SAVE_OPTIMIZER,
+    DISCARD_CHECKPOINT,
     SEARCH_DIRECTORY,
     RESUME_SEARCH,
 )

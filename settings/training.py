@@ -2,6 +2,7 @@
 
 from keras_flowers_settings.kinds import (
     Choice,
+    ExistingFile,
     Flag,
     Integer,
     Number,
@@ -11,6 +12,7 @@ from keras_flowers_settings.kinds import (
 from keras_flowers_settings.recorded import (
     class_weights,
     fine_tuning_epochs,
+    init_from,
     learning_rate,
     of_fine_tuning,
     of_run,
@@ -92,6 +94,16 @@ EARLY_STOPPING = Setting(
     recorded=of_run("early_stopping"),
     hyperparameter="early_stopping",
 )
+INIT_FROM = Setting(
+    name="init_from",
+    kind=ExistingFile(),
+    meaning="Start from the weights of this `model.keras`, with its architecture, "
+    "image size and resizing. Of classes that it does not have, the weights are new",
+    commands=("train",),
+    group=TRAINING,
+    arguments=("TrainingConfig.init_from", "train.init_from"),
+    recorded=init_from,
+)
 KEEP = Setting(
     name="keep",
     kind=Choice(("best", "last")),
@@ -170,6 +182,7 @@ SETTINGS = (
     LEARNING_RATE,
     SCHEDULE,
     EARLY_STOPPING,
+    INIT_FROM,
     KEEP,
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,

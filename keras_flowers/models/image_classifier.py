@@ -234,6 +234,11 @@ class ImageClassifier(keras.Model):
             return False
         return backbone.is_pretrained and backbone.is_frozen
 
+    @property
+    def head_layer_names(self) -> tuple[str, ...]:
+        """Names of the layers after the features, in order; the last has the classes."""
+        return self._head_layer_names
+
     def feature_extractor(self) -> keras.Model:
         """Returns the part from images to the features of the backbone.
 

@@ -1,6 +1,7 @@
 """Everything that decides the result of a run, to reproduce it from a file."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import numbers
@@ -20,6 +21,7 @@ from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.config_difference import fingerprint_difference
+from keras_flowers.training.schedules import stretch_schedule
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
@@ -87,6 +89,8 @@ class TrainingConfig:
             validation loss of all stages, or `"last"`. Without validation images it is
             the last one. A fine-tuning stage starts from the end of the frozen stage,
             which with `early_stopping` is the best epoch of that stage.
+        init_from: The `.keras` file of an `ImageClassifier` whose weights the model
+            starts from, or `None`. See `transfer_weights` for what is copied.
 
     Raises:
         InputError: If an attribute is not as described above.
@@ -99,6 +103,7 @@ class TrainingConfig:
     class_weights: str | Mapping[str, float] | None = None
     fine_tuning: FineTuning | None = None
     keep: str = "best"
+    init_from: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
@@ -117,6 +122,11 @@ class TrainingConfig:
             raise InputError(
                 "`fine_tuning` must be a FineTuning or None. "
                 f"Received: fine_tuning={self.fine_tuning!r}"
+            )
+        if not isinstance(self.init_from, str | os.PathLike | None):
+            raise InputError(
+                "`init_from` must be the path of a .keras file or None. "
+                f"Received: init_from={self.init_from!r}"
             )
         if self.keep not in KEEP:
             raise InputError(
@@ -144,6 +154,7 @@ class TrainingConfig:
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
             "keep": self.keep,
+            "init_from": _describe_file(self.init_from),
             "pretrained": fingerprint_pretrained(model),
             "versions": versions(),
         }
@@ -169,6 +180,26 @@ class TrainingConfig:
             )
         loader = self.loader.get_config() | {"split_manifest": str(path)}
         return dataclasses.replace(self, loader=ImageDatasetLoader.from_config(loader))
+
+    def with_epochs(
+        self, epochs: int | None = None, fine_tuning: FineTuning | None = None
+    ) -> Self:
+        """Returns the configuration with more epochs, to train a finished run further.
+
+        A learning rate schedule of the model is stretched to the new number of epochs.
+
+        Args:
+            epochs: The new number of epochs of the first stage; `None` for as many as
+                before.
+            fine_tuning: The new second stage; `None` for the one before.
+        """
+        changes: dict[str, Any] = {"fine_tuning": fine_tuning or self.fine_tuning}
+        if epochs is not None:
+            changes["epochs"] = epochs
+            changes["build_model"] = _StretchedModel(
+                self.build_model, epochs / self.epochs
+            )
+        return dataclasses.replace(self, **changes)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
@@ -205,6 +236,7 @@ class TrainingConfig:
                 class_weights=content["class_weights"],
                 fine_tuning=None if tuning is None else FineTuning(**tuning),
                 keep=recorded_keep(content),
+                init_from=(content.get("init_from") or {}).get("file"),
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error
@@ -268,6 +300,19 @@ class _SerializedModel:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _StretchedModel:
+    """Builds a model with its learning rate schedule stretched."""
+
+    build_model: ModelBuilder
+    ratio: float
+
+    def __call__(self, datasets: ImageDatasets) -> keras.Model:
+        model = self.build_model(datasets)
+        stretch_schedule(model, self.ratio)
+        return model
+
+
 def fingerprint_pretrained(model: keras.Model) -> dict[str, str] | None:
     """Returns what tells the pretrained backbone of a model from others.
 
@@ -291,6 +336,14 @@ def versions() -> dict[str, str]:
         **found,
         "backend": keras.backend.backend(),
     }
+
+
+def _describe_file(path: str | os.PathLike[str] | None) -> dict[str, str] | None:
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": os.fspath(Path(path).absolute()), "sha256": checksum}
 
 
 def _store(config: Any, name: str, value: Any) -> None:

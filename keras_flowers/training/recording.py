@@ -41,6 +41,7 @@ class RunRecorder:
         checkpoint_every: Epochs between two checkpoints; `None` writes none.
         tensorboard: Whether to write for TensorBoard.
         save_optimizer: Whether the model is saved with the state of its optimizer.
+        keep_checkpoint: Whether the last checkpoint is kept when the run is complete.
         started: When the command started, by `time.perf_counter`.
     """
 
@@ -53,6 +54,7 @@ class RunRecorder:
         checkpoint_every: int | None,
         tensorboard: bool,
         save_optimizer: bool,
+        keep_checkpoint: bool,
         started: float,
     ) -> None:
         self.directory = directory
@@ -61,6 +63,7 @@ class RunRecorder:
         self._checkpoint_every = checkpoint_every
         self._writes_tensorboard = tensorboard
         self._save_optimizer = save_optimizer
+        self._keep_checkpoint = keep_checkpoint
         self._checkpoint: TrainingCheckpoint | None = None
         self._started = started
         self._first_epoch: int | None = None
@@ -141,6 +144,10 @@ class RunRecorder:
             model=self._prepared.model,
             seconds=time.perf_counter() - self._started + self._earlier_time(history),
         )
+
+    def complete(self) -> None:
+        """Ends the run, whose results are written."""
+        self.directory.complete(keep_checkpoint=self._keep_checkpoint)
 
     def _earlier_time(self, history: History) -> float:
         """Returns the seconds of the epochs that an interrupted command trained."""

@@ -24,11 +24,13 @@ from keras_flowers.training.config import (
     recorded_keep,
 )
 from keras_flowers.training.config_difference import difference
+from keras_flowers.training.continuation import is_extension
 
 _INPUTS = ("config.json", "audit.json", "split.json")
 _HISTORY = ("history.json", "history.csv")
 _LOCK = ".lock"
 _DISCARDED = ".checkpoint"
+_KEPT = "last-checkpoint"
 
 
 class RunDirectory:
@@ -195,15 +197,57 @@ class RunDirectory:
                 f"configuration: {found}."
             )
 
+    def reopen(self, config: dict[str, Any]) -> bool:
+        """Makes a finished run one that is to be resumed, if it should train further.
+
+        Args:
+            config: `TrainingConfig.to_json` of what the run should be.
+
+        Returns:
+            Whether `config` is the finished run with more epochs.
+
+        Raises:
+            InputError: If its last checkpoint was not kept.
+        """
+        path = self.path / "config.json"
+        try:
+            saved = json.loads(path.read_text())
+            if not self.is_complete or not is_extension(saved, config):
+                return False
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return False  # `require_same_run` says what is wrong with it
+        kept = self.path / _KEPT
+        if not kept.is_dir():
+            name = printable_path(self.path)
+            raise InputError(
+                f"The run in {name} cannot be trained further: its last checkpoint was "
+                "not kept. To start a new run from its weights, use "
+                f"`init_from={printable_path(self.path / 'model.keras')}`."
+            )
+        kept.replace(self.checkpoint)
+        write_text_atomically(path, json.dumps(config, indent=1))
+        return True
+
     def remove_progress(self) -> None:
         """Removes what was recorded of epochs that left no checkpoint."""
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         for name in _HISTORY:
             (self.path / name).unlink(missing_ok=True)
 
-    def complete(self) -> None:
-        """Removes what only an incomplete run needs."""
-        if self.checkpoint.exists():
+    def complete(self, *, keep_checkpoint: bool) -> None:
+        """Ends the run.
+
+        Args:
+            keep_checkpoint: Whether the checkpoint of the last stage becomes
+                `last-checkpoint`, from which the run can be trained further; else
+                nothing is left of what only an incomplete run needs.
+        """
+        if keep_checkpoint and any(self.checkpoint.rglob("*.safetensors")):
+            if any(self.fine_tuning_checkpoint.glob("*.safetensors")):
+                for file in self.checkpoint.glob("*.safetensors"):
+                    file.unlink()  # that of the first stage
+            self.checkpoint.replace(self.path / _KEPT)
+        elif self.checkpoint.exists():
             # Renamed first: a run whose checkpoint is half removed would start again.
             discarded = self.checkpoint.replace(self.path / _DISCARDED)
             shutil.rmtree(discarded, ignore_errors=True)

@@ -33,6 +33,8 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import load_classifier
+from keras_flowers.models.transfer import build_like
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
@@ -106,6 +108,7 @@ def train(
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
     keep: str = TrainingConfig.keep,
+    init_from: str | os.PathLike[str] | None = None,
     run_directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = 1,
@@ -113,8 +116,10 @@ def train(
     verbose: int | str = "auto",
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
+    on_transferred: Callable[[str], None] | None = None,
     tensorboard: bool = True,
     save_optimizer: bool = False,
+    discard_checkpoint: bool = False,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -134,13 +139,17 @@ def train(
     Until the run is complete the directory also holds a checkpoint. After a crash, a
     power cut or Ctrl-C, the same call with `resume=True` resumes the run after the last
     complete epoch. Weights and history are then bit-identical to those of a run that
-    was never interrupted, on the same machine.
+    was never interrupted, on the same machine. The last checkpoint is kept: the same
+    call with more `epochs`, more `fine_tuning` epochs, or a first `fine_tuning`, trains
+    a finished run further. With a constant learning rate, the result is bit-identical
+    to a run that had as many epochs from the start; a schedule continues where it would
+    be in such a run.
 
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
             `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights`, `fine_tuning` and `keep` at their
-            defaults.
+            `early_stopping`, `class_weights`, `fine_tuning`, `keep` and `init_from` at
+            their defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -149,10 +158,14 @@ def train(
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
         keep: As for `TrainingConfig`.
+        init_from: As for `TrainingConfig`. Without `build_model`, the model has the
+            architecture of the one in the file; `data` that is not a loader is then
+            loaded in its image size.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
         resume: Resumes the run in `run_directory`, which must have been started with
-            the same arguments. If it is complete its results are returned; if none was
-            started yet, it is started.
+            the same arguments. If it is complete its results are returned, or it is
+            trained further if there are more epochs; if none was started yet, it is
+            started.
         checkpoint_every: Epochs between two checkpoints, which take the space of all
             variables of model and optimizer; `None` writes none.
         callbacks: Further Keras callbacks. An interrupted run keeps the state of
@@ -161,11 +174,14 @@ def train(
         verbose: As for `keras.Model.fit`.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called once with the `ImageDatasets` before training.
+        on_transferred: Called with a line that says what was copied with `init_from`.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
         save_optimizer: Whether `model.keras` has the state of the optimizer after the
             last epoch, which makes the file up to three times as large. Models of
             other classes than `ImageClassifier` are always saved with it.
+        discard_checkpoint: Whether to remove the last checkpoint of a finished run,
+            which can then not be trained further.
 
     Returns:
         `TrainingRun`.
@@ -181,6 +197,7 @@ def train(
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
         "keep": keep,
+        "init_from": init_from,
     }
     config = _to_config(data, build_model, options)
     if not isinstance(resume, bool):
@@ -190,7 +207,7 @@ def train(
     if run_directory is None:
         if resume:
             raise InputError("`resume` needs the `run_directory` of the run.")
-        prepared = prepare_run(config, progress, on_loaded)
+        prepared = prepare_run(config, progress, on_loaded, on_transferred)
         return _RunInProgress(prepared, callbacks, verbose, progress).train()
     directory = RunDirectory(run_directory, resume=resume)
     is_started = directory.is_started
@@ -198,9 +215,9 @@ def train(
         if is_started:
             stack.enter_context(directory.lock())
             config = directory.complete_configuration(config)
-        prepared = prepare_run(config, progress, on_loaded)
+        prepared = prepare_run(config, progress, on_loaded, on_transferred)
         configuration = config.to_json(prepared.model)
-        if is_started:
+        if is_started and not directory.reopen(configuration):
             directory.require_same_run(configuration)
             if directory.is_complete:
                 return _load_complete_run(prepared, directory)
@@ -217,6 +234,7 @@ def train(
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
             save_optimizer=save_optimizer,
+            keep_checkpoint=not discard_checkpoint,
             started=started,
         )
         run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
@@ -273,7 +291,7 @@ class _RunInProgress:
             assert self._stage is not None
             recorder.write_results(self._logger.history, saved_epoch, self._stage)
             if not interrupted:
-                recorder.directory.complete()
+                recorder.complete()
         return TrainingRun(
             self._prepared.model,
             self._logger.history,
@@ -402,10 +420,23 @@ def _to_config(
             "records where its images come from. Received: ImageDatasets; pass the "
             "loader instead of what it loaded."
         )
-    loader = data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
+    path, arguments = options["init_from"], dict[str, Any]()
+    if path is not None and not isinstance(data, ImageDatasetLoader):
+        source = load_classifier(path)
+        arguments = {"image_size": source.image_size, "resize": source.resize}
+    if isinstance(data, ImageDatasetLoader):
+        loader = data
+    else:
+        loader = ImageDatasetLoader(data, **arguments)
     if isinstance(build_model, keras.Model):
         model = build_model
         return TrainingConfig(loader, lambda _: model, **options)
+    if build_model is None and path is not None:
+
+        def build(datasets: ImageDatasets) -> keras.Model:
+            return build_like(path, datasets.class_names, loader.seed)
+
+        return TrainingConfig(loader, build, **options)
     return TrainingConfig(loader, build_model or _default_model(loader), **options)
 
 
