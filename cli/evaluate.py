@@ -101,11 +101,12 @@ def evaluate(
 
 def _show(output: Output, evaluation: "Evaluation", name: str) -> None:
     calibration = evaluation.calibration()
+    low, high = evaluation.accuracy_interval
     output.say(f"Evaluated: {name}")
     output.say(
-        f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f}, "
-        f"loss {evaluation.loss:.4f}, expected calibration error "
-        f"{calibration.error:.4f}"
+        f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f} "
+        f"({low:.4f} to {high:.4f}), loss {evaluation.loss:.4f}, expected "
+        f"calibration error {calibration.error:.4f}"
     )
     if evaluation.non_finite:
         output.say(

@@ -94,6 +94,18 @@ EARLY_STOPPING = Setting(
     recorded=of_run("early_stopping"),
     hyperparameter="early_stopping",
 )
+CALIBRATE = Setting(
+    name="calibrate",
+    kind=Switch(),
+    meaning="After training, learn from the validation images how sure the model may "
+    "be: the temperature of its probabilities, and what tells images of none of the "
+    "classes; or do not",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("with 50 validation images or more", lambda _: True),
+    arguments=("TrainingConfig.calibrate", "train.calibrate"),
+    recorded=of_run("calibrate"),
+)
 INIT_FROM = Setting(
     name="init_from",
     kind=ExistingFile(),
@@ -182,6 +194,7 @@ SETTINGS = (
     LEARNING_RATE,
     SCHEDULE,
     EARLY_STOPPING,
+    CALIBRATE,
     INIT_FROM,
     KEEP,
     CLASS_WEIGHTS,

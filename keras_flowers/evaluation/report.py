@@ -63,6 +63,7 @@ def write_report(
     evaluation: Evaluation | str,
     model: keras.Model | None = None,
     saved_epoch: int | None = None,
+    uncalibrated: Evaluation | None = None,
     seconds: float | None = None,
 ) -> None:
     """Writes a run as one self-contained HTML page.
@@ -84,6 +85,8 @@ def write_report(
         model: The built model, for its layers and parameters. If `model.keras` is in
             the folder of the report, its size is shown.
         saved_epoch: The epoch that the weights of the model are from, counted from 1.
+        uncalibrated: The evaluation of the same images without the temperature of the
+            model; `None` if it has none.
         seconds: How long the whole run took, including what is not part of an epoch,
             such as reading the images.
 
@@ -126,6 +129,8 @@ def write_report(
         groups=_describe_config(config),
         model=None if model is None else _describe_model(model, path),
         seconds=seconds,
+        uncalibrated=uncalibrated,
+        temperature=getattr(model, "temperature", None),
         # Escaped here: its line breaks are not those of a name.
         config_text=escape(text[: _LIMITS["config_characters"]]),
         config_length=len(text),

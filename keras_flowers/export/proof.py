@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,13 +13,12 @@ from keras_flowers.errors import InputError
 from keras_flowers.export.sources import LabelledImage
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
+from keras_flowers.scores import wilson_interval
 
 MIN_IMAGES = 64
 _BATCH_SIZE = 32
 _WORST = 10
 _AT_ORIGINAL_SIZE = 8
-# The 97.5th percentile of the normal distribution, for intervals of 95 %.
-_Z = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,9 +301,4 @@ def _scores(
 
 def score(right: int, images: int) -> Score:
     """Returns the share of the images that are right, with Wilson's interval."""
-    share = right / images
-    spread = _Z * math.sqrt(share * (1 - share) / images + (_Z / images) ** 2 / 4)
-    centre = share + _Z**2 / (2 * images)
-    scale = 1 + _Z**2 / images
-    low, high = (centre - spread) / scale, (centre + spread) / scale
-    return Score(share, max(0.0, low), min(1.0, high), images)
+    return Score(right / images, *wilson_interval(right, images), images)

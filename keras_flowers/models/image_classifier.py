@@ -3,14 +3,17 @@
 import numbers
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras_flowers_runtime.classification import Classification as Classification
 from keras_flowers_runtime.classification import (
     UnreadableImage,
+    check_unknown,
     classify_files,
+    no_detector_error,
     require_readable,
 )
 from keras_flowers_runtime.images import Resize
@@ -21,6 +24,8 @@ from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.temperature import check_temperature, scale_probabilities
+from keras_flowers.models.unknown import UnknownDetector
 from keras_flowers.registration import register
 
 # Training steps of a head: compiling it takes two seconds, and then saves half a
@@ -66,6 +71,9 @@ class ImageClassifier(keras.Model):
         resize: `"stretch"` ignores the aspect ratio of images; `"crop"` keeps it and
             cuts off what is too much on both sides; `"pad"` keeps it and adds black
             borders. Use the value of the `ImageDatasetLoader` of the training images.
+        temperature: Float above 0 by which the logits are divided outside of training;
+            1 changes nothing. `train` chooses it so that the model is right as often
+            as it is confident.
         **kwargs: `name`, `dtype` (a dtype policy such as `"mixed_bfloat16"`) and
             `trainable`, as for `keras.Model`.
 
@@ -98,6 +106,7 @@ class ImageClassifier(keras.Model):
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
         resize: Resize = "stretch",
+        temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         # === Arguments ===
@@ -107,6 +116,7 @@ class ImageClassifier(keras.Model):
         hidden_units = _check_hidden_units(hidden_units)
         if dropout is not None:
             dropout = _check_dropout(dropout)
+        temperature = check_temperature(temperature)
         dtype = kwargs.get("dtype")
 
         # === Layers ===
@@ -211,10 +221,33 @@ class ImageClassifier(keras.Model):
         self.seed = seed
         self.backbone = backbone
         self.resize = resize
+        self._temperature = temperature
+        self.unknown_detector: UnknownDetector | None = None
         self._features = features
         self._omits_optimizer = False
         # Names, not layers: Keras saves weights under the attributes that hold layers.
         self._head_layer_names = tuple(layer.name for layer in head_layers)
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
+        """Returns the probabilities; outside of training, with the temperature."""
+        outputs = super().call(inputs, training=training, mask=mask, **kwargs)
+        if training or self.temperature == 1:
+            return outputs
+        return scale_probabilities(outputs, self.temperature)
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by outside of training; may be set."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature = check_temperature(value)
+        # They hold the temperature as a constant.
+        self.predict_function = None
+        self.test_function = None
 
     @property
     def augments(self) -> bool:
@@ -236,7 +269,7 @@ class ImageClassifier(keras.Model):
 
     @property
     def head_layer_names(self) -> tuple[str, ...]:
-        """Names of the layers after the features, in order; the last has the classes."""
+        """Names of the layers after the features; the last one has the classes."""
         return self._head_layer_names
 
     def feature_extractor(self) -> keras.Model:
@@ -253,7 +286,8 @@ class ImageClassifier(keras.Model):
         """Returns the part from the features of the backbone to the probabilities.
 
         It shares its weights with this model. It is compiled as this model is, with the
-        same optimizer, so that training it trains this model.
+        same optimizer, so that training it trains this model. Its probabilities are
+        those of training, without the temperature.
 
         Args:
             steps_per_execution: As for `keras.Model.compile`.
@@ -381,12 +415,18 @@ class ImageClassifier(keras.Model):
         self,
         paths: Iterable[str | os.PathLike[str]],
         batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> list[Classification]:
         """Classifies image files.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are in memory at once.
+            unknown: Which images show none of the classes, in `is_unknown` of each
+                result: a threshold below which the probability of the most probable
+                class is too low; `"auto"` for what `train` has found to reject 5 % of
+                the validation images, by the features if there is a backbone; or
+                `None` for none.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -398,29 +438,73 @@ class ImageClassifier(keras.Model):
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        return require_readable(self.classify_each(paths, batch_size))
+        return require_readable(self.classify_each(paths, batch_size, unknown))
 
     def classify_each(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> Iterator[Classification | UnreadableImage]:
         """Classifies image files one by one while the next ones are decoded.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are classified at once.
+            unknown: As for `classify`.
 
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
         """
         return classify_files(
-            self.predict_on_batch,
+            self._predictor(unknown),
             self.class_names,
             self.image_size,
             paths,
             batch_size,
             self.resize,
         )
+
+    def _predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
+        """Returns what computes the probabilities, and which images are unknown."""
+        unknown = check_unknown(unknown)
+        if unknown is None:
+            return self.predict_on_batch
+        detector = self.unknown_detector
+        if isinstance(unknown, float):
+            detector = UnknownDetector(unknown)
+        if detector is None:
+            raise no_detector_error(
+                "it was not trained by `train`, or with fewer than 50 validation images"
+            )
+        find_unknown = detector.find_unknown
+        if detector.examples is None:
+
+            def predict(images: Any) -> Any:
+                probabilities = np.asarray(self.predict_on_batch(images))
+                return probabilities, find_unknown(probabilities, None)
+
+            return predict
+        images = self.inputs[0]
+        both = keras.Model(images, [self._features, self(images, training=False)])
+
+        def predict_both(images: Any) -> Any:
+            features, probabilities = map(np.asarray, both.predict_on_batch(images))
+            return probabilities, find_unknown(probabilities, features)
+
+        return predict_both
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves what tells unknown images; called by `save`."""
+        if self.unknown_detector is not None:
+            for name, array in self.unknown_detector.to_arrays().items():
+                store[name] = array
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` has saved."""
+        arrays = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        self.unknown_detector = UnknownDetector.from_arrays(arrays) if arrays else None
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -440,6 +524,7 @@ class ImageClassifier(keras.Model):
             "seed": self.seed,
             "backbone": backbone,
             "resize": self.resize,
+            "temperature": self.temperature,
         }
 
     @classmethod

@@ -4,6 +4,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -46,6 +47,19 @@ def has_optimizer_state(path: str | os.PathLike[str]) -> bool:
     Raises:
         OSError, KeyError, ValueError or BadZipFile: If the file is damaged.
     """
+    compiled = _read_config(path).get("compile_config") or {}
+    return bool(compiled.get(OPTIMIZER_IS_BUILT, True))
+
+
+def read_temperature(path: str | os.PathLike[str]) -> float:
+    """Returns the temperature of the classifier in a `.keras` file.
+
+    Raises:
+        OSError, KeyError, ValueError or BadZipFile: If the file is damaged.
+    """
+    return float(_read_config(path)["config"].get("temperature", 1.0))
+
+
+def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     with zipfile.ZipFile(path) as file:
-        config = json.loads(file.read("config.json"))
-    return bool((config.get("compile_config") or {}).get(OPTIMIZER_IS_BUILT, True))
+        return dict(json.loads(file.read("config.json")))

@@ -91,6 +91,9 @@ class TrainingConfig:
             which with `early_stopping` is the best epoch of that stage.
         init_from: The `.keras` file of an `ImageClassifier` whose weights the model
             starts from, or `None`. See `transfer_weights` for what is copied.
+        calibrate: Whether an `ImageClassifier` learns from the validation images, after
+            training, how sure it may be: its temperature, and what tells images of none
+            of its classes. It needs at least 50 of them.
 
     Raises:
         InputError: If an attribute is not as described above.
@@ -104,6 +107,7 @@ class TrainingConfig:
     fine_tuning: FineTuning | None = None
     keep: str = "best"
     init_from: str | os.PathLike[str] | None = None
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
@@ -127,6 +131,11 @@ class TrainingConfig:
             raise InputError(
                 "`init_from` must be the path of a .keras file or None. "
                 f"Received: init_from={self.init_from!r}"
+            )
+        if not isinstance(self.calibrate, bool):
+            raise InputError(
+                "`calibrate` must be True or False. "
+                f"Received: calibrate={self.calibrate!r}"
             )
         if self.keep not in KEEP:
             raise InputError(
@@ -155,6 +164,7 @@ class TrainingConfig:
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
             "keep": self.keep,
             "init_from": _describe_file(self.init_from),
+            "calibrate": self.calibrate,
             "pretrained": fingerprint_pretrained(model),
             "versions": versions(),
         }
@@ -237,6 +247,7 @@ class TrainingConfig:
                 fine_tuning=None if tuning is None else FineTuning(**tuning),
                 keep=recorded_keep(content),
                 init_from=(content.get("init_from") or {}).get("file"),
+                calibrate=content.get("calibrate", False),
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error

@@ -43,7 +43,8 @@ def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
     """
     there, here = (_normalize(as_json(config)) for config in (saved, wanted))
     # A run of version 0.1 is resumed as it was started, whatever the default is now.
-    there.setdefault("keep", here.get("keep"))
+    for name in ("keep", "calibrate"):
+        there.setdefault(name, here.get(name))
     there.setdefault("init_from", None)
     pretrained = there.pop("pretrained", None), here.pop("pretrained", None)
     return _first_difference(there, here) or fingerprint_difference(*pretrained)

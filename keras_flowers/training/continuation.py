@@ -9,7 +9,7 @@ from keras_flowers.training.config_difference import difference
 def is_extension(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Tells whether a configuration is that of a finished run with more epochs.
 
-    Nothing else may differ, apart from a learning rate schedule, which spans all epochs.
+    Nothing else may differ but a learning rate schedule, which spans all epochs.
 
     Args:
         saved: The configuration of the finished run, as in `config.json`.

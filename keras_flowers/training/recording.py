@@ -15,15 +15,17 @@ from typing import Any
 import keras
 
 from keras_flowers.callbacks import TrainingCheckpoint
-from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.errors import InputError, first_line
-from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import printable_path, temporary_sibling
 from keras_flowers.history import History, write_history
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.models.saved_classifier import has_optimizer_state
+from keras_flowers.models.saved_classifier import (
+    has_optimizer_state,
+    read_temperature,
+)
 from keras_flowers.plots.history import plot_history
+from keras_flowers.training.judgement import Judgement
 from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.run_directory import RunDirectory
 from keras_flowers.training.stages import Stage
@@ -113,15 +115,14 @@ class RunRecorder:
             self._checkpoint.wait()
 
     def write_results(
-        self, history: History, saved_epoch: int | None, last: Stage
+        self, history: History, saved_epoch: int | None, judgement: Judgement
     ) -> None:
         """Writes the model, the history and its plot, and the report.
 
         Args:
             history: The history of the run.
             saved_epoch: The epoch that the weights of the model are from, if known.
-            last: The stage that was trained last: the model that is evaluated, and the
-                images or features that it is evaluated on.
+            judgement: How good the model is.
         """
         path = self.directory.path
         with temporary_sibling(path / "model.keras") as temporary:
@@ -140,7 +141,8 @@ class RunRecorder:
             datasets=self._prepared.datasets,
             history=history,
             saved_epoch=saved_epoch,
-            evaluation=_evaluate_validation(last.model, last.datasets),
+            evaluation=judgement.evaluation,
+            uncalibrated=judgement.uncalibrated,
             model=self._prepared.model,
             seconds=time.perf_counter() - self._started + self._earlier_time(history),
         )
@@ -214,21 +216,10 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
         if has_optimizer_state(path):
             model.optimizer.build(model.trainable_variables)
         model.load_weights(path)
+        if isinstance(model, ImageClassifier):
+            model.temperature = read_temperature(path)
     except Exception as error:
         # Keras raises nearly anything for a file that is not what it should be.
         raise InputError(
             f"{printable_path(path)} cannot be loaded: {first_line(error)}"
         ) from error
-
-
-def _evaluate_validation(
-    model: keras.Model, datasets: ImageDatasets
-) -> Evaluation | str:
-    """Returns the evaluation on the validation images, or why there is none."""
-    if datasets.validation is None:
-        return "There is no validation split."
-    try:
-        return evaluate(model, datasets)
-    except InputError as error:
-        # Such as a model without a softmax: it is trained and saved all the same.
-        return f"The model could not be evaluated. {error}"

@@ -157,7 +157,8 @@ class RunDirectory:
     def complete_configuration(self, config: TrainingConfig) -> TrainingConfig:
         """Returns a configuration with what only the started run knows.
 
-        That is its split and, if version 0.1 has started it, which epoch it keeps.
+        That is its split and, if version 0.1 has started it, that it is not calibrated
+        and which epoch it keeps.
 
         Raises:
             InputError: If the configuration asks for another split.
@@ -167,7 +168,8 @@ class RunDirectory:
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             recorded = dict(json.loads((self.path / "config.json").read_text()))
             if "keep" not in recorded:
-                return dataclasses.replace(config, keep=recorded_keep(recorded))
+                keep = recorded_keep(recorded)
+                return dataclasses.replace(config, keep=keep, calibrate=False)
         return config
 
     def require_same_run(self, config: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
+from keras_flowers.training.judgement import judge
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.recording import (
     RunRecorder,
@@ -109,6 +110,7 @@ def train(
     fine_tuning: FineTuning | None = None,
     keep: str = TrainingConfig.keep,
     init_from: str | os.PathLike[str] | None = None,
+    calibrate: bool = TrainingConfig.calibrate,
     run_directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = 1,
@@ -148,8 +150,8 @@ def train(
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
             `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights`, `fine_tuning`, `keep` and `init_from` at
-            their defaults.
+            `early_stopping`, `class_weights`, `fine_tuning`, `keep`, `init_from` and
+            `calibrate` at their defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -161,6 +163,7 @@ def train(
         init_from: As for `TrainingConfig`. Without `build_model`, the model has the
             architecture of the one in the file; `data` that is not a loader is then
             loaded in its image size.
+        calibrate: As for `TrainingConfig`.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
         resume: Resumes the run in `run_directory`, which must have been started with
             the same arguments. If it is complete its results are returned, or it is
@@ -198,6 +201,7 @@ def train(
         "fine_tuning": fine_tuning,
         "keep": keep,
         "init_from": init_from,
+        "calibrate": calibrate,
     }
     config = _to_config(data, build_model, options)
     if not isinstance(resume, bool):
@@ -287,9 +291,10 @@ class _RunInProgress:
         if recorder is not None:
             recorder.wait()
         saved_epoch = self._restore_best_epoch(interrupted)
+        assert self._stage is not None
+        judged = judge(self._prepared, self._stage, is_reported=recorder is not None)
         if recorder is not None:
-            assert self._stage is not None
-            recorder.write_results(self._logger.history, saved_epoch, self._stage)
+            recorder.write_results(self._logger.history, saved_epoch, judged)
             if not interrupted:
                 recorder.complete()
         return TrainingRun(
