@@ -34,7 +34,7 @@ class Judgement:
 
 
 def judge(prepared: PreparedRun, last: Stage, *, is_reported: bool) -> Judgement:
-    """Evaluates a trained model on the validation images, and learns how sure it may be.
+    """Evaluates a trained model on validation images, and learns how sure it may be.
 
     Args:
         prepared: The run. The temperature and the detector of unknown images of its

@@ -27,11 +27,11 @@ from typing import Any
 import keras
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.callbacks import HistoryLogger, read_history
+from keras_flowers.callbacks import CollapseDetector, HistoryLogger, read_history
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
-from keras_flowers.history import History
+from keras_flowers.history import History, is_collapsed
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.saved_classifier import load_classifier
 from keras_flowers.models.transfer import build_like
@@ -77,6 +77,11 @@ class TrainingRun:
     interrupted: bool
     saved_epoch: int | None = None
 
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the model gives every image the same answer: it learned nothing."""
+        return is_collapsed(self.history)
+
     def __repr__(self) -> str:
         """Returns a line: the model, how far it was trained, and where it is."""
         columns = list(self.history.values())
@@ -90,6 +95,7 @@ class TrainingRun:
             *last,
             "not saved" if self.directory is None else printable_path(self.directory),
             *(["interrupted"] if self.interrupted else []),
+            *(["collapsed"] if self.has_collapsed else []),
         ]
         return f"TrainingRun({', '.join(parts)})"
 
@@ -132,6 +138,9 @@ def train(
     page, with an evaluation on the validation images). The model has the weights of the
     best epoch by validation loss unless `keep="last"`. Ctrl-C ends the training; the
     best epoch so far is then saved and returned.
+
+    If the network collapses, which means that it gives every image the same answer, a
+    `CollapseWarning` says so once, and the history gets the column `collapsed`.
 
     If the model has a pretrained backbone and no augmentation, the features of the
     images are computed once and its head is trained on them; `callbacks` then see the
@@ -343,6 +352,7 @@ class _RunInProgress:
         for callback in best_epoch:
             callback.begin_stage(stage)
         stateful = [
+            self._collapse_detector(stage),
             *_early_stopping(self._prepared.config),
             *best_epoch,
             self._logger,
@@ -363,6 +373,16 @@ class _RunInProgress:
         )
         if self._recorder is not None:
             self._recorder.wait()
+
+    def _collapse_detector(self, stage: Stage) -> keras.callbacks.Callback:
+        """Returns what notices a collapse; the callbacks after it record it."""
+        datasets = self._prepared.datasets
+        return CollapseDetector(
+            stage.datasets.validation,
+            class_counts=list(datasets.counts("train").values()),
+            class_weights=self._prepared.class_weights,
+            class_names=datasets.class_names,
+        )
 
     def _keep_what_can_be_resumed(
         self, recorder: RunRecorder, error: BaseException
