@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -77,17 +77,21 @@ def classify_files(
     """
     for names, images in _decode_ahead(paths, image_size, batch_size, resize):
         readable = [image for image in images if not isinstance(image, InputError)]
-        answers = iter(_predict_pairs(predict, np.stack(readable)) if readable else ())
+        answers: Iterator[tuple[Any, Any]] = iter(())
+        if readable:
+            answers = _predict_pairs(predict, np.stack(readable))
         for name, image in zip(names, images, strict=True):
             if isinstance(image, InputError):
                 yield UnreadableImage(name, image)
             else:
-                probabilities, is_unknown = next(answers)
-                found = rank_classes(name, class_names, probabilities)
+                row, is_unknown = next(answers)
+                found = rank_classes(name, class_names, row)
                 yield replace(found, is_unknown=bool(is_unknown))
 
 
-def _predict_pairs(predict: Callable[[Pixels], Any], images: Pixels) -> Iterator[Any]:
+def _predict_pairs(
+    predict: Callable[[Pixels], Any], images: Pixels
+) -> Iterator[tuple[Any, Any]]:
     """Returns the probabilities of each image, and whether it is unknown."""
     found = predict(images)
     if isinstance(found, tuple):
@@ -95,14 +99,16 @@ def _predict_pairs(predict: Callable[[Pixels], Any], images: Pixels) -> Iterator
     return ((row, False) for row in np.asarray(found))
 
 
-def check_unknown(unknown: Any) -> float | str | None:
+def check_unknown(unknown: Any) -> float | Literal["auto"] | None:
     """Returns the argument `unknown` of `classify`: `None`, `"auto"` or a threshold.
 
     Raises:
         InputError: If it is none of these.
     """
-    if unknown is None or unknown == "auto":
-        return unknown
+    if unknown is None:
+        return None
+    if unknown == "auto":
+        return "auto"
     is_number = isinstance(unknown, int | float) and not isinstance(unknown, bool)
     if not is_number or not 0 <= unknown <= 1:
         raise InputError(

@@ -96,6 +96,8 @@ class ImageClassifier(keras.Model):
     ```
     """
 
+    optimizer: Any
+
     def __init__(
         self,
         class_names: Sequence[str],
@@ -393,7 +395,7 @@ class ImageClassifier(keras.Model):
         if not self.compiled or (include_optimizer and is_built):
             super().save(filepath, *args, **kwargs)
             return
-        optimizer = self.optimizer
+        optimizer: Any = self.optimizer
         settings = keras.optimizers.serialize(optimizer)
         self.optimizer = keras.optimizers.deserialize(settings)
         self._omits_optimizer = True
@@ -469,8 +471,9 @@ class ImageClassifier(keras.Model):
     def _predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
         """Returns what computes the probabilities, and which images are unknown."""
         unknown = check_unknown(unknown)
+        predict_plainly: Callable[[Any], Any] = self.predict_on_batch
         if unknown is None:
-            return self.predict_on_batch
+            return predict_plainly
         detector = self.unknown_detector
         if isinstance(unknown, float):
             detector = UnknownDetector(unknown)
@@ -482,7 +485,7 @@ class ImageClassifier(keras.Model):
         if detector.examples is None:
 
             def predict(images: Any) -> Any:
-                probabilities = np.asarray(self.predict_on_batch(images))
+                probabilities = np.asarray(predict_plainly(images))
                 return probabilities, find_unknown(probabilities, None)
 
             return predict

@@ -69,7 +69,7 @@ def transfer_weights(model: keras.Model, path: str | os.PathLike[str]) -> str:
     *names, last = model.head_layer_names
     if model.backbone is not None and not model.backbone.is_pretrained:
         names.insert(0, model.backbone.name)
-    copied, new = [], []
+    copied, new = list[str](), list[str]()
     sources = {layer.name: layer for layer in source.layers}
     for name in names:
         layer = model.get_layer(name)

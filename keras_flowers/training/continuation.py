@@ -16,11 +16,13 @@ def is_extension(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         wanted: The configuration with more epochs.
     """
     before, after = saved.get("fine_tuning"), wanted.get("fine_tuning")
+    if after is None and before is not None:
+        return False
     if before is None and after is not None:
         return saved["epochs"] == wanted["epochs"] and not difference(
             saved, {**wanted, "fine_tuning": None}
         )
-    if before is None:
+    if before is None or after is None:
         shortened = {**wanted, "epochs": saved["epochs"]}
         is_longer = wanted["epochs"] > saved["epochs"]
     else:

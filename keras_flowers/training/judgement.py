@@ -64,9 +64,9 @@ def judge(prepared: PreparedRun, last: Stage, *, is_reported: bool) -> Judgement
         scaled = _scale(evaluation.probabilities, temperature)
         calibrated = dataclasses.replace(evaluation, probabilities=scaled)
         judgement = Judgement(calibrated, evaluation)
+        evaluation = calibrated
     if not evaluation.non_finite:
-        probabilities = judgement.evaluation.probabilities
-        model.unknown_detector = _fit_detector(model, probabilities, last)
+        model.unknown_detector = _fit_detector(model, evaluation.probabilities, last)
     return judgement
 
 
