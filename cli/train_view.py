@@ -122,6 +122,11 @@ def show_run(
         output.say("Interrupted: what was trained so far is saved.")
         output.say(f"keras-flowers train --resume {shlex.quote(str(directory))} {how}.")
     _show_best(output, run, seconds)
+    temperature = _temperature_of(run)
+    if temperature != 1:
+        output.say(
+            f"The probabilities are calibrated with the temperature {temperature:.2f}."
+        )
     for path in sorted(directory.iterdir()):
         output.say(f"  {path}")
     model = shlex.quote(str(directory / "model.keras"))
@@ -170,6 +175,10 @@ def show_how_to_train_further(
     )
 
 
+def _temperature_of(run: "TrainingRun") -> float:
+    return float(getattr(run.model, "temperature", 1.0))
+
+
 def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, Any]:
     """Returns what `train --json` prints."""
     datasets = run.datasets
@@ -178,6 +187,7 @@ def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str
         "model": str(directory / "model.keras"),
         "interrupted": run.interrupted,
         "saved_epoch": run.saved_epoch,
+        "temperature": _temperature_of(run),
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},
         "left_out": [found.to_json() for found in datasets.audit.left_out],

@@ -199,9 +199,12 @@ def test_which_epoch_is_saved_is_said(tmp_path, capsys, saved, said):
         },
         interrupted=False,
         saved_epoch=saved,
+        model=types.SimpleNamespace(temperature=1.25),
     )
     show_run(Output(), run, tmp_path, 1.0)
-    assert said in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "calibrated with the temperature 1.25" in shown
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_none_of_these_is_said_on_request(models, photos, capsys, tmp_path):
         assert shown.count("none of these") == 2
         assert "3 images copied" in shown
         assert "2 show none of the classes and stay where they are" in shown
-        rows = list(csv.reader(Path("answers.csv").open()))
+        rows = list(csv.reader(Path("answers.csv").read_text().splitlines()))
         assert rows[0] == ["path", "class", "unknown", "x", "y"]
         assert [row[2] for row in rows[1:]].count("1") == 2
         shutil.rmtree("sorted")
