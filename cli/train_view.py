@@ -1,7 +1,6 @@
 """Shows the data of a run and what has come of it."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import shlex
@@ -188,6 +187,6 @@ def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str
         "interrupted": run.interrupted,
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},
-        "left_out": [dataclasses.asdict(f) for f in datasets.audit.left_out],
+        "left_out": [found.to_json() for found in datasets.audit.left_out],
         "history": run.history,
     }

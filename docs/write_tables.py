@@ -73,6 +73,7 @@ def write_module_tables(page: str) -> str:
             "callbacks",
             "tuning",
             "runtime",
+            "serving",
             "cli",
             "settings",
         )

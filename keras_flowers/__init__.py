@@ -14,6 +14,9 @@ from keras_flowers.data.dataset_loader import ImageDatasetLoader as ImageDataset
 from keras_flowers.data.dataset_loader import ImageDatasets as ImageDatasets
 from keras_flowers.data.sample import write_sample as write_sample
 from keras_flowers.errors import InputError as InputError
+from keras_flowers.evaluation.audit_report import (
+    write_audit_report as write_audit_report,
+)
 from keras_flowers.evaluation.calibration import Calibration as Calibration
 from keras_flowers.evaluation.calibration import CalibrationBin as CalibrationBin
 from keras_flowers.evaluation.evaluate import Confusion as Confusion

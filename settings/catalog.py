@@ -1,6 +1,14 @@
 """All settings, in the order in which `--help` and the tables list them."""
 
-from keras_flowers_settings import data, files, inference, model, search, training
+from keras_flowers_settings import (
+    data,
+    files,
+    inference,
+    model,
+    search,
+    serving,
+    training,
+)
 from keras_flowers_settings.setting import Setting
 
 ALL_SETTINGS: tuple[Setting, ...] = (
@@ -11,6 +19,7 @@ ALL_SETTINGS: tuple[Setting, ...] = (
     *model.SETTINGS,
     *training.SETTINGS,
     *inference.SETTINGS,
+    *serving.SETTINGS,
     *files.RUN,
     *files.STORAGE,
     *files.OUTPUT,

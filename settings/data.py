@@ -11,7 +11,11 @@ from keras_flowers_settings.kinds import (
     Number,
     Text,
 )
-from keras_flowers_settings.recorded import near_duplicates_are_split, of_loader
+from keras_flowers_settings.recorded import (
+    excluded_paths,
+    near_duplicates_are_split,
+    of_loader,
+)
 from keras_flowers_settings.setting import DATA, Automatic, ModelFacts, Setting
 
 FRACTION = Number(0, 1, highest_is_open=True)
@@ -217,6 +221,26 @@ PATH_COLUMN = _column("path", "paths of images")
 LABEL_COLUMN = _column("label", "class names")
 SPLIT_COLUMN = _column("split", "`train`, `validation` or `test`")
 GROUP_COLUMN = _column("group", "the group of each image")
+EXCLUDE = Setting(
+    name="exclude",
+    kind=ExistingFile(),
+    meaning="Leave out the images that this text file lists, one path per line, or "
+    "those of findings in the JSON file of an audit",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.exclude",),
+    recorded=excluded_paths,
+)
+EXCLUDE_KINDS = Setting(
+    name="exclude_kinds",
+    kind=Text("KIND[,KIND...]"),
+    meaning="The kinds of findings of the audit to leave out, such as "
+    "`near_duplicate,label_conflict`",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.exclude_kinds",),
+    recorded=of_loader("exclude_kinds"),
+)
 IGNORE_UNKNOWN_CLASSES = Setting(
     name="ignore_unknown_classes",
     kind=Flag(),
@@ -250,5 +274,7 @@ SETTINGS = (
     LABEL_COLUMN,
     SPLIT_COLUMN,
     GROUP_COLUMN,
+    EXCLUDE,
+    EXCLUDE_KINDS,
     IGNORE_UNKNOWN_CLASSES,
 )

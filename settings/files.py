@@ -7,6 +7,7 @@ from keras_flowers_settings.kinds import (
     Flag,
     Folder,
     Integer,
+    NewFile,
 )
 from keras_flowers_settings.recorded import of_loader
 from keras_flowers_settings.setting import ENVIRONMENT, Automatic, Setting
@@ -74,6 +75,14 @@ RUN = (
     RESUME_SEARCH,
 )
 
+HTML_FILE = Setting(
+    name="html_file",
+    kind=NewFile(),
+    option="--html",
+    meaning="Write the findings with their images to this file, one self-contained "
+    "page",
+    commands=("audit",),
+)
 CACHE_DIRECTORY = Setting(
     name="cache_directory",
     kind=Folder(),
@@ -141,7 +150,7 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "sample", "new", "completion"),
+    commands=(*AS_JSON.commands, "tensorboard", "serve", "sample", "new", "completion"),
     default=False,
 )
-OUTPUT = (AS_JSON, DEBUG)
+OUTPUT = (HTML_FILE, AS_JSON, DEBUG)

@@ -45,6 +45,12 @@ def near_duplicates_are_split(config: Config) -> bool:
     return not config["loader"]["config"]["keep_near_duplicates_together"]
 
 
+def excluded_paths(config: Config) -> str | None:
+    """Returns how many paths are excluded, `None` without any."""
+    paths = config["loader"]["config"]["exclude"]
+    return None if paths is None else f"{len(paths)} paths"
+
+
 def augmentation(config: Config) -> bool | str | None:
     """Returns whether images are augmented, or the class of another augmentation."""
     value: Any = _classifier(config)["augmentation"]

@@ -15,7 +15,7 @@ import keras
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.data.splits import read_manifest
+from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier
@@ -130,7 +130,9 @@ class TrainingConfig:
         Args:
             model: What `build_model` returned for the run.
         """
-        loader = keras.saving.serialize_keras_object(self.loader)
+        loader = keras.saving.serialize_keras_object(
+            self.loader.with_listed_exclusions()
+        )
         tuning = self.fine_tuning
         data = Path(self.loader.data)
         if data.is_dir() or (data.suffix and data.is_file()):
