@@ -12,6 +12,7 @@ from keras_flowers_settings import (
 from keras_flowers_settings.setting import Setting
 
 ALL_SETTINGS: tuple[Setting, ...] = (
+    *training.RANGE_TEST,
     *search.SEARCH,
     *search.SPACE,
     *data.SETTINGS,
