@@ -55,7 +55,7 @@ OUTPUT_DIRECTORY = Setting(
     kind=Folder(),
     meaning="Folder for the tables and plots",
     commands=("evaluate",),
-    default=Automatic("evaluation next to MODEL"),
+    default=Automatic("evaluation next to MODEL; comparison next to MODEL_B"),
 )
 TOP = Setting(
     name="top",
@@ -98,6 +98,14 @@ EXPLAIN = Setting(
     meaning="Write a picture for each image to this folder that shows which parts of "
     "the image decide its class. Not for an exported model",
     commands=("predict",),
+)
+EXPLAIN_MISTAKES = Setting(
+    name="explain_to",
+    kind=Folder(),
+    option="--explain",
+    meaning="Write pictures of the worst mistakes to this folder that show which parts "
+    "of the image speak for the predicted class, and which for the true class",
+    commands=("evaluate",),
 )
 FORMAT = Setting(
     name="format",
@@ -186,6 +194,7 @@ SETTINGS = (
     COPY_TO,
     DRY_RUN,
     EXPLAIN,
+    EXPLAIN_MISTAKES,
     FORMAT,
     QUANTIZE,
     EXPORT_DIRECTORY,
