@@ -132,6 +132,14 @@ EXPORT_DIRECTORY = Setting(
     commands=("export",),
     default=Automatic("named after the format, in RUN or next to MODEL"),
 )
+CARD_FILE = Setting(
+    name="card_file",
+    kind=NewFile(),
+    option="--output",
+    meaning="Markdown file to write or to replace",
+    commands=("card",),
+    default=Automatic("MODEL_CARD.md in RUN or next to MODEL"),
+)
 PLOT_FILE = Setting(
     name="plot_file",
     kind=NewFile(),
@@ -198,6 +206,7 @@ SETTINGS = (
     FORMAT,
     QUANTIZE,
     EXPORT_DIRECTORY,
+    CARD_FILE,
     PLOT_FILE,
     SCRIPT_DATA,
     HOST,

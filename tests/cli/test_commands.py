@@ -19,6 +19,7 @@ from keras_flowers_cli import devices
 from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
+from PIL import Image
 from tensorboard_server import running_tensorboard, runs_of
 
 from keras_flowers import Evaluation, ImageClassifier
@@ -772,7 +773,7 @@ def test_evaluate_compares_two_models(trained, capsys, tmp_path):
     names = list(COUNTS)
     other = ImageClassifier(names, image_size=(12, 10), hidden_units=(), seed=1)
     *_, kernel, bias = other.get_weights()
-    other.set_weights([kernel * 0, bias + [9, *[0] * (len(names) - 1)]])
+    other.set_weights([kernel * 0, 9 * np.eye(len(bias))[0]])
     other.save(tmp_path / "other.keras")
     arguments = ["evaluate", first, tmp_path / "other.keras", images]
     assert run([*map(str, arguments), "--json"]) == 0
@@ -854,7 +855,7 @@ def test_evaluate_cuts_what_a_terminal_does_not_take(capsys):
     labels = np.arange(count, dtype=np.int32)
     paths = tuple(Path(f"{i}.jpg") for i in range(count))
     rows = np.roll(np.eye(count, dtype=np.float32), 1, axis=1)
-    _show(Output(), Evaluation(names, paths, labels, rows), "all")
+    _show(Output(), Evaluation(names, paths, labels, rows))
     shown = capsys.readouterr().out
     assert "... and 10 more classes" in shown
     assert "... and 50 more confusions" in shown
@@ -867,7 +868,7 @@ def test_evaluate_without_a_mistake(capsys):
     rows = np.eye(2, dtype=np.float32)
     labels = np.arange(2, dtype=np.int32)
     two = Evaluation(("a", "b"), (Path("0"), Path("1")), labels, rows)
-    _show(Output(), two, "all")
+    _show(Output(), two)
     assert "no mistake" in capsys.readouterr().out
 
 
