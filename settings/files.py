@@ -171,7 +171,15 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "serve", "sample", "new", "completion"),
+    commands=(
+        *AS_JSON.commands,
+        "tensorboard",
+        "card",
+        "serve",
+        "sample",
+        "new",
+        "completion",
+    ),
     default=False,
 )
 OUTPUT = (HTML_FILE, AS_JSON, DEBUG)
