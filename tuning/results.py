@@ -19,6 +19,7 @@ from keras_flowers.tuning.records import (
 from keras_flowers.tuning.search_plots import write_plots
 from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError
 from keras_flowers.files import (
     json_text,
@@ -165,6 +166,6 @@ def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
         plot_history(history).savefig(path, dpi=120)
     model = load_trial_model(plan, best, number)
     # Keras warns when it loads a model whose optimizer was saved unbuilt.
-    model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     with temporary_sibling(directory / "model.keras") as path:
         model.save(path)

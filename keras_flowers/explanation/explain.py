@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras_flowers_runtime.images import ImageOptions, load_image
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.explanation.heatmaps import (
     GradCam,
@@ -119,7 +120,7 @@ def explain(
                 for item in batch
             ]
         )
-        probabilities = np.asarray(model.predict_on_batch(pixels))
+        probabilities = np.asarray(predict_batch(model, pixels))
         if class_name is None:
             labels = probabilities.argmax(axis=1)
         else:

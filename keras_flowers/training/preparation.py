@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.distribution import check_batches
 from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
@@ -53,6 +54,8 @@ def prepare_run(
         raise InputError("`early_stopping` needs a validation split above 0.")
     model = build_compiled_model(config.build_model, datasets)
     check_fine_tuning(config.fine_tuning, model)
+    counts = {name: len(datasets.records(name)) for name in ("train", "validation")}
+    check_batches(counts, datasets.batch_size, model)
     weights = weigh_labels(config.class_weights, datasets)
     return PreparedRun(config, datasets, model, weights)
 

@@ -16,6 +16,7 @@ import keras
 
 from keras_flowers.callbacks import TrainingCheckpoint
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.evaluation.report import write_report
@@ -163,7 +164,7 @@ def require_disk_space(
     Raises:
         InputError: If the disk has less free space than that.
     """
-    model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     variables = [*model.variables, *model.optimizer.variables]
     size = sum(4 * math.prod(variable.shape) for variable in variables)
     has_one = any(directory.checkpoint.glob("*"))
@@ -190,7 +191,7 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
         InputError: If the file is damaged or of another model.
     """
     path = directory.path / "model.keras"
-    model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     try:
         model.load_weights(path)
     except Exception as error:
