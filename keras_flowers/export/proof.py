@@ -9,6 +9,7 @@ import numpy as np
 from keras_flowers_runtime.exported import ExportedClassifier
 from keras_flowers_runtime.images import ImageOptions, load_image
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.export.sources import LabelledImage
 from keras_flowers.models.image_classifier import ImageClassifier
@@ -198,7 +199,7 @@ def prove(
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            expected.append(np.asarray(model.predict_on_batch(pixels)))
+            expected.append(np.asarray(predict_batch(model, pixels)))
             found.append(exported.predict(pixels))
             read += readable
         if progress is not None:
@@ -308,7 +309,7 @@ def _difference_at_original_size(
     differences = []
     for image in itertools.islice(images, _AT_ORIGINAL_SIZE):
         pixels = load_image(image.path)[None]
-        before = np.asarray(model.predict_on_batch(pixels))
+        before = np.asarray(predict_batch(model, pixels))
         differences.append(float(np.abs(before - exported.predict(pixels)).max()))
     return max(differences)
 
