@@ -5,6 +5,7 @@ import numbers
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -24,6 +25,7 @@ from keras_flowers.distribution import (
     build_optimizer,
     explaining_indivisible_batches,
     has_strategy,
+    predict_batch,
     strategy_scope,
 )
 from keras_flowers.errors import InputError
