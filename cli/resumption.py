@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli.backbones import resolve_backbone
-from keras_flowers_cli.train_config import read_config
+from keras_flowers_cli.train_config import MORE_EPOCHS, read_config
 from keras_flowers_settings import Setting, settings_of
 from keras_flowers_settings.files import STORAGE
 from keras_flowers_settings.recorded import learning_rate, precision_is_mixed
@@ -28,22 +28,29 @@ def resume_config(run: Path, data: str | None, given: _Given) -> "TrainingConfig
         run: The folder of the run.
         data: Where its data is now, or `None` for where it was.
         given: The options that were given. Where things are cached may differ from the
-            original run.
+            original run, and a finished run may get more epochs.
 
     Raises:
         click.UsageError: If another option contradicts the run.
     """
-    names = {setting.name for setting in STORAGE}
-    storage = {name: value for name, value in given.items() if name in names}
-    config = read_config(run / "config.json", storage)
+    changeable = STORAGE + MORE_EPOCHS if is_finished(run) else STORAGE
+    names = {setting.name for setting in changeable}
+    changed = {name: value for name, value in given.items() if name in names}
+    kept = {name: value for name, value in given.items() if name not in names}
+    config = read_config(run / "config.json", changed)
     if data is not None:
         arguments = {**config.loader.get_config(), "data": data}
         loader = type(config.loader).from_config(arguments)
         config = dataclasses.replace(config, loader=loader)
-    contradictions = "; ".join(_find_contradictions(run, config, given))
+    contradictions = "; ".join(_find_contradictions(run, config, kept))
     if contradictions:
         raise click.UsageError(f"--resume {run}: its run had another {contradictions}.")
     return config
+
+
+def is_finished(run: Path) -> bool:
+    """Tells whether a run has trained all its epochs."""
+    return (run / "model.keras").is_file() and not (run / "checkpoint").exists()
 
 
 def _find_contradictions(
@@ -52,7 +59,7 @@ def _find_contradictions(
     """Yields a description of each given option that differs from the run."""
     saved = json.loads((run / "config.json").read_text())
     for setting in settings_of("train"):
-        if setting.name not in given or setting.recorded is None or setting in STORAGE:
+        if setting.name not in given or setting.recorded is None:
             continue
         compare = _COMPARISONS.get(setting.name)
         if compare is not None:

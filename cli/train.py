@@ -19,6 +19,7 @@ from keras_flowers_cli.train_view import (
     read_earlier_epochs,
     run_as_json,
     show_datasets,
+    show_how_to_train_further,
     show_other_versions,
     show_run,
     show_warnings,
@@ -44,6 +45,8 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    save_optimizer: bool,
+    discard_checkpoint: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -105,11 +108,15 @@ def train(
             verbose=0,
             progress=show_progress,
             on_loaded=show_data,
+            on_transferred=output.say,
             tensorboard=not no_tensorboard,
+            save_optimizer=save_optimizer,
+            discard_checkpoint=discard_checkpoint,
         )
     seconds = time.monotonic() - started
     lines.show(run.history)
-    show_run(output, config, run, run_dir, seconds)
+    show_run(output, run, run_dir, seconds)
+    show_how_to_train_further(output, config, run_dir)
     output.result(run_as_json(run, run_dir, seconds))
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
 
@@ -129,8 +136,8 @@ def _check_source(
     """Makes sure that a new run is described once."""
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
-    storage = {setting.name for setting in STORAGE}
-    replaced = {name: value for name, value in given.items() if name not in storage}
+    allowed = {setting.name for setting in STORAGE}
+    replaced = {name: value for name, value in given.items() if name not in allowed}
     if config_file is not None and replaced:
         names = _option_names(command, replaced)
         raise click.UsageError(f"--config replaces {names}.")
