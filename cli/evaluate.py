@@ -35,6 +35,7 @@ MOST_IN_HEADER = 36
 @click.pass_context
 def evaluate(
     context: click.Context,
+    /,
     paths: tuple[str, ...],
     split_manifest: Path | None,
     split: str | None,
