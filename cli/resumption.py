@@ -129,8 +129,8 @@ def _has_same_backbone(_: Path, saved: _Given, given: _Given) -> bool:
     recorded_loader = saved["loader"]["config"]
     arguments = {"image_size": tuple(recorded_loader["image_size"]), **given}
     policy = mixed_precision_policy() if precision_is_mixed(saved) else None
-    loader = ImageDatasetLoader(".", seed=recorded_loader["seed"])
-    _, backbone = resolve_backbone(loader, arguments, policy)
+    anywhere = ImageDatasetLoader(".", seed=recorded_loader["seed"])
+    backbone = resolve_backbone(anywhere, arguments, policy)[1]
     wanted = keras.saving.serialize_keras_object(backbone)
     if "weights" not in given:
         weights = recorded["config"]["pretrained_weights"]
