@@ -1,5 +1,6 @@
 """What a run finds out on its validation images once it is trained."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -66,7 +67,9 @@ def judge(prepared: PreparedRun, last: Stage, *, is_reported: bool) -> Judgement
         judgement = Judgement(calibrated, evaluation)
         evaluation = calibrated
     if not evaluation.non_finite:
-        model.unknown_detector = _fit_detector(model, evaluation.probabilities, last)
+        with contextlib.suppress(InputError):  # of an image that is gone by now
+            detector = _fit_detector(model, evaluation.probabilities, last)
+            model.unknown_detector = detector
     return judgement
 
 
