@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.output import Output, TextTable
-from keras_flowers_settings.recorded import learning_rate
 
 if TYPE_CHECKING:
     from keras_flowers.data.dataset_loader import ImageDatasets
@@ -74,19 +73,6 @@ def read_earlier_epochs(directory: Path | None) -> "History":
         return {} if directory is None else read_history(directory)
     except InputError:
         return {}  # no epoch was complete, or a file that `train` will complain of
-
-
-def read_learning_rate(directory: Path | None) -> float | None:
-    """Returns the learning rate of a run that is to be resumed, `None` for a new one.
-
-    It was found when the run was started, and is not searched again.
-    """
-    if directory is None:
-        return None
-    try:
-        return learning_rate(json.loads((directory / "config.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # no run yet, or a file that `train` will complain of
 
 
 @contextlib.contextmanager

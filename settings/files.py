@@ -31,9 +31,9 @@ RESUME = Setting(
     name="resume",
     kind=Folder("RUN"),
     meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
-    "start it if there is none. `DATA` and options may be omitted; options given with "
-    "`--resume` must match the original run. More `--epochs` or `--fine-tune-epochs` "
-    "than before train a finished run further",
+    "start it if there is none. What is not given is taken from the run; options that "
+    "are given must match it. More `--epochs` or `--fine-tune-epochs` than before train "
+    "a finished run further",
     commands=("train",),
 )
 CHECKPOINT_EVERY = Setting(
@@ -171,7 +171,15 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "serve", "sample", "new", "completion"),
+    commands=(
+        *AS_JSON.commands,
+        "tensorboard",
+        "card",
+        "serve",
+        "sample",
+        "new",
+        "completion",
+    ),
     default=False,
 )
 OUTPUT = (HTML_FILE, AS_JSON, DEBUG)

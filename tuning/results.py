@@ -19,6 +19,7 @@ from keras_flowers.tuning.records import (
 from keras_flowers.tuning.search_plots import write_plots
 from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError
 from keras_flowers.files import (
     json_text,
@@ -170,5 +171,5 @@ def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
             model.save(path, include_optimizer=False)
         else:
             # Keras warns when it loads a model whose optimizer was saved unbuilt.
-            model.optimizer.build(model.trainable_variables)
+            build_optimizer(model)
             model.save(path)

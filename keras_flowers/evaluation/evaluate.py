@@ -13,6 +13,7 @@ import numpy as np
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.image_files import load_thumbnail
+from keras_flowers.distribution import predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
@@ -430,7 +431,7 @@ def evaluate(
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
     with datasets.naming_unreadable_images():
-        probabilities = model.predict(images.map(lambda batch, _: batch), verbose=0)
+        probabilities = predict_batches(model, images.map(lambda batch, _: batch))
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),

@@ -26,7 +26,7 @@ from keras_flowers.export.conversion import (
     takes_any_size,
 )
 from keras_flowers.export.model_card import write_model_card
-from keras_flowers.export.proof import MIN_IMAGES, Proof, ProofError, prove
+from keras_flowers.export.proof import MAX_IMAGES, MIN_IMAGES, Proof, ProofError, prove
 from keras_flowers.export.sources import (
     LabelledImage,
     RunImages,
@@ -39,8 +39,6 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.version import __version__
 
-# More images make a proof slower, not surer.
-_MAX_IMAGES = 2000
 _CALIBRATION_IMAGES = 300
 _PACKAGES_OF = {
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
@@ -171,7 +169,7 @@ def _load_calibration(source: Source, images: RunImages) -> list[np.ndarray]:
 def _prove(
     folder: Path, source: Source, run_images: RunImages, progress: Progress | None
 ) -> Proof:
-    images = spread(run_images.validation, _MAX_IMAGES)
+    images = spread(run_images.validation, MAX_IMAGES)
     labelled = len(images)
     exported = load_exported(folder)
     with tempfile.TemporaryDirectory() as drawn:

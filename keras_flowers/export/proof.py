@@ -9,6 +9,7 @@ import numpy as np
 from keras_flowers_runtime.exported import ExportedClassifier
 from keras_flowers_runtime.images import ImageOptions, load_image
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.export.sources import LabelledImage
 from keras_flowers.models.image_classifier import ImageClassifier
@@ -16,6 +17,8 @@ from keras_flowers.progress import Progress
 from keras_flowers.scores import wilson_interval
 
 MIN_IMAGES = 64
+# More images make a proof slower, not surer.
+MAX_IMAGES = 2000
 _BATCH_SIZE = 32
 _WORST = 10
 _AT_ORIGINAL_SIZE = 8
@@ -196,7 +199,7 @@ def prove(
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            expected.append(np.asarray(model.predict_on_batch(pixels)))
+            expected.append(np.asarray(predict_batch(model, pixels)))
             found.append(exported.predict(pixels))
             read += readable
         if progress is not None:
@@ -211,10 +214,7 @@ def prove(
         )
     differences = np.abs(before - after).max(axis=1)
     order = np.argsort(-np.where(np.isnan(differences), np.inf, differences))
-    known = {name: label for label, name in enumerate(model.class_names)}
-    labels = np.array(
-        [known.get(image.class_name, -1) for image in read[:labelled]], dtype=np.int64
-    )
+    labels = _find_labels(model, read[:labelled])
     keras_scores, exported_scores = (
         _scores(rows[: len(labels)], labels, model.class_names)
         for rows in (before, after)
@@ -248,6 +248,37 @@ def prove(
     )
 
 
+def score_images(
+    model: ImageClassifier,
+    images: Sequence[LabelledImage],
+    progress: Progress | None = None,
+) -> tuple[Score | None, dict[str, Score]]:
+    """Returns the accuracy of a model, and the recall of each class that has images.
+
+    Args:
+        model: The model.
+        images: Those that cannot be read do not count.
+        progress: Called as `progress("prove", done, total)`.
+    """
+    rows, read = [], []
+    for batch in _batches(images):
+        pixels, readable = _load(batch, model)
+        if readable:
+            rows.append(np.asarray(model.predict_on_batch(pixels)))
+            read += readable
+        if progress is not None:
+            progress("prove", min(len(images), len(read)), len(images))
+    if not read:
+        return None, {}
+    return _scores(np.concatenate(rows), _find_labels(model, read), model.class_names)
+
+
+def _find_labels(model: ImageClassifier, images: Sequence[LabelledImage]) -> np.ndarray:
+    """Returns the label of each image, int64 `(count,)`; -1 for a class unknown."""
+    known = {name: label for label, name in enumerate(model.class_names)}
+    return np.array([known.get(one.class_name, -1) for one in images], dtype=np.int64)
+
+
 def _batches(images: Sequence[LabelledImage]) -> Iterator[Sequence[LabelledImage]]:
     for start in range(0, len(images), _BATCH_SIZE):
         yield images[start : start + _BATCH_SIZE]
@@ -278,7 +309,7 @@ def _difference_at_original_size(
     differences = []
     for image in itertools.islice(images, _AT_ORIGINAL_SIZE):
         pixels = load_image(image.path)[None]
-        before = np.asarray(model.predict_on_batch(pixels))
+        before = np.asarray(predict_batch(model, pixels))
         differences.append(float(np.abs(before - exported.predict(pixels)).max()))
     return max(differences)
 

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from keras_flowers.callbacks import TrainingCheckpoint
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import printable_path, temporary_sibling
@@ -191,7 +192,7 @@ def require_disk_space(
     Raises:
         InputError: If the disk has less free space than that.
     """
-    model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     weights, state = (
         sum(4 * math.prod(variable.shape) for variable in variables)
         for variables in (model.variables, model.optimizer.variables)
@@ -225,7 +226,7 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
     path = directory.path / "model.keras"
     try:
         if has_optimizer_state(path):
-            model.optimizer.build(model.trainable_variables)
+            build_optimizer(model)
         model.load_weights(path)
         if isinstance(model, ImageClassifier):
             model.temperature = read_temperature(path)
