@@ -445,7 +445,8 @@ class ImageClassifier(keras.Model):
             return
         optimizer: Any = self.optimizer
         settings = keras.optimizers.serialize(optimizer)
-        self.optimizer = keras.optimizers.deserialize(settings)
+        with strategy_scope(self):
+            self.optimizer = keras.optimizers.deserialize(settings)
         self._omits_optimizer = True
         try:
             super().save(filepath, *args, **kwargs)
@@ -537,12 +538,15 @@ class ImageClassifier(keras.Model):
                 return probabilities, find_unknown(probabilities, None)
 
             return predict
-        images = self.inputs[0]
-        both = keras.Model(images, [self._features, self(images, training=False)])
+        with strategy_scope(self):
+            both = keras.Model(self.inputs[0], [self._features, self.outputs[0]])
 
         def predict_both(images: Any) -> Any:
-            features, probabilities = map(np.asarray, both.predict_on_batch(images))
-            return probabilities, find_unknown(probabilities, features)
+            features, probabilities = predict_batch(both, images)
+            if self.temperature != 1:
+                probabilities = scale_probabilities(probabilities, self.temperature)
+            probabilities = keras.ops.convert_to_numpy(probabilities)
+            return probabilities, find_unknown(probabilities, np.asarray(features))
 
         return predict_both
 

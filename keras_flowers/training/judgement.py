@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import MIN_IMAGES, fit_temperature
 from keras_flowers.evaluation.evaluate import Evaluation, evaluate
@@ -105,7 +106,7 @@ def _read_features(
         return np.stack(rows)
     extractor, size = model.feature_extractor(), datasets.batch_size
     features = [
-        np.asarray(extractor.predict_on_batch(np.stack(rows[first : first + size])))
+        np.asarray(predict_batch(extractor, np.stack(rows[first : first + size])))
         for first in range(0, len(rows), size)
     ]
     return np.concatenate(features)
