@@ -96,6 +96,10 @@ class ImageClassifier(keras.Model):
     Raises:
         InputError: If an argument is not as described above.
 
+    Attributes:
+        unknown_detector: What tells images of none of the classes, or `None`. `train`
+            sets it, and a saved file has it.
+
     Example:
     ```python
     model = keras_flowers.ImageClassifier(["daisy", "roses", "tulips"])
@@ -259,6 +263,12 @@ class ImageClassifier(keras.Model):
         # They hold the temperature as a constant.
         self.predict_function = None
         self.test_function = None
+
+    @property
+    def unknown_threshold(self) -> float | None:
+        """The lowest probability of images of known classes, if `train` found one."""
+        detector = self.unknown_detector
+        return None if detector is None else detector.probability_threshold
 
     @property
     def augments(self) -> bool:
