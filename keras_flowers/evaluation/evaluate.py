@@ -118,11 +118,12 @@ class Evaluation:
     def __repr__(self) -> str:
         """Returns the figures, not the predictions."""
         split = f" of {self.split}" if self.split else ""
+        low, high = self.accuracy_interval
         return (
             f"Evaluation({len(self.labels)} images{split}, "
             f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f} "
-            "({:.3f} to {:.3f}), ".format(*self.accuracy_interval)
-            + f"loss {self.loss:.3f}, {self.mistakes} mistakes)"
+            f"({low:.3f} to {high:.3f}), loss {self.loss:.3f}, "
+            f"{self.mistakes} mistakes)"
         )
 
     def _repr_html_(self) -> str:

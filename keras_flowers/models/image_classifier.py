@@ -96,6 +96,10 @@ class ImageClassifier(keras.Model):
     Raises:
         InputError: If an argument is not as described above.
 
+    Attributes:
+        unknown_detector: What tells images of none of the classes, or `None`. `train`
+            sets it, and a saved file has it.
+
     Example:
     ```python
     model = keras_flowers.ImageClassifier(["daisy", "roses", "tulips"])
@@ -259,6 +263,12 @@ class ImageClassifier(keras.Model):
         # They hold the temperature as a constant.
         self.predict_function = None
         self.test_function = None
+
+    @property
+    def unknown_threshold(self) -> float | None:
+        """The lowest probability of images of known classes, if `train` found one."""
+        detector = self.unknown_detector
+        return None if detector is None else detector.probability_threshold
 
     @property
     def augments(self) -> bool:
@@ -445,7 +455,8 @@ class ImageClassifier(keras.Model):
             return
         optimizer: Any = self.optimizer
         settings = keras.optimizers.serialize(optimizer)
-        self.optimizer = keras.optimizers.deserialize(settings)
+        with strategy_scope(self):
+            self.optimizer = keras.optimizers.deserialize(settings)
         self._omits_optimizer = True
         try:
             super().save(filepath, *args, **kwargs)
@@ -537,12 +548,15 @@ class ImageClassifier(keras.Model):
                 return probabilities, find_unknown(probabilities, None)
 
             return predict
-        images = self.inputs[0]
-        both = keras.Model(images, [self._features, self(images, training=False)])
+        with strategy_scope(self):
+            both = keras.Model(self.inputs[0], [self._features, self.outputs[0]])
 
         def predict_both(images: Any) -> Any:
-            features, probabilities = map(np.asarray, both.predict_on_batch(images))
-            return probabilities, find_unknown(probabilities, features)
+            features, probabilities = predict_batch(both, images)
+            if self.temperature != 1:
+                probabilities = scale_probabilities(probabilities, self.temperature)
+            probabilities = keras.ops.convert_to_numpy(probabilities)
+            return probabilities, find_unknown(probabilities, np.asarray(features))
 
         return predict_both
 

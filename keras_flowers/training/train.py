@@ -235,7 +235,13 @@ def train(
             if directory.is_complete:
                 return _load_complete_run(prepared, directory)
         with_checkpoints = checkpoint_every is not None
-        require_disk_space(directory, prepared.model, with_checkpoints=with_checkpoints)
+        require_disk_space(
+            directory,
+            prepared.model,
+            with_checkpoints=with_checkpoints,
+            keeps_best=config.keep == "best",
+            save_optimizer=save_optimizer,
+        )
         if not is_started:
             # Only now: what cannot be trained leaves no folder.
             stack.enter_context(directory.lock())
