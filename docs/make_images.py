@@ -3,7 +3,7 @@
     python docs/make_images.py [PHOTOS WEIGHTS]
 
 Needs the extra `test`, and Debian's packages chromium and chromium-driver. The range
-test is drawn only with PHOTOS, a folder of images such as flower_photos, and WEIGHTS, an
+test is drawn only with PHOTOS, a folder of images such as flower_photos, and WEIGHTS,
 `.h5` file with weights of MobileNet 0.25.
 """
 
