@@ -84,7 +84,7 @@ def resolve_backbone(
         return loader, None
     from keras_flowers.models.backbone import Backbone
 
-    weights = given.get("weights", "auto")
+    weights = given.get("pretrained_weights", "auto")
     backbone = Backbone(
         given["backbone"],
         None if weights == "none" else weights,

@@ -18,6 +18,7 @@ The way of a run:
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,11 @@ import keras
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.callbacks import HistoryLogger, read_history
-from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.data.dataset_loader import (
+    ImageDatasetLoader,
+    ImageDatasets,
+    as_loader,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History
@@ -94,7 +99,7 @@ class TrainingRun:
 
 
 def train(
-    data: str | os.PathLike[str] | ImageDatasetLoader | TrainingConfig,
+    data: str | os.PathLike[str] | ImageDatasetLoader | ImageDatasets | TrainingConfig,
     build_model: ModelBuilder | keras.Model | None = None,
     *,
     epochs: int = TrainingConfig.epochs,
@@ -109,6 +114,7 @@ def train(
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
     tensorboard: bool = True,
+    **loader_arguments: Any,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -130,9 +136,10 @@ def train(
     was never interrupted, on the same machine.
 
     Args:
-        data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
-            `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights` and `fine_tuning` at their defaults.
+        data: What `ImageDatasetLoader` takes as `data`, a loader, what it loaded (which
+            is loaded again, from the cache), or a whole `TrainingConfig`. With a
+            configuration leave `build_model`, `epochs`, `early_stopping`,
+            `class_weights` and `fine_tuning` at their defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -154,6 +161,8 @@ def train(
         on_loaded: Called once with the `ImageDatasets` before training.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
+        **loader_arguments: Arguments of `ImageDatasetLoader`, such as
+            `image_size=64`; they replace those of a loader.
 
     Returns:
         `TrainingRun`.
@@ -169,7 +178,7 @@ def train(
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
     }
-    config = _to_config(data, build_model, options)
+    config = _to_config(data, build_model, options, loader_arguments)
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
     if checkpoint_every is not None:
@@ -354,9 +363,11 @@ def _to_config(
     data: Any,
     build_model: ModelBuilder | keras.Model | None,
     options: Mapping[str, Any],
+    loader_arguments: Mapping[str, Any],
 ) -> TrainingConfig:
     if isinstance(data, TrainingConfig):
         given = [] if build_model is None else ["build_model"]
+        given += loader_arguments
         given += [n for n, value in options.items() if value != _DEFAULTS[n]]
         if given:
             raise InputError(
@@ -364,17 +375,29 @@ def _to_config(
                 f"pass any of them with it. Received: {', '.join(given)}"
             )
         return data
-    if isinstance(data, ImageDatasets):
-        raise InputError(
-            "`data` must be a folder, an ImageDatasetLoader or a TrainingConfig: a run "
-            "records where its images come from. Received: ImageDatasets; pass the "
-            "loader instead of what it loaded."
-        )
-    loader = data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
+    loader = as_loader(data)
+    if loader_arguments:
+        loader = _change_loader(loader, loader_arguments)
     if isinstance(build_model, keras.Model):
         model = build_model
         return TrainingConfig(loader, lambda _: model, **options)
     return TrainingConfig(loader, build_model or _default_model(loader), **options)
+
+
+def _change_loader(
+    loader: ImageDatasetLoader, arguments: Mapping[str, Any]
+) -> ImageDatasetLoader:
+    known = inspect.signature(ImageDatasetLoader).parameters
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        of_model = inspect.signature(ImageClassifier).parameters
+        hint = (
+            "pass a model as `build_model`"
+            if unknown[0] in of_model
+            else f"`train` and `ImageDatasetLoader` have {', '.join(known)}"
+        )
+        raise InputError(f"`train` has no argument `{unknown[0]}`: {hint}.")
+    return type(loader).from_config({**loader.get_config(), **arguments})
 
 
 def _default_model(loader: ImageDatasetLoader) -> ModelBuilder:

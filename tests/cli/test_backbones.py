@@ -79,7 +79,7 @@ def test_a_run_in_two_stages(capsys):
 
 def test_other_options_reach_the_model(capsys, tmp_path):
     line = (
-        "train photos --backbone tiny.keras --weights none --epochs 1 --dropout 0.1 "
+        "train photos --backbone tiny.keras --pretrained-weights none --epochs 1 --dropout 0.1 "
         "--no-augmentation --schedule constant --hidden-units 5,4 --optimizer sgd "
         f"--learning-rate 0.5 --mixed-precision --json --run-dir {tmp_path}/run"
     )
@@ -131,14 +131,20 @@ BACKBONE = "--backbone tiny.keras"
         (f"{BACKBONE} --image-size 16", ["tiny.keras", "8x8", "16"]),
         ("--backbone mobilenet --image-size 16", ["at least 32x32", "16"]),
         (
-            "--backbone mobilenet_0.25 --image-size 32 --weights tiny.h5",
+            "--backbone mobilenet_0.25 --image-size 32 --pretrained-weights tiny.h5",
             ["tiny.h5", "do not fit mobilenet_0.25"],
         ),
-        ("--backbone mobilenet_0.25 --weights gone.h5", ["no weights file", "gone.h5"]),
-        ("--backbone mobilenet", ["URL fetch failure", "--weights FILE"]),
-        ("--backbone small_convnet --weights imagenet", ["no ImageNet weights"]),
-        (f"{BACKBONE} --weights imagenet", ["tiny.keras", "ImageNet"]),
-        ("--weights imagenet", ["--weights needs a --backbone"]),
+        (
+            "--backbone mobilenet_0.25 --weights gone.h5",
+            ["no weights file", "gone.h5"],
+        ),
+        ("--backbone mobilenet", ["URL fetch failure", "--pretrained-weights FILE"]),
+        (
+            "--backbone small_convnet --pretrained-weights imagenet",
+            ["no ImageNet weights"],
+        ),
+        (f"{BACKBONE} --pretrained-weights imagenet", ["tiny.keras", "ImageNet"]),
+        ("--pretrained-weights imagenet", ["--pretrained-weights needs a --backbone"]),
         ("--fine-tune-epochs 1", ["--fine-tune-epochs needs a --backbone"]),
         (f"{BACKBONE} --unfreeze-from last", ["--unfreeze-from needs --fine-tune-ep"]),
         (
@@ -192,7 +198,7 @@ def assert_named(capsys, *named):
     ("options", "named"),
     [
         (BACKBONE, "--backbone"),
-        (f"{BACKBONE} --weights none", "--backbone, --weights"),
+        (f"{BACKBONE} --pretrained-weights none", "--backbone, --pretrained-weights"),
         ("--no-augmentation", "--no-augmentation"),
         ("--augmentation", "--augmentation"),
         ("--schedule cosine", "--schedule"),

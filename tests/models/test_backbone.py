@@ -493,7 +493,7 @@ def test_a_download_that_fails_says_how_to_do_without(monkeypatch):
         Backbone("mobilenet")
     first, second = str(error.value).splitlines()
     assert "https://storage.googleapis.com/x.h5" in first
-    assert "--weights FILE" in second
+    assert "--pretrained-weights FILE" in second
 
 
 def test_weights_of_imagenet_are_those_that_keras_has(monkeypatch):
