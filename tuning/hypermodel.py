@@ -60,8 +60,8 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     Args:
         loader: An `ImageDatasetLoader`, what it loaded, or what it takes as `data`. It
             is loaded when the first model is built, once per batch size; images are
-            decoded once. A loader must have the image size of the backbone; for `data` that
-            size is the default.
+            decoded once. A loader must have the image size of the backbone; for `data`
+            that size is the default.
         layers: Number of hidden layers, from 0: an integer, `(low, high)` or
             `(low, high, step)`. Both ends are included, here and below.
         units: Width of each hidden layer, from 1, in the same forms.

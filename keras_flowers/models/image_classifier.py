@@ -367,6 +367,18 @@ class ImageClassifier(keras.Model):
             config["jit_compile"] = "auto"
         return config
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses to quantize the model in place.
+
+        Raises:
+            InputError: Always: a file of a quantized model could not be loaded.
+        """
+        del args, kwargs
+        raise InputError(
+            "An ImageClassifier is quantized when it is exported: see "
+            '`keras_flowers.export.export_model(..., quantize="int8")`.'
+        )
+
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves the model as a `.keras` file; see `keras.Model.save`.
 

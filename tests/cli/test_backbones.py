@@ -79,7 +79,7 @@ def test_a_run_in_two_stages(capsys):
 
 def test_other_options_reach_the_model(capsys, tmp_path):
     line = (
-        "train photos --backbone tiny.keras --pretrained-weights none --epochs 1 --dropout 0.1 "
+        "train photos --backbone tiny.keras --weights none --epochs 1 --dropout 0.1 "
         "--no-augmentation --schedule constant --hidden-units 5,4 --optimizer sgd "
         f"--learning-rate 0.5 --mixed-precision --json --run-dir {tmp_path}/run"
     )

@@ -76,6 +76,11 @@ def test_component_checks_of_the_preprocessing(tmp_path, mode):
     component_checks.symbolic_matches_eager(
         lambda **options: ImageNetPreprocessing(mode, **options), images()
     )
+    component_checks.fits_where_a_keras_layer_does(
+        lambda **options: ImageNetPreprocessing(mode, **options),
+        keras.layers.Rescaling(1 / 255),
+        images(),
+    )
 
 
 def test_an_unknown_preprocessing_is_named():
@@ -98,6 +103,9 @@ def test_component_checks(tmp_path, weights):
     component_checks.has_registered_name(layer, "keras_flowers>Backbone")
     component_checks.saves_and_loads(layer, images(), tmp_path)
     component_checks.symbolic_matches_eager(backbone, images())
+    component_checks.fits_where_a_keras_layer_does(
+        backbone, keras.layers.GlobalAveragePooling2D(), images()
+    )
 
 
 def test_mixed_precision_reaches_every_layer_and_keeps_the_weights():
