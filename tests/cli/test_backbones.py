@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from keras_flowers_cli.main import run
 
 from keras_flowers import ImageClassifier
 from keras_flowers.models.backbone_presets import (
+    FLOWERS_ACCURACY,
     IMAGENET_TOP1,
     backbone_names,
     named_network,
@@ -293,7 +295,15 @@ def test_the_list_of_backbones_as_json(capsys):
         "parameters": 218544,
         "imagenet_weights": True,
         "imagenet_top1": None,
+        "flowers_accuracy": 0.84,
     }
     assert found["xception"]["imagenet_top1"] == 0.79
+    table = (Path(__file__).parents[2] / "docs" / "accuracy.md").read_text()
+    for name, accuracy in FLOWERS_ACCURACY.items():
+        assert found[name]["flowers_accuracy"] == accuracy
+        row = (
+            rf"^\| `--backbone {name}(?: --pretrained-weights \S+)?` \| {accuracy:.3f} "
+        )
+        assert re.search(row, table, re.MULTILINE)
     assert found["small_convnet"]["imagenet_top1"] is None
     assert not found["small_convnet"]["imagenet_weights"]
