@@ -89,7 +89,7 @@ def write_report(
         InputError: If the file cannot be written.
     """
     path = Path(path)
-    style, text = _read_template("report.css"), json_text(config)
+    text = json_text(config)
     splits = {n: datasets.counts(n) for n in SPLIT_NAMES if getattr(datasets.split, n)}
     sections = {
         "data": "Data",
@@ -113,8 +113,7 @@ def write_report(
     page = _load_template().render(
         values,
         title=f"Training run {path.absolute().parent.name}",
-        style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        **describe_style(),
         now=datetime.now().astimezone(),
         limits=_LIMITS,
         sections=sections,
@@ -134,6 +133,18 @@ def write_report(
 
 @functools.cache
 def _load_template() -> jinja2.Template:
+    return page_environment().from_string(_read_template("report.html.j2"))
+
+
+def describe_style() -> dict[str, Any]:
+    """Returns the style of a page, and the hash by which a browser allows it."""
+    style = _read_template("report.css")
+    digest = hashlib.sha256(style.encode()).digest()
+    return {"style": Markup(style), "style_hash": base64.b64encode(digest).decode()}
+
+
+def page_environment() -> jinja2.Environment:
+    """Returns what renders a page: it escapes all text, and formats numbers."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -150,7 +161,7 @@ def _load_template() -> jinja2.Template:
         "number": _format_number,
         "short": functools.partial(shorten, room=_CAPTION_COLUMNS),
     }
-    return environment.from_string(_read_template("report.html.j2"))
+    return environment
 
 
 def _read_template(name: str) -> str:
