@@ -1,5 +1,7 @@
 """`keras-flowers train`: from a folder of images to a saved classifier."""
 
+import contextlib
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import keras
 
     from keras_flowers.data.dataset_loader import ImageDatasets
+    from keras_flowers.training.trackers import Tracker
 
 
 @click.command()
@@ -44,6 +47,8 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    mlflow: str | None,
+    wandb: str | None,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -53,6 +58,12 @@ def train(
         raise click.UsageError("--resume replaces --run-dir.")
     config_file = _choose_config(context.command, data, config_file, resume, given)
     check_options(given)
+    for package, value in (("mlflow", mlflow), ("wandb", wandb)):
+        if value is not None and importlib.util.find_spec(package) is None:
+            raise click.ClickException(
+                f"--{package} needs the package {package}, which is not installed: "
+                f'pip install "keras-flowers[{package}]"'
+            )
     runtime.start_keras()
     from keras_flowers_cli.epoch_lines import EpochLines
 
@@ -78,6 +89,7 @@ def train(
     else:
         config = read_config(config_file, given)
     run_dir = resume or run_dir or new_run_directory(config.loader.data)
+    trackers = _create_trackers(run_dir, mlflow, wandb)
     if resume is not None:
         show_other_versions(output, resume)
     started = time.monotonic()
@@ -86,6 +98,7 @@ def train(
         progress,
         EpochLines(output, read_earlier_epochs(resume)) as lines,
         show_collapse(output),
+        contextlib.ExitStack() as stack,
     ):
 
         def show_data(datasets: "ImageDatasets") -> None:
@@ -97,7 +110,7 @@ def train(
             run_directory=run_dir,
             resume=resume is not None,
             checkpoint_every=checkpoint_every or None,
-            callbacks=[lines],
+            callbacks=[lines, *map(stack.enter_context, trackers)],
             verbose=0,
             progress=show_progress,
             on_loaded=show_data,
@@ -108,6 +121,20 @@ def train(
     show_run(output, config, run, run_dir, seconds)
     output.result(run_as_json(run, run_dir, seconds))
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
+
+
+def _create_trackers(
+    run_dir: Path, mlflow: str | None, wandb: str | None
+) -> list["Tracker"]:
+    """Returns the trackers that were asked for; an empty text means the default."""
+    from keras_flowers.training.trackers import MlflowTracker, WandbTracker
+
+    trackers: list[Tracker] = []
+    if mlflow is not None:
+        trackers.append(MlflowTracker(run_dir, mlflow or None))
+    if wandb is not None:
+        trackers.append(WandbTracker(run_dir, *filter(None, [wandb])))
+    return trackers
 
 
 def _choose_config(
