@@ -30,6 +30,8 @@ def photos(tmp_path, monkeypatch):
     return tmp_path
 
 
+# MLflow uses what SQLAlchemy deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_is_in_both_trackers(photos):
     import mlflow
 
@@ -69,6 +71,7 @@ def test_a_run_is_in_both_trackers(photos):
     assert client.get_run(found.info.run_id).info.status == "FAILED"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_store_that_cannot_be_used_is_named_first(photos, capsys):
     arguments = ["train", "photos", *SMALL, "--run-dir", "run"]
     assert run_command([*arguments, "--mlflow=nonsense://x"]) == 2
