@@ -176,10 +176,11 @@ def _explain_mistakes(
 
 def _show(output: Output, evaluation: "Evaluation") -> None:
     calibration = evaluation.calibration()
+    low, high = evaluation.accuracy_interval
     output.say(
-        f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f}, "
-        f"loss {evaluation.loss:.4f}, expected calibration error "
-        f"{calibration.error:.4f}"
+        f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f} "
+        f"({low:.4f} to {high:.4f}), loss {evaluation.loss:.4f}, expected "
+        f"calibration error {calibration.error:.4f}"
     )
     if evaluation.non_finite:
         output.say(

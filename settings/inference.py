@@ -64,6 +64,14 @@ TOP = Setting(
     commands=("predict",),
     default=3,
 )
+UNKNOWN = Setting(
+    name="unknown",
+    kind=Text("auto|THRESHOLD"),
+    meaning="Say `none of these` of images that show none of the classes: with `auto` "
+    "by what training has found to reject 5 % of the validation images, else where the "
+    "highest probability is below this threshold, from 0 to 1",
+    commands=("predict",),
+)
 CSV_FILE = Setting(
     name="csv_file",
     kind=NewFile(),
@@ -197,6 +205,7 @@ SETTINGS = (
     MISTAKES,
     OUTPUT_DIRECTORY,
     TOP,
+    UNKNOWN,
     CSV_FILE,
     MOVE_TO,
     COPY_TO,

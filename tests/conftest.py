@@ -40,6 +40,16 @@ def with_heat_maps(without_heat_maps, monkeypatch):
     monkeypatch.setattr(explanation, "heatmap_function", without_heat_maps)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def without_compiled_code():
+    """Frees what JAX compiled for a module: it would stay until the process ends."""
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def with_xla_if_marked(request, monkeypatch):
     """Trains as users do in tests that are marked `xla`."""

@@ -65,6 +65,8 @@ def write_report(
     history: Mapping[str, Sequence[float]],
     evaluation: Evaluation | str,
     model: keras.Model | None = None,
+    saved_epoch: int | None = None,
+    uncalibrated: Evaluation | None = None,
     seconds: float | None = None,
 ) -> None:
     """Writes a run as one self-contained HTML page.
@@ -86,6 +88,9 @@ def write_report(
         model: The built model, for its layers and parameters, and, if it is an
             `ImageClassifier`, for heat maps of the four worst mistakes. If
             `model.keras` is in the folder of the report, its size is shown.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1.
+        uncalibrated: The evaluation of the same images without the temperature of the
+            model; `None` if it has none.
         seconds: How long the whole run took, including what is not part of an epoch,
             such as reading the images.
 
@@ -128,15 +133,19 @@ def write_report(
         groups=_describe_config(config),
         model=None if model is None else _describe_model(model, path),
         seconds=seconds,
+        uncalibrated=uncalibrated,
+        temperature=getattr(model, "temperature", None),
         # Escaped here: its line breaks are not those of a name.
         config_text=escape(text[: _LIMITS["config_characters"]]),
         config_length=len(text),
-        **_describe_history(history),
+        **_describe_history(history, saved_epoch),
     )
     write_text_atomically(path, page)
 
 
-def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _describe_history(
+    history: Mapping[str, Sequence[float]], saved_epoch: int | None
+) -> dict[str, Any]:
     epochs = max((len(values) for values in history.values()), default=0)
     scores = [value for value in history.get("val_accuracy", []) if value == value]
     speed = ([math.nan, *history.get("photos_per_second", [])])[-1]
@@ -144,11 +153,16 @@ def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "history": history,
         "epochs": epochs,
         "history_plots": [
-            _draw(draw_metric(history, metric), metric, _describe_curves(metric))
+            _draw(
+                draw_metric(history, metric, saved_epoch),
+                metric,
+                _describe_curves(metric),
+            )
             for metric in PANELS
             if epochs and {metric, f"val_{metric}"} & set(history)
         ],
         "best_accuracy": max(scores, default=None),
+        "saved_epoch": saved_epoch,
         "collapse_epoch": collapse_epoch(history),
         "speed": round(speed) if math.isfinite(speed) else None,
     }

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,10 +9,12 @@ import numpy as np
 from keras_flowers_runtime.exported import ExportedClassifier
 from keras_flowers_runtime.images import ImageOptions, load_image
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.export.sources import LabelledImage
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
+from keras_flowers.scores import wilson_interval
 
 MIN_IMAGES = 64
 # More images make a proof slower, not surer.
@@ -21,8 +22,6 @@ MAX_IMAGES = 2000
 _BATCH_SIZE = 32
 _WORST = 10
 _AT_ORIGINAL_SIZE = 8
-# The 97.5th percentile of the normal distribution, for intervals of 95 %.
-_Z = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +201,7 @@ def prove(
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            expected.append(np.asarray(model.predict_on_batch(pixels)))
+            expected.append(np.asarray(predict_batch(model, pixels)))
             found.append(exported.predict(pixels))
             read += readable
         if progress is not None:
@@ -312,7 +311,7 @@ def _difference_at_original_size(
     differences = []
     for image in itertools.islice(images, _AT_ORIGINAL_SIZE):
         pixels = load_image(image.path)[None]
-        before = np.asarray(model.predict_on_batch(pixels))
+        before = np.asarray(predict_batch(model, pixels))
         differences.append(float(np.abs(before - exported.predict(pixels)).max()))
     return max(differences)
 
@@ -335,9 +334,4 @@ def _scores(
 
 def score(right: int, images: int) -> Score:
     """Returns the fraction of images that are right, with Wilson's interval."""
-    share = right / images
-    spread = _Z * math.sqrt(share * (1 - share) / images + (_Z / images) ** 2 / 4)
-    centre = share + _Z**2 / (2 * images)
-    scale = 1 + _Z**2 / images
-    low, high = (centre - spread) / scale, (centre + spread) / scale
-    return Score(share, max(0.0, low), min(1.0, high), images)
+    return Score(right / images, *wilson_interval(right, images), images)
