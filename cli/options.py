@@ -21,6 +21,7 @@ from keras_flowers_settings.kinds import (
     Integer,
     NewFile,
     Number,
+    OptionalText,
     ParsedKind,
     Range,
     Switch,
@@ -123,6 +124,8 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
             attributes["type"] = click.Choice(words)
         case Text(form):
             attributes["metavar"] = form
+        case OptionalText(form):
+            attributes |= {"is_flag": False, "flag_value": "", "metavar": f"[{form}]"}
         case ExistingFile():
             attributes["type"] = EXISTING_FILE
         case NewFile():

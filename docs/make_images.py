@@ -9,6 +9,7 @@ test is drawn only with PHOTOS, a folder of images such as flower_photos, and WE
 
 import io
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ RUNS = {
     "small": {"hidden_units": (64,)},
 }
 WIDE, TALL = (1700, 700), (900, 2050)
+PAGE = (1200, 900)
 
 
 def train_all(runs: Path) -> None:
@@ -108,6 +110,33 @@ def picture_explanation(folder: Path) -> None:
         key=lambda one: one.probability,
     )
     surest.plot().savefig(ROOT / "docs" / "images" / "explain.png", dpi=110)
+
+
+def picture_page(folder: Path, run: Path) -> None:
+    """The page of `keras-flowers serve`, with three drawn flowers and a heat map."""
+    images = keras_flowers.write_sample(folder / "new", images_per_class=1, seed=7)
+    names = ("roses", "sunflowers", "tulips")
+    paths = [next((images / name).iterdir()).absolute() for name in names]
+    command = [Path(sys.executable).with_name("keras-flowers"), "serve", run]
+    server = subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[2]
+        with open_page(address, folder, PAGE) as driver:
+            wait_for_text(driver, "Drop images here")
+            driver.find_element("id", "choose").send_keys("\n".join(map(str, paths)))
+            while len(find_all(driver, ".why:not([hidden])")) < len(paths):
+                time.sleep(0.3)
+            driver.find_element("class name", "why").click()
+            wait_for_text(driver, "is shown.")
+            driver.execute_script("scrollTo(0, 0)")
+            time.sleep(2)
+            save(driver, "serve.png", (0, 0, *PAGE))
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def draw_faults(folder: Path) -> None:
@@ -188,6 +217,7 @@ def main() -> None:
         picture_images(Path(scratch), Path("runs/first"))
         picture_hparams(Path(scratch), Path("runs"))
         picture_explanation(Path("runs"))
+        picture_page(Path(scratch), Path("runs/convnet"))
 
 
 if __name__ == "__main__":
