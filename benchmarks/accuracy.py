@@ -67,6 +67,7 @@ def train(images: str, options: list[str], seed: int, cache: str) -> Run:
         directory = f"{scratch}/run"
         seconds, printed = timed(
             *(KERAS_FLOWERS, "train", images, *options),
+            *("--keep", "last", "--save-optimizer"),
             *("--seed", str(seed), "--run-dir", directory, "--json"),
             KERAS_FLOWERS_CACHE=cache,
         )

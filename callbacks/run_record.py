@@ -3,21 +3,27 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import keras
 import numpy as np
 from keras_flowers.callbacks.augmented_images import augment_images, find_image_layers
+from keras_flowers.callbacks.confusion_counts import find_matrix
 from keras_flowers.callbacks.event_writer import TRAIN, VALIDATION, WHOLE, EventWriter
 from keras_flowers.callbacks.hyperparameters import (
     Hyperparameter,
     HyperparameterLog,
     select_results,
 )
-from keras_flowers.callbacks.labelled_images import Predictions, classify_batches
+from keras_flowers.callbacks.labelled_images import (
+    MisclassifiedImage,
+    Predictions,
+    classify_batches,
+)
 from keras_flowers.callbacks.model_graph import write_model_graphs
 from keras_flowers.callbacks.projector_files import embed_images, write_projector
+from keras_flowers_runtime.heat import blend_heat
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.errors import InputError
@@ -41,6 +47,8 @@ class TensorBoardOptions:
         class_scores: Whether to write precision and recall of each class.
         mistakes: Maximum number of validation images in the grid of mistakes, those of
             the highest loss; 0 for none.
+        heatmaps: Maximum number of the worst mistakes that have a heat map, at the end
+            of training; 0 for none.
         images_every: Epochs from one pair of grids to the next. Mistakes take a pass
             over the validation images. Augmented images are also drawn after the first
             epoch, mistakes after the last one.
@@ -58,6 +66,7 @@ class TensorBoardOptions:
     confusion_matrix: bool = True
     class_scores: bool = True
     mistakes: int = 9
+    heatmaps: int = 4
     images_every: int = 5
     embedded_images: int = 0
     image_side: int = 108
@@ -87,6 +96,7 @@ class RunContents:
     training_images: np.ndarray | None
     validation_data: Any
     image_of: Callable[[int], np.ndarray] | None
+    heatmap_of: Callable[[np.ndarray, int], np.ndarray] | None
     hparams: Mapping[str, Hyperparameter] | None
     configuration: Any
     images_per_epoch: int | None
@@ -124,6 +134,7 @@ class RunRecord:
         self._training_end: float | None = None
         self._matrix: np.ndarray | None = None
         self._has_mistakes = False
+        self._worst: Sequence[MisclassifiedImage] = ()
         self._image_layers: keras.Model | None = None
         self._grid: np.ndarray | None = None
 
@@ -160,7 +171,7 @@ class RunRecord:
 
     def end_validation(self) -> None:
         """Reads the confusion matrix that a metric counted."""
-        self._matrix = _find_matrix(self._model)
+        self._matrix = find_matrix(self._model)
 
     def end_epoch(self, logs: Mapping[str, Any]) -> None:
         """Writes what there is to show of the epoch.
@@ -180,6 +191,7 @@ class RunRecord:
         """Writes what there is to show of the whole training."""
         if self._epoch >= 0 and not self._has_mistakes and self._can_find_mistakes():
             self._write_mistakes(self._classify(self._options.mistakes))
+        self._write_heatmaps()
         if self._options.embedded_images and self._contents.validation_data is not None:
             self._write_projector()
         if self._hparams is not None:
@@ -272,6 +284,25 @@ class RunRecord:
         grid = draw_image_grid(tiles, title, self._options.image_side)
         self._write_image(VALIDATION, "mistakes", np.asarray(grid))
         self._has_mistakes = True
+        self._worst = predictions.mistakes
+
+    def _write_heatmaps(self) -> None:
+        """Writes which parts of the worst mistakes speak for the predicted class."""
+        heatmap_of = self._contents.heatmap_of
+        worst = [one for one in self._worst if one.predicted >= 0]
+        worst = worst[: self._options.heatmaps]
+        if heatmap_of is None or not worst:
+            return
+        names = self._contents.names(1 + max(one.predicted for one in worst))
+        tiles = []
+        for one in worst:
+            image = scale_to_pixels(one.image)
+            heat = heatmap_of(image, one.predicted)
+            caption = f"{one.probability:.0%} {names[one.predicted]}"
+            tiles.append(Tile(blend_heat(image, heat), (caption,)))
+        title = "bright: speaks for the predicted class"
+        grid = draw_image_grid(tiles, title, self._options.image_side)
+        self._write_image(VALIDATION, "mistakes_heat_maps", np.asarray(grid))
 
     def _write_image(self, run: str, tag: str, image: np.ndarray) -> None:
         self._events.write_images(run, self._epoch, {tag: image})
@@ -285,24 +316,6 @@ class RunRecord:
             # The projector looks for its files in folders with event files.
             self._events.file_writer(VALIDATION).flush()
             write_projector(self._events.directory / VALIDATION, points, names)
-
-
-def _find_matrix(model: keras.Model) -> np.ndarray | None:
-    """Returns the counts of the first metric that has them."""
-    for metric in _iterate_metrics(model):
-        matrix = getattr(metric, "matrix", None)
-        if matrix is not None:
-            counts = np.asarray(keras.ops.convert_to_numpy(matrix), np.float64)
-            if counts.ndim == 2 and counts.shape[0] == counts.shape[1]:
-                return counts
-    return None
-
-
-def _iterate_metrics(model: keras.Model) -> Iterator[Any]:
-    for metric in model.metrics:
-        yield metric
-        # Those passed to `compile` are in a metric that holds them.
-        yield from getattr(metric, "metrics", ())
 
 
 def _tag_scores(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:

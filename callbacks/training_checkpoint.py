@@ -321,7 +321,8 @@ def _swap_once(callback: keras.callbacks.SwapEMAWeights, model: keras.Model) -> 
 def _extract_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """Returns what JSON can hold; moves arrays to `arrays`, under names below `name`.
 
-    They are copied: their owner may change them while they are being written.
+    They are copied unless they are read-only: their owner may change them while they
+    are being written.
     """
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {
@@ -333,7 +334,7 @@ def _extract_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any
             _extract_arrays(item, f"{name}/{i}", arrays) for i, item in enumerate(value)
         ]
     if isinstance(value, np.ndarray) and value.dtype in STORABLE:
-        arrays[name] = value.copy()
+        arrays[name] = value.copy() if value.flags.writeable else value
         return {"tensor": name}
     plain = value.item() if isinstance(value, np.generic) else value
     if plain is None or isinstance(plain, str | int | float):

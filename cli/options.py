@@ -21,6 +21,7 @@ from keras_flowers_settings.kinds import (
     Integer,
     NewFile,
     Number,
+    OptionalText,
     ParsedKind,
     Range,
     Switch,
@@ -52,12 +53,27 @@ class ParsedText(click.ParamType):  # type: ignore[type-arg]
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers that excludes NaN, which compares with nothing."""
+    """A range of numbers that excludes NaN, which compares with nothing.
+
+    Args:
+        kind: The range, and words that are allowed as well.
+    """
+
+    def __init__(self, kind: Number) -> None:
+        super().__init__(
+            kind.lowest,
+            kind.highest,
+            min_open=kind.lowest_is_open,
+            max_open=kind.highest_is_open,
+        )
+        self._words = kind.words
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Returns the number."""
+    ) -> Any:
+        """Returns the number or the word."""
+        if value in self._words:
+            return value
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -102,17 +118,14 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
         case Integer(lowest, highest):
             attributes |= {"type": click.IntRange(lowest, highest), "metavar": "N"}
         case Number() as kind:
-            range_of_kind = FiniteRange(
-                kind.lowest,
-                kind.highest,
-                min_open=kind.lowest_is_open,
-                max_open=kind.highest_is_open,
-            )
-            attributes |= {"type": range_of_kind, "metavar": "NUMBER"}
+            metavar = "|".join(("NUMBER", *kind.words))
+            attributes |= {"type": FiniteRange(kind), "metavar": metavar}
         case Choice(words):
             attributes["type"] = click.Choice(words)
         case Text(form):
             attributes["metavar"] = form
+        case OptionalText(form):
+            attributes |= {"is_flag": False, "flag_value": "", "metavar": f"[{form}]"}
         case ExistingFile():
             attributes["type"] = EXISTING_FILE
         case NewFile():
@@ -174,16 +187,14 @@ def check_backbone_options(options: dict[str, Any]) -> None:
 
 def check_writable(folder: Path, option: str) -> None:
     """Refuses a folder in which nothing can be written, before the work for it."""
-    if not is_writable(folder):
-        raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
+    # Here, because it imports NumPy, which --help does not need.
+    from keras_flowers_runtime.errors import InputError
+    from keras_flowers_runtime.files import require_writable_folder
 
-
-def is_writable(folder: Path) -> bool:
-    """Tells whether files can be written in a folder, which need not exist yet."""
-    existing = next(
-        path for path in (folder, *folder.absolute().parents) if path.exists()
-    )
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    try:
+        require_writable_folder(folder)
+    except InputError as error:
+        raise click.UsageError(f"{option}: {error}.") from error
 
 
 def new_run_directory(data: str, kind: str = "") -> Path:

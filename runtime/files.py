@@ -1,6 +1,7 @@
 """Writes files that appear at once; shows paths on one line and numbers in JSON."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from keras_flowers_runtime.errors import InputError
+from keras_flowers_runtime.errors import FileAccessError
 
 _TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}(\.[^.]*)?")
 
@@ -33,7 +34,7 @@ def temporary_sibling(path: str | os.PathLike[str], hint: str = "") -> Iterator[
         The path to write to. No file exists there yet.
 
     Raises:
-        InputError: If the file cannot be written, with the reason: a missing or
+        FileAccessError: If the file cannot be written, with the reason: a missing or
             read-only folder, a full disk.
     """
     target = Path(path)
@@ -61,7 +62,7 @@ def explain_os_error(
     hint: str = "",
     *,
     action: str = "written",
-) -> InputError:
+) -> FileAccessError:
     """Returns the error to raise in place of one of the operating system.
 
     Args:
@@ -77,7 +78,38 @@ def explain_os_error(
     code = None if error.errno is None else os.strerror(error.errno)
     reason = error.strerror or code or str(error) or type(error).__name__
     message = f"`{printable_path(path)}` cannot be {action}: {reason}"
-    return InputError(f"{message}. {hint}" if hint else message)
+    return FileAccessError(f"{message}. {hint}" if hint else message)
+
+
+def find_existing_folder(path: str | os.PathLike[str]) -> Path:
+    """Returns a path, or the nearest one above it that exists and can be seen."""
+    for place in (Path(path), *Path(path).absolute().parents):
+        with suppress(PermissionError):
+            if place.exists():
+                return place
+    return Path(os.sep)
+
+
+def require_writable_folder(path: str | os.PathLike[str], hint: str = "") -> None:
+    """Makes sure that files can be written in a folder, which need not exist yet.
+
+    Args:
+        path: The folder.
+        hint: As for `explain_os_error`.
+
+    Raises:
+        FileAccessError: If they cannot, with the reason.
+    """
+    existing = find_existing_folder(path)
+    if not existing.is_dir():
+        code = errno.ENOTDIR
+    elif os.statvfs(existing).f_flag & os.ST_RDONLY:
+        code = errno.EROFS
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    else:
+        return
+    raise explain_os_error(OSError(code, os.strerror(code)), path, hint)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -114,7 +146,7 @@ def write_text_atomically(
         hint: As for `explain_os_error`.
 
     Raises:
-        InputError: As for `temporary_sibling`.
+        FileAccessError: As for `temporary_sibling`.
     """
     with temporary_sibling(path, hint) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
@@ -132,7 +164,7 @@ def write_csv_atomically(
         rows: The rows, that of the column names first.
 
     Raises:
-        InputError: As for `temporary_sibling`.
+        FileAccessError: As for `temporary_sibling`.
     """
     with (
         temporary_sibling(path) as temporary,

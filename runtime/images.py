@@ -92,6 +92,9 @@ _CLUTTER = frozenset(
     }
 )
 
+# Folders in which programs that manage photos keep them, and their previews.
+_LIBRARIES = (".photoslibrary", ".photolibrary", ".aplibrary", ".lrdata", ".cocatalog")
+
 # The perceptual hash is computed from an image decoded to at least this side, so that
 # it does not depend on the requested image size.
 HASH_DECODE_SIDE = 512
@@ -114,7 +117,8 @@ DEFAULT_OPTIONS = ImageOptions()
 
 def is_clutter(name: str) -> bool:
     """Returns whether a file or folder is hidden or belongs to a system or program."""
-    return name.startswith(".") or name.lower() in _CLUTTER
+    lower = name.lower()
+    return lower.startswith(".") or lower in _CLUTTER or lower.endswith(_LIBRARIES)
 
 
 def starts_like_an_image(path: Path) -> bool:
@@ -183,12 +187,15 @@ def load_image_bytes(
     return resize_image(image, image_size, options.resize)
 
 
-def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
+def load_thumbnail(
+    path: str | os.PathLike[str], side: int, options: ImageOptions = DEFAULT_OPTIONS
+) -> Pixels:
     """Loads a small version of an image for display, decoded as in training.
 
     Args:
         path: The image file.
         side: The maximum length of the longer side in pixels; images are not enlarged.
+        options: How to decode it; `resize` does not matter.
 
     Returns:
         uint8 `(height, width, 3)`, RGB, 0 to 255. The aspect ratio is preserved.
@@ -196,7 +203,7 @@ def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
     Raises:
         InputError: As for `load_image`.
     """
-    image = _load(path, 2 * side, ImageOptions()).image
+    image = _load(path, 2 * side, options).image
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     return np.array(image)
 
@@ -265,9 +272,11 @@ def resize_image(
     if resize == "crop":
         # The largest box of the target's aspect ratio, in the middle.
         scale = min(image.width / width, image.height / height)
-        left = (image.width - width * scale) / 2
-        top = (image.height - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
+        # The product may exceed the side by its rounding.
+        columns = min(image.width, width * scale)
+        rows = min(image.height, height * scale)
+        left, top = (image.width - columns) / 2, (image.height - rows) / 2
+        box = (left, top, left + columns, top + rows)
     elif resize == "pad":
         inner_width, inner_height = fit_inside(image.size, (width, height))
     pixels = np.array(

@@ -7,6 +7,8 @@ from keras_flowers_settings.kinds import (
     Flag,
     Folder,
     Integer,
+    NewFile,
+    OptionalText,
 )
 from keras_flowers_settings.recorded import of_loader
 from keras_flowers_settings.setting import ENVIRONMENT, Automatic, Setting
@@ -30,8 +32,9 @@ RESUME = Setting(
     name="resume",
     kind=Folder("RUN"),
     meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
-    "start it if there is none. `DATA` and options may be omitted; options given with "
-    "`--resume` must match the original run",
+    "start it if there is none. What is not given is taken from the run; options that "
+    "are given must match it. With more `--epochs` or `--fine-tune-epochs`, a finished "
+    "run is trained further",
     commands=("train",),
 )
 CHECKPOINT_EVERY = Setting(
@@ -48,6 +51,24 @@ NO_TENSORBOARD = Setting(
     meaning="Write nothing for TensorBoard",
     commands=("train",),
     default=False,
+)
+SAVE_OPTIMIZER = Setting(
+    name="save_optimizer",
+    kind=Flag(),
+    meaning="Save the state of the optimizer in `model.keras`, which makes it up to "
+    "three times as large. `--resume` does not need it",
+    commands=("train",),
+    default=False,
+    arguments=("train.save_optimizer",),
+)
+DISCARD_CHECKPOINT = Setting(
+    name="discard_checkpoint",
+    kind=Flag(),
+    meaning="Remove the last checkpoint of the finished run, which `--resume RUN "
+    "--epochs MORE` needs",
+    commands=("train",),
+    default=False,
+    arguments=("train.discard_checkpoint",),
 )
 SEARCH_DIRECTORY = Setting(
     name="run_dir",
@@ -70,16 +91,26 @@ RUN = (
     RESUME,
     CHECKPOINT_EVERY,
     NO_TENSORBOARD,
+    SAVE_OPTIMIZER,
+    DISCARD_CHECKPOINT,
     SEARCH_DIRECTORY,
     RESUME_SEARCH,
 )
 
+HTML_FILE = Setting(
+    name="html_file",
+    kind=NewFile(),
+    option="--html",
+    meaning="Write the findings with their images to this file, one self-contained "
+    "page",
+    commands=("audit",),
+)
 CACHE_DIRECTORY = Setting(
     name="cache_directory",
     kind=Folder(),
     option="--cache-dir",
     meaning="Folder for downloads, unpacked archives and decoded images",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     arguments=("ImageDatasetLoader.cache_directory",),
     recorded=of_loader("cache_directory"),
@@ -89,7 +120,7 @@ DISK_BUDGET = Setting(
     kind=ByteSize(),
     meaning="Maximum disk space for decoded images; images beyond it are decoded on "
     "the fly",
-    commands=("train", "tune", "evaluate"),
+    commands=("train", "lr-find", "tune", "evaluate"),
     group=ENVIRONMENT,
     default=32 * 2**30,
     arguments=("ImageDatasetLoader.disk_budget",),
@@ -99,7 +130,7 @@ MAX_EXTRACTED_SIZE = Setting(
     name="max_extracted_size",
     kind=ByteSize(),
     meaning="Maximum size of an unpacked archive",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     default=10 * 2**30,
     arguments=("ImageDatasetLoader.max_extracted_size",),
@@ -109,7 +140,7 @@ MAX_EXTRACTED_FILES = Setting(
     name="max_extracted_files",
     kind=Integer(highest=MAX_INT32),
     meaning="Maximum number of files in an archive",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     default=200_000,
     arguments=("ImageDatasetLoader.max_extracted_files",),
@@ -125,6 +156,7 @@ AS_JSON = Setting(
     meaning="Print the result as JSON on stdout",
     commands=(
         "train",
+        "lr-find",
         "tune",
         "predict",
         "evaluate",
@@ -140,7 +172,30 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "sample", "new", "completion"),
+    commands=(
+        *AS_JSON.commands,
+        "tensorboard",
+        "card",
+        "serve",
+        "sample",
+        "new",
+        "completion",
+    ),
     default=False,
 )
-OUTPUT = (AS_JSON, DEBUG)
+MLFLOW = Setting(
+    name="mlflow",
+    kind=OptionalText("URI"),
+    meaning="Send parameters, metrics, report and model to MLflow: to this server or "
+    "store, such as `sqlite:///mlflow.db`, or without a value to MLflow's default",
+    commands=("train",),
+)
+WANDB = Setting(
+    name="wandb",
+    kind=OptionalText("PROJECT"),
+    meaning="Send them to Weights & Biases: to this project, or without a value to "
+    "`keras-flowers`",
+    commands=("train",),
+)
+TRACKERS = (MLFLOW, WANDB)
+OUTPUT = (HTML_FILE, AS_JSON, DEBUG)

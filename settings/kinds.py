@@ -22,12 +22,16 @@ class Integer:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A number from `lowest` to `highest`, without an end that is open."""
+    """A number from `lowest` to `highest`, without an end that is open.
+
+    Or one of `words`.
+    """
 
     lowest: float
     highest: float
     lowest_is_open: bool = False
     highest_is_open: bool = False
+    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,13 @@ class Text:
     """Any text, shown as `form` in usage lines."""
 
     form: str = "NAME"
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionalText:
+    """Any text, shown as `[form]` in usage lines; empty if the option has no value."""
+
+    form: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +113,7 @@ Kind = (
     | Number
     | Choice
     | Text
+    | OptionalText
     | Flag
     | Switch
     | ExistingFile

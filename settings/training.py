@@ -1,9 +1,13 @@
 """Settings of training."""
 
+import dataclasses
+
 from keras_flowers_settings.kinds import (
     Choice,
+    ExistingFile,
     Flag,
     Integer,
+    NewFile,
     Number,
     Switch,
     Text,
@@ -11,12 +15,14 @@ from keras_flowers_settings.kinds import (
 from keras_flowers_settings.recorded import (
     class_weights,
     fine_tuning_epochs,
+    init_from,
     learning_rate,
     of_fine_tuning,
     of_run,
     optimizer,
     precision_is_mixed,
     schedule,
+    warm_up,
     xla,
 )
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
@@ -40,6 +46,10 @@ def _schedule(facts: ModelFacts) -> str:
     return "cosine" if facts.has_backbone else "constant"
 
 
+def _warm_up(facts: ModelFacts) -> float:
+    return 0.05 if facts.is_cosine else 0.0
+
+
 EPOCHS = Setting(
     name="epochs",
     kind=Integer(),
@@ -55,7 +65,7 @@ OPTIMIZER = Setting(
     name="optimizer",
     kind=Choice(OPTIMIZERS),
     meaning="Optimizer",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default="adam",
     recorded=lambda config: optimizer(config).lower(),
@@ -63,8 +73,9 @@ OPTIMIZER = Setting(
 )
 LEARNING_RATE = Setting(
     name="learning_rate",
-    kind=RATE,
-    meaning="Learning rate; with the schedule `cosine` the highest one",
+    kind=dataclasses.replace(RATE, words=("auto",)),
+    meaning="Learning rate; with a warm-up or the schedule `cosine` the highest one. "
+    "`auto` finds one, as `keras-flowers lr-find` does",
     commands=("train",),
     group=TRAINING,
     default=Automatic("that of the optimizer", _learning_rate),
@@ -74,23 +85,68 @@ LEARNING_RATE = Setting(
 SCHEDULE = Setting(
     name="schedule",
     kind=Choice(("constant", "cosine")),
-    meaning="Learning rate schedule: `constant`, or `cosine`, which rises for a "
-    "twentieth of the steps and then falls to zero along a cosine",
+    meaning="Learning rate schedule after the warm-up: `constant`, or `cosine`, which "
+    "falls to zero along a cosine",
     commands=("train",),
     group=TRAINING,
     default=Automatic("constant; cosine with a backbone", _schedule),
     recorded=schedule,
 )
+WARM_UP = Setting(
+    name="warm_up",
+    kind=Number(0, 1, highest_is_open=True),
+    meaning="Fraction of the steps of a stage in which the learning rate rises from 0",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.05 with the schedule `cosine` and in the second stage; else 0", _warm_up
+    ),
+    arguments=("FineTuning.warm_up",),
+    recorded=warm_up,
+)
 EARLY_STOPPING = Setting(
     name="early_stopping",
     kind=Integer(),
     meaning="Stop each stage after this many epochs without a lower validation loss, "
-    "and keep the best weights",
+    "and restore its best weights unless `--keep last`",
     commands=("train",),
     group=TRAINING,
     arguments=("TrainingConfig.early_stopping",),
     recorded=of_run("early_stopping"),
     hyperparameter="early_stopping",
+)
+CALIBRATE = Setting(
+    name="calibrate",
+    kind=Switch(),
+    meaning="After training, learn from the validation images how sure the model may "
+    "be: the temperature of its probabilities, and what tells images of none of the "
+    "classes; or do not",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("with 50 validation images or more", lambda _: True),
+    arguments=("TrainingConfig.calibrate", "train.calibrate"),
+    recorded=of_run("calibrate"),
+)
+INIT_FROM = Setting(
+    name="init_from",
+    kind=ExistingFile(),
+    meaning="Start from the weights of this `model.keras`, with its architecture, "
+    "image size and resizing. Of classes that it does not have, the weights are new",
+    commands=("train", "lr-find"),
+    group=TRAINING,
+    arguments=("TrainingConfig.init_from", "train.init_from"),
+    recorded=init_from,
+)
+KEEP = Setting(
+    name="keep",
+    kind=Choice(("best", "last")),
+    meaning="Which epoch `model.keras` has: `best`, the one with the lowest validation "
+    "loss, or `last`. Without validation images it is the last one",
+    commands=("train",),
+    group=TRAINING,
+    default="best",
+    arguments=("TrainingConfig.keep", "train.keep"),
+    recorded=of_run("keep"),
 )
 CLASS_WEIGHTS = Setting(
     name="class_weights",
@@ -138,7 +194,7 @@ XLA = Setting(
     name="xla",
     kind=Switch(),
     meaning="Compile the training step with XLA, or do not",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default=Automatic("where it pays"),
     recorded=xla,
@@ -147,18 +203,56 @@ MIXED_PRECISION = Setting(
     name="mixed_precision",
     kind=Flag(),
     meaning="Compute in 16 bits: for GPUs",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default=False,
     recorded=precision_is_mixed,
 )
 
+LOWEST_RATE = Setting(
+    name="lowest",
+    kind=RATE,
+    meaning="Learning rate of the first step",
+    commands=("lr-find",),
+    default=1e-7,
+    arguments=("find_learning_rate.lowest",),
+)
+HIGHEST_RATE = Setting(
+    name="highest",
+    kind=RATE,
+    meaning="Learning rate of the last step",
+    commands=("lr-find",),
+    default=1.0,
+    arguments=("find_learning_rate.highest",),
+)
+STEPS = Setting(
+    name="steps",
+    kind=Integer(20),
+    meaning="Number of training steps, each with a higher learning rate",
+    commands=("lr-find",),
+    default=100,
+    arguments=("find_learning_rate.steps",),
+)
+RATES_PLOT = Setting(
+    name="plot_file",
+    kind=NewFile(),
+    option="--plot",
+    meaning="PNG file for the plot of the loss over the learning rate",
+    commands=("lr-find",),
+    default=Automatic("runs/NAME-lr-TIME.png"),
+)
+
+RANGE_TEST = (LOWEST_RATE, HIGHEST_RATE, STEPS, RATES_PLOT)
 SETTINGS = (
     EPOCHS,
     OPTIMIZER,
     LEARNING_RATE,
     SCHEDULE,
+    WARM_UP,
     EARLY_STOPPING,
+    CALIBRATE,
+    INIT_FROM,
+    KEEP,
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,

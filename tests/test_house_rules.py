@@ -37,6 +37,7 @@ PACKAGES = {
     "keras_flowers.tuning": ROOT / "tuning",
     "keras_flowers_cli": ROOT / "cli",
     "keras_flowers_runtime": ROOT / "runtime",
+    "keras_flowers_serving": ROOT / "serving",
     "keras_flowers_settings": ROOT / "settings",
 }
 MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
@@ -114,6 +115,7 @@ def test_the_command_line_starts_without_keras(path):
         "tensorflow",
         "keras_flowers",
         "keras_flowers_runtime",
+        "keras_flowers_serving",
         "numpy",
         "matplotlib",
     }
@@ -137,6 +139,23 @@ def test_every_package_folder_is_mapped_and_every_mapped_folder_exists():
         assert (folder / "__init__.py").exists()
     found = {p.parent for p in (ROOT / "keras_flowers").rglob("__init__.py")}
     assert found <= set(PACKAGES.values()), "name every package in setup.cfg"
+
+
+def test_the_container_installs_what_setup_cfg_names():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    known = "\n".join(
+        (setup["options"]["install_requires"], extras["serve"], extras["onnx"])
+    )
+    lines = (ROOT / "docker" / "requirements.txt").read_text().splitlines()
+    needed = {line for line in lines if not line.startswith("#")}
+    assert needed <= set(known.split())
+    assert set(extras["serve"].split()) < needed
+    assert not any("tensorflow" in line or "keras" in line for line in needed)
+    docker = (ROOT / "docker" / "Dockerfile").read_text()
+    assert "docker/requirements.txt" in docker
+    assert "--no-deps" in docker
 
 
 def public_symbols():

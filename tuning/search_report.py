@@ -1,7 +1,6 @@
 """A search as one self-contained page: `report.html`, from `templates/`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from markupsafe import Markup
 
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.splits import SPLIT_NAMES
-from keras_flowers.evaluation.report import describe_style, page_environment
+from keras_flowers.evaluation.pages import page_environment, page_values
 from keras_flowers.files import write_text_atomically
 from keras_flowers.plots.svg import svg_markup
 
@@ -59,7 +58,6 @@ def write_search_report(
     template = (folder / "search.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         title=f"Search {path.absolute().parent.name}",
-        now=datetime.now().astimezone(),
         records=records,
         ranked=sorted(records, key=rank),
         failed=sum(record.status == FAILED for record in records),
@@ -77,7 +75,7 @@ def write_search_report(
             for name, figure in figures.items()
         ],
         limit=_LIMIT,
-        **describe_style(),
+        **page_values("report.css"),
     )
     write_text_atomically(path, page)
 

@@ -18,6 +18,8 @@ from keras_flowers.data.layout import (
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 
+_TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
@@ -57,7 +59,8 @@ class ImageListing:
         circles: Links to folders that contain them or are already listed.
         unreadable: Folders that cannot be listed.
         groups: The names of groups by path, from a label file.
-        findings: What a label file is wrong about.
+        excluded: The files that the user has excluded, which are not in `files`.
+        findings: What a label file is wrong about, and what is excluded.
     """
 
     root: Path
@@ -71,6 +74,7 @@ class ImageListing:
     circles: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    excluded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -117,15 +121,25 @@ def list_images(
             f"{name} must be a folder with one folder of images per class. "
             f"Received: {error.strerror or type(error).__name__}"
         ) from error
-    layout = find_layout(
-        sorted(walk.images),
-        name=name,
-        class_depth=class_depth,
-        class_names=class_names,
-    )
-    listing = _sort_into_classes(walk, layout)
-    if not class_names:
-        require_two_classes(name, listing.class_names, "with images")
+    try:
+        layout = find_layout(
+            sorted(walk.images),
+            name=name,
+            class_depth=class_depth,
+            class_names=class_names,
+        )
+        listing = _sort_into_classes(walk, layout)
+        if not class_names:
+            require_two_classes(name, listing.class_names, "with images")
+    except InputError as error:
+        names = (file.path for file in walk.files)
+        tables = [name for name in names if name.lower().endswith(_TABLE_SUFFIXES)]
+        if not tables:
+            raise
+        raise InputError(
+            f"{error}. If a label file such as {printable_path(min(tables))} names the "
+            "classes, pass it as `labels` (--labels)"
+        ) from error
     return listing
 
 

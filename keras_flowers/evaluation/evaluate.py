@@ -31,6 +31,7 @@ from keras_flowers.scores import (
     predict_labels,
     rank_mistakes,
     score_classes,
+    wilson_interval,
 )
 
 if TYPE_CHECKING:
@@ -118,10 +119,12 @@ class Evaluation:
     def __repr__(self) -> str:
         """Returns the figures, not the predictions."""
         split = f" of {self.split}" if self.split else ""
+        low, high = self.accuracy_interval
         return (
             f"Evaluation({len(self.labels)} images{split}, "
-            f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f}, "
-            f"loss {self.loss:.3f}, {self.mistakes} mistakes)"
+            f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f} "
+            f"({low:.3f} to {high:.3f}), loss {self.loss:.3f}, "
+            f"{self.mistakes} mistakes)"
         )
 
     def _repr_html_(self) -> str:
@@ -154,6 +157,16 @@ class Evaluation:
     def accuracy(self) -> float:
         """The fraction of images whose most probable class is the true one."""
         return float((self.predictions == self.labels).mean())
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy (Wilson, 1927).
+
+        It says how far the accuracy on these images may be from that on all images like
+        them.
+        """
+        total = len(self.labels)
+        return wilson_interval(total - self.mistakes, total)
 
     @property
     def mistakes(self) -> int:
@@ -265,6 +278,7 @@ class Evaluation:
             "photos": len(self.labels),
             "loss": self.loss,
             "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
             "mistakes": self.mistakes,
             "unanswered": self.non_finite,
             "per_class": {

@@ -1,31 +1,34 @@
 """A run as one self-contained page: `report.html`, from `templates/report.html.j2`."""
 
 import base64
-import functools
-import hashlib
 import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import keras
 import keras_flowers_settings as settings
+import numpy as np
+from keras_flowers_runtime.heat import blend_heat, place_heat
+from keras_flowers_runtime.images import ImageOptions, load_image
 from markupsafe import Markup, escape
 from PIL import Image
 
+from keras_flowers import explanation
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.data.findings import group_findings
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.evaluation.evaluate import (
     Evaluation,
+    Mistake,
     arrange_confusion_matrix,
     load_mistakes,
 )
-from keras_flowers.files import json_text, printable_path, write_text_atomically
+from keras_flowers.evaluation.pages import format_number, render_page
+from keras_flowers.files import json_text, write_text_atomically
+from keras_flowers.history import collapse_epoch
 from keras_flowers.notebook import jpeg_address
 from keras_flowers.plots.confusion_matrix import draw_confusion_matrix
 from keras_flowers.plots.history import PANELS, draw_metric
@@ -34,7 +37,6 @@ from keras_flowers.plots.svg import svg_markup
 from keras_flowers.plots.text import shorten
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
 # Longer lists are cut, and the page says by how much.
@@ -49,8 +51,9 @@ _LIMITS = {
 }
 _MOST_IN_MATRIX = 15
 _MOST_MISTAKES = 24
+# A heat map takes a moment.
+_MOST_EXPLAINED = 4
 _HEAD_COLUMNS = 16
-_CAPTION_COLUMNS = 60
 _MATRIX_SIDE = 900
 
 
@@ -62,6 +65,8 @@ def write_report(
     history: Mapping[str, Sequence[float]],
     evaluation: Evaluation | str,
     model: keras.Model | None = None,
+    saved_epoch: int | None = None,
+    uncalibrated: Evaluation | None = None,
     seconds: float | None = None,
 ) -> None:
     """Writes a run as one self-contained HTML page.
@@ -80,8 +85,12 @@ def write_report(
         history: The list of values, one per epoch, of each metric; may be empty.
         evaluation: What `evaluate` returned, or a sentence that says why there is no
             evaluation.
-        model: The built model, for its layers and parameters. If `model.keras` is in
-            the folder of the report, its size is shown.
+        model: The built model, for its layers and parameters, and, if it is an
+            `ImageClassifier`, for heat maps of the four worst mistakes. If
+            `model.keras` is in the folder of the report, its size is shown.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1.
+        uncalibrated: The evaluation of the same images without the temperature of the
+            model; `None` if it has none.
         seconds: How long the whole run took, including what is not part of an epoch,
             such as reading the images.
 
@@ -109,73 +118,34 @@ def write_report(
     }
     values: dict[str, Any] = {"reason": evaluation, "evaluation": None}
     if not isinstance(evaluation, str):
-        values = _describe_evaluation(evaluation)
-    page = _load_template().render(
-        values,
+        values = _describe_evaluation(evaluation, model)
+    page = render_page(
+        "report.html.j2",
+        "report.css",
+        **values,
         title=f"Training run {path.absolute().parent.name}",
-        **describe_style(),
-        now=datetime.now().astimezone(),
         limits=_LIMITS,
         sections=sections,
         datasets=datasets,
+        findings=group_findings(datasets.audit.findings),
         splits=splits,
         totals={name: sum(counts.values()) for name, counts in splits.items()},
         groups=_describe_config(config),
         model=None if model is None else _describe_model(model, path),
         seconds=seconds,
+        uncalibrated=uncalibrated,
+        temperature=getattr(model, "temperature", None),
         # Escaped here: its line breaks are not those of a name.
         config_text=escape(text[: _LIMITS["config_characters"]]),
         config_length=len(text),
-        **_describe_history(history),
+        **_describe_history(history, saved_epoch),
     )
     write_text_atomically(path, page)
 
 
-@functools.cache
-def _load_template() -> jinja2.Template:
-    return page_environment().from_string(_read_template("report.html.j2"))
-
-
-def describe_style() -> dict[str, Any]:
-    """Returns the style of a page, and the hash by which a browser allows it."""
-    style = _read_template("report.css")
-    digest = hashlib.sha256(style.encode()).digest()
-    return {"style": Markup(style), "style_hash": base64.b64encode(digest).decode()}
-
-
-def page_environment() -> jinja2.Environment:
-    """Returns what renders a page: it escapes all text, and formats numbers."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_make_printable,
-    )
-    environment.filters |= {
-        "count": _format_count,
-        "duration": _format_duration,
-        "metric": _format_metric,
-        "size": _format_size,
-        "number": _format_number,
-        "short": functools.partial(shorten, room=_CAPTION_COLUMNS),
-    }
-    return environment
-
-
-def _read_template(name: str) -> str:
-    folder = resources.files("keras_flowers.evaluation") / "templates"
-    return (folder / name).read_text(encoding="utf-8")
-
-
-def _make_printable(value: Any) -> Any:
-    """Shows control characters and undecodable bytes of names as escapes."""
-    is_plain = isinstance(value, str) and not isinstance(value, Markup)
-    return printable_path(value) if is_plain else value
-
-
-def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _describe_history(
+    history: Mapping[str, Sequence[float]], saved_epoch: int | None
+) -> dict[str, Any]:
     epochs = max((len(values) for values in history.values()), default=0)
     scores = [value for value in history.get("val_accuracy", []) if value == value]
     speed = ([math.nan, *history.get("photos_per_second", [])])[-1]
@@ -183,16 +153,24 @@ def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "history": history,
         "epochs": epochs,
         "history_plots": [
-            _draw(draw_metric(history, metric), metric, _describe_curves(metric))
+            _draw(
+                draw_metric(history, metric, saved_epoch),
+                metric,
+                _describe_curves(metric),
+            )
             for metric in PANELS
             if epochs and {metric, f"val_{metric}"} & set(history)
         ],
         "best_accuracy": max(scores, default=None),
+        "saved_epoch": saved_epoch,
+        "collapse_epoch": collapse_epoch(history),
         "speed": round(speed) if math.isfinite(speed) else None,
     }
 
 
-def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+def _describe_evaluation(
+    evaluation: Evaluation, model: keras.Model | None
+) -> dict[str, Any]:
     calibration = evaluation.calibration()
     split = evaluation.split or "evaluated"
     matrix_plot = None
@@ -204,6 +182,7 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "calibration": calibration,
         "scores": list(evaluation.per_class.values()),
         "total": len(evaluation.labels),
+        "has_one_answer": len(np.unique(evaluation.predictions)) == 1,
         "split_name": "training" if split == "train" else split,
         "guessing_loss": math.log(len(evaluation.class_names)),
         "short_names": [shorten(n, _HEAD_COLUMNS) for n in evaluation.class_names],
@@ -212,17 +191,39 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
             calibration.plot(),
             "reliability",
             f"Reliability diagram; expected calibration error "
-            f"{_format_number(calibration.error)}. The numbers are in the table.",
+            f"{format_number(calibration.error)}. The numbers are in the table.",
         ),
-        "mistakes": [
-            (mistake, None if tile.image is None else _embed_photo(tile.image))
-            for mistake, tile in zip(
-                evaluation.worst_mistakes(_MOST_MISTAKES),
-                load_mistakes(evaluation, _MOST_MISTAKES),
-                strict=True,
-            )
-        ],
+        "mistakes": _describe_mistakes(evaluation, model),
     }
+
+
+def _describe_mistakes(
+    evaluation: Evaluation, model: keras.Model | None
+) -> list[tuple[Mistake, dict[str, Any] | None, dict[str, Any] | None]]:
+    """Returns the worst mistakes, their images, and the heat maps of the first ones."""
+    mistakes = evaluation.worst_mistakes(_MOST_MISTAKES)
+    images = [tile.image for tile in load_mistakes(evaluation, _MOST_MISTAKES)]
+    heatmap_of = None if model is None else explanation.heatmap_function(model)
+    rows = []
+    for index, (mistake, image) in enumerate(zip(mistakes, images, strict=True)):
+        heat = None
+        if (
+            model is not None
+            and heatmap_of is not None
+            and index < _MOST_EXPLAINED
+            and image is not None
+            and mistake.predicted_class is not None
+        ):
+            label = evaluation.class_names.index(mistake.predicted_class)
+            pixels = load_image(
+                mistake.path, model.image_size, ImageOptions(resize=model.resize)
+            )
+            placed = place_heat(
+                heatmap_of(pixels, label), model.resize, image.shape[:2]
+            )
+            heat = _embed_photo(blend_heat(image, placed))
+        rows.append((mistake, None if image is None else _embed_photo(image), heat))
+    return rows
 
 
 def _describe_config(config: Mapping[str, Any]) -> tuple[settings.Group, ...]:
@@ -246,7 +247,7 @@ def _describe_model(model: keras.Model, path: Path) -> dict[str, Any]:
     }
 
 
-def _embed_photo(pixels: "np.ndarray") -> dict[str, Any]:
+def _embed_photo(pixels: np.ndarray) -> dict[str, Any]:
     height, width = pixels.shape[:2]
     return {"source": jpeg_address(pixels), "width": width, "height": height}
 
@@ -264,33 +265,3 @@ def _draw(figure: "Figure", name: str, description: str) -> Markup:
 
 def _describe_curves(metric: str) -> str:
     return f"The {metric} of each epoch; the numbers are in the table below."
-
-
-def _format_count(count: int) -> str:
-    return f"{count:,}"
-
-
-def _format_number(value: float | None, pattern: str = ".3f") -> str:
-    if value is None:
-        return "—"
-    if math.isfinite(value):
-        return format(value, pattern)
-    return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
-
-
-def _format_metric(value: float, name: str) -> str:
-    return str(int(value)) if name == "epoch" else _format_number(value, ".4g")
-
-
-def _format_size(size: int) -> str:
-    return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
-
-
-def _format_duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return _format_number(seconds)
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -4,15 +4,18 @@ import inspect
 import numbers
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 from keras_flowers_runtime.classification import Classification as Classification
 from keras_flowers_runtime.classification import (
     UnreadableImage,
+    check_unknown,
     classify_files,
+    no_detector_error,
     require_readable,
 )
 from keras_flowers_runtime.images import Resize
@@ -30,11 +33,15 @@ from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.temperature import check_temperature, scale_probabilities
+from keras_flowers.models.unknown import UnknownDetector
 from keras_flowers.registration import register
 
 # Training steps of a head: compiling it takes two seconds, and then saves half a
 # millisecond in each.
 _XLA_PAYS_FROM = 5_000
+# In the configuration of a file: whether its optimizer has more than its settings.
+OPTIMIZER_IS_BUILT = "optimizer_is_built"
 
 
 @register("ImageClassifier")
@@ -73,6 +80,9 @@ class ImageClassifier(keras.Model):
         resize: `"stretch"` ignores the aspect ratio of images; `"crop"` keeps it and
             cuts off what is too much on both sides; `"pad"` keeps it and adds black
             borders. Use the value of the `ImageDatasetLoader` of the training images.
+        temperature: Float above 0 by which the logits are divided outside of training;
+            1 changes nothing. `train` chooses it so that the model is right as often
+            as it is confident.
         **kwargs: `name`, `dtype` (a dtype policy such as `"mixed_bfloat16"`) and
             `trainable`, as for `keras.Model`.
 
@@ -86,6 +96,10 @@ class ImageClassifier(keras.Model):
     Raises:
         InputError: If an argument is not as described above.
 
+    Attributes:
+        unknown_detector: What tells images of none of the classes, or `None`. `train`
+            sets it, and a saved file has it.
+
     Example:
     ```python
     model = keras_flowers.ImageClassifier(["daisy", "roses", "tulips"])
@@ -94,6 +108,8 @@ class ImageClassifier(keras.Model):
     model.save("flowers.keras")
     ```
     """
+
+    optimizer: Any
 
     def __init__(
         self,
@@ -105,6 +121,7 @@ class ImageClassifier(keras.Model):
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
         resize: Resize = "stretch",
+        temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         # === Arguments ===
@@ -114,6 +131,7 @@ class ImageClassifier(keras.Model):
         hidden_units = _check_hidden_units(hidden_units)
         if dropout is not None:
             dropout = _check_dropout(dropout)
+        temperature = check_temperature(temperature)
         dtype = kwargs.get("dtype")
 
         # === Layers ===
@@ -218,9 +236,39 @@ class ImageClassifier(keras.Model):
         self.seed = seed
         self.backbone = backbone
         self.resize = resize
+        self._temperature = temperature
+        self.unknown_detector: UnknownDetector | None = None
         self._features = features
+        self._omits_optimizer = False
         # Names, not layers: Keras saves weights under the attributes that hold layers.
         self._head_layer_names = tuple(layer.name for layer in head_layers)
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
+        """Returns the probabilities; outside of training, with the temperature."""
+        outputs = super().call(inputs, training=training, mask=mask, **kwargs)
+        if training or self.temperature == 1:
+            return outputs
+        return scale_probabilities(outputs, self.temperature)
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by outside of training; may be set."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature = check_temperature(value)
+        # They hold the temperature as a constant.
+        self.predict_function = None
+        self.test_function = None
+
+    @property
+    def unknown_threshold(self) -> float | None:
+        """The lowest probability of images of known classes, if `train` found one."""
+        detector = self.unknown_detector
+        return None if detector is None else detector.probability_threshold
 
     @property
     def augments(self) -> bool:
@@ -240,6 +288,11 @@ class ImageClassifier(keras.Model):
             return False
         return backbone.is_pretrained and backbone.is_frozen
 
+    @property
+    def head_layer_names(self) -> tuple[str, ...]:
+        """Names of the layers after the features; the last one has the classes."""
+        return self._head_layer_names
+
     def feature_extractor(self) -> keras.Model:
         """Returns the part from images to the features of the backbone.
 
@@ -255,7 +308,8 @@ class ImageClassifier(keras.Model):
         """Returns the part from the features of the backbone to the probabilities.
 
         It shares its weights with this model. It is compiled as this model is, with the
-        same optimizer, so that training it trains this model.
+        same optimizer, so that training it trains this model. Its probabilities are
+        those of training, without the temperature.
 
         Args:
             steps_per_execution: As for `keras.Model.compile`; 1 under a
@@ -365,6 +419,8 @@ class ImageClassifier(keras.Model):
         config: dict[str, Any] = super().get_compile_config()
         if config and self._jit_compile_is_auto:
             config["jit_compile"] = "auto"
+        if config and self._omits_optimizer:
+            config[OPTIMIZER_IS_BUILT] = False
         return config
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
@@ -379,8 +435,22 @@ class ImageClassifier(keras.Model):
             '`keras_flowers.export.export_model(..., quantize="int8")`.'
         )
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Saves the model as a `.keras` file; see `keras.Model.save`.
+    def save(
+        self,
+        filepath: Any,
+        *args: Any,
+        include_optimizer: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Saves the model as a `.keras` file.
+
+        Args:
+            filepath: The file to write or to replace.
+            *args: As for `keras.Model.save`.
+            include_optimizer: Whether to save the state of the optimizer, which is up
+                to twice as large as the weights. The loaded model is compiled either
+                way; only without that state, the optimizer starts afresh.
+            **kwargs: As for `keras.Model.save`.
 
         Raises:
             InputError: For `.h5` and `.hdf5`: Keras writes such files, but cannot load
@@ -391,23 +461,45 @@ class ImageClassifier(keras.Model):
                 "An ImageClassifier is saved as a .keras file: Keras cannot load it "
                 f"from HDF5. Received: filepath={os.fspath(filepath)!r}"
             )
-        super().save(filepath, *args, **kwargs)
+        is_built = self.compiled and self.optimizer.built
+        if not self.compiled or (include_optimizer and is_built):
+            super().save(filepath, *args, **kwargs)
+            return
+        optimizer: Any = self.optimizer
+        settings = keras.optimizers.serialize(optimizer)
+        with strategy_scope(self):
+            self.optimizer = keras.optimizers.deserialize(settings)
+        self._omits_optimizer = True
+        try:
+            super().save(filepath, *args, **kwargs)
+        finally:
+            self.optimizer = optimizer
+            self._omits_optimizer = False
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as the saved one was; called by `load_model`."""
+        config = dict(config)
+        is_built = config.pop(OPTIMIZER_IS_BUILT, True)
         self.compile(**keras.saving.deserialize_keras_object(config))
-        build_optimizer(self)
+        if is_built:
+            build_optimizer(self)
 
     def classify(
         self,
         paths: Iterable[str | os.PathLike[str]],
         batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> list[Classification]:
         """Classifies image files.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are in memory at once.
+            unknown: Which images show none of the classes, in `is_unknown` of each
+                result: a threshold below which the probability of the most probable
+                class is too low; `"auto"` for what `train` has found to reject 5 % of
+                the validation images, by the features if there is a backbone; or
+                `None` for none.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -419,29 +511,77 @@ class ImageClassifier(keras.Model):
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        return require_readable(self.classify_each(paths, batch_size))
+        return require_readable(self.classify_each(paths, batch_size, unknown))
 
     def classify_each(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> Iterator[Classification | UnreadableImage]:
         """Classifies image files one by one while the next ones are decoded.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are classified at once.
+            unknown: As for `classify`.
 
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
         """
         return classify_files(
-            partial(predict_batch, self),
+            self._predictor(unknown),
             self.class_names,
             self.image_size,
             paths,
             batch_size,
             self.resize,
         )
+
+    def _predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
+        """Returns what computes the probabilities, and which images are unknown."""
+        unknown = check_unknown(unknown)
+        predict_plainly: Callable[[Any], Any] = partial(predict_batch, self)
+        if unknown is None:
+            return predict_plainly
+        detector = self.unknown_detector
+        if isinstance(unknown, float):
+            detector = UnknownDetector(unknown)
+        if detector is None:
+            raise no_detector_error(
+                "it was not trained by `train`, or with fewer than 50 validation images"
+            )
+        find_unknown = detector.find_unknown
+        if detector.examples is None:
+
+            def predict(images: Any) -> Any:
+                probabilities = np.asarray(predict_plainly(images))
+                return probabilities, find_unknown(probabilities, None)
+
+            return predict
+        with strategy_scope(self):
+            both = keras.Model(self.inputs[0], [self._features, self.outputs[0]])
+
+        def predict_both(images: Any) -> Any:
+            features, probabilities = predict_batch(both, images)
+            if self.temperature != 1:
+                probabilities = scale_probabilities(probabilities, self.temperature)
+            probabilities = keras.ops.convert_to_numpy(probabilities)
+            return probabilities, find_unknown(probabilities, np.asarray(features))
+
+        return predict_both
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves what tells unknown images; called by `save`."""
+        if self.unknown_detector is not None:
+            for name, array in self.unknown_detector.to_arrays().items():
+                store[name] = array
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` has saved."""
+        arrays = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        self.unknown_detector = UnknownDetector.from_arrays(arrays) if arrays else None
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -461,6 +601,7 @@ class ImageClassifier(keras.Model):
             "seed": self.seed,
             "backbone": backbone,
             "resize": self.resize,
+            "temperature": self.temperature,
         }
 
     @classmethod

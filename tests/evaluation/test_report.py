@@ -22,7 +22,7 @@ from PIL import Image
 import keras_flowers
 from keras_flowers import Evaluation, ImageClassifier, InputError, train, write_report
 from keras_flowers.data.audit import Finding
-from keras_flowers.evaluation.report import _load_template
+from keras_flowers.evaluation.pages import page_environment
 from keras_flowers.files import printable_path
 
 CONFIG = {
@@ -295,6 +295,21 @@ def test_without_an_epoch(tmp_path, datasets, history):
     assert "Training time" not in figures(root)
 
 
+def test_a_run_that_collapsed(tmp_path, datasets):
+    history = {"epoch": [1, 2, 3], "loss": [9.0, 1.1, 1.1]}
+    one = evaluated(datasets, np.zeros(5, int))
+    several = evaluated(datasets, datasets.labels("validation"))
+    marked = {**history, "collapsed": [math.nan, 1, 1]}
+    text = report(tmp_path, datasets, one, history=marked).text
+    assert "The network collapsed: since epoch 2" in text
+    assert "weights are those of an earlier epoch" not in text
+    # Early stopping has restored the weights of an epoch before.
+    text = report(tmp_path, datasets, several, history=marked).text
+    assert "The saved weights are those of an earlier epoch." in text
+    for healthy in (history, {**history, "collapsed": [math.nan, 1, 0]}):
+        assert "collapsed:" not in report(tmp_path, datasets, one, history=healthy).text
+
+
 def test_a_run_that_diverged(tmp_path, datasets):
     result = evaluated(datasets, datasets.labels("validation"))
     result.probabilities[:2] = math.nan
@@ -362,7 +377,7 @@ ANY_TEXT = st.text() | st.text(alphabet="<>&\"'/=-! \n\0\udcff")
 def rendered(text):
     """A text in an element and in an attribute, as the template renders them."""
     source = '<p title="{{ text }}">{{ text }}</p>{{ text }}'
-    markup = _load_template().environment.from_string(source).render(text=text)
+    markup = page_environment().from_string(source).render(text=text)
     markup.encode("utf-8")
     return read_html(markup).content
 
