@@ -94,8 +94,8 @@ def fits_where_a_keras_layer_does(make_layer, reference, inputs):
         }
 
     found, of_keras = outcomes(make_layer()), outcomes(reference)
-    assert found == {**of_keras, "jit": True}
-    assert found["is right"]
+    assert found == {**of_keras, "jit": True}, (found, of_keras)
+    assert found["is right"], found
     policy = keras.DTypePolicy("mixed_bfloat16")
     layer = make_layer(dtype=policy)
     assert (layer.compute_dtype, layer.dtype_policy) == ("bfloat16", policy)
