@@ -487,6 +487,8 @@ def _evaluate_batches(
     rows, labels = [], []
     try:
         for images, batch_labels in iterate_batches(data):
+            if len(images) != len(batch_labels):
+                raise TypeError("images and labels differ in number")
             rows.append(np.asarray(predict_batch(model, images)))
             labels.append(batch_labels)
     except TypeError as error:

@@ -266,7 +266,7 @@ def score_images(
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            rows.append(np.asarray(model.predict_on_batch(pixels)))
+            rows.append(np.asarray(predict_batch(model, pixels)))
             read += readable
         if progress is not None:
             progress("prove", min(len(images), len(read)), len(images))

@@ -81,6 +81,7 @@ class ImageAugmentation(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         require_channels_last(self)
+        self.supports_masking = True
         _check_choice("flip", flip, FLIPS)
         _check_choice("fill_mode", fill_mode, FILL_MODES)
         self._rotation_range = _as_range("rotation", rotation, lowest=-math.inf)
@@ -126,13 +127,6 @@ class ImageAugmentation(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns the shape of the input."""
         return input_shape
-
-    def compute_output_spec(
-        self, inputs: Any, training: bool = False
-    ) -> keras.KerasTensor:
-        """Returns shape and dtype of the output without computing it."""
-        del training
-        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the state of the random numbers, which Keras does not save."""

@@ -125,7 +125,7 @@ class Backbone(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the features; a pretrained backbone always runs in inference mode."""
         # Always explicit: the default of Keras augmentation layers is training mode.
-        is_training = False if self.is_pretrained else training
+        is_training = bool(training) and not self.is_pretrained
         return self.network(inputs, training=is_training)
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
