@@ -142,6 +142,7 @@ def test_a_network_that_learns_gives_no_alarm(counts, rate, arguments):
                 *data,
                 validation_data=data,
                 epochs=6,
+                batch_size=50,
                 verbose=0,
                 callbacks=detectors,
                 **arguments,
