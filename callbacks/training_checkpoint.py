@@ -18,6 +18,7 @@ from keras_flowers.callbacks.tensor_file import (
 )
 
 from keras_flowers.argument_checks import check_integer
+from keras_flowers.distribution import build_optimizer, read_variable
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 
@@ -235,8 +236,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 def _name_variables(model: keras.Model) -> dict[str, Any]:
     """Returns all variables of model and optimizer by names that do not change."""
     optimizer = model.optimizer
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     named = {f"model/{i}": v for i, v in enumerate(model.variables)}
     return named | {f"optimizer/{i}": v for i, v in enumerate(optimizer.variables)}
 
@@ -247,10 +247,7 @@ def _copy_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     Fresh memory costs more than the copy: the kernel clears every page of it.
     """
     for name, variable in _name_variables(model).items():
-        if keras.backend.backend() == "torch":
-            value = keras.ops.convert_to_numpy(variable)
-        else:
-            value = np.asarray(variable.value)  # the memory of the backend itself
+        value = read_variable(variable)
         kept = arrays.get(name)
         if kept is None or (kept.shape, kept.dtype) != (value.shape, value.dtype):
             kept = arrays[name] = np.empty(value.shape, value.dtype)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.output import Output, TextTable
-from keras_flowers_settings.recorded import learning_rate
 
 if TYPE_CHECKING:
     from keras_flowers.data.dataset_loader import ImageDatasets
@@ -41,7 +40,7 @@ def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
     if unnamed:
         output.say(f"{unnamed} images of the folder are not in the split manifest")
     if datasets.reason_not_cached:
-        output.say(datasets.reason_not_cached)
+        output.say(name_options(datasets.reason_not_cached, "train"))
     output.say(f"Training on: {describe_device()}")
 
 
@@ -76,32 +75,22 @@ def read_earlier_epochs(directory: Path | None) -> "History":
         return {}  # no epoch was complete, or a file that `train` will complain of
 
 
-def read_learning_rate(directory: Path | None) -> float | None:
-    """Returns the learning rate of a run that is to be resumed, `None` for a new one.
-
-    It was found when the run was started, and is not searched again.
-    """
-    if directory is None:
-        return None
-    try:
-        return learning_rate(json.loads((directory / "config.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # no run yet, or a file that `train` will complain of
-
-
 @contextlib.contextmanager
-def show_collapse(output: Output) -> Iterator[None]:
-    """Prints the warning that the network has collapsed as a line."""
+def show_warnings(output: Output) -> Iterator[None]:
+    """Prints what the library warns of during a training as lines."""
     from keras_flowers.callbacks import CollapseWarning
 
+    from keras_flowers.data.feature_cache import CacheWarning
+
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CollapseWarning)
+        for category in (CollapseWarning, CacheWarning):
+            warnings.simplefilter("always", category)
         show = warnings.showwarning
 
         def show_warning(
             message: Warning | str, category: type[Warning], *where: Any, **more: Any
         ) -> None:
-            if issubclass(category, CollapseWarning):
+            if issubclass(category, CollapseWarning | CacheWarning):
                 output.say(name_options(str(message), "train"))
             else:
                 show(message, category, *where, **more)

@@ -55,7 +55,7 @@ OUTPUT_DIRECTORY = Setting(
     kind=Folder(),
     meaning="Folder for the tables and plots",
     commands=("evaluate",),
-    default=Automatic("evaluation next to MODEL"),
+    default=Automatic("evaluation next to MODEL; comparison next to MODEL_B"),
 )
 TOP = Setting(
     name="top",
@@ -107,6 +107,14 @@ EXPLAIN = Setting(
     "the image decide its class. Not for an exported model",
     commands=("predict",),
 )
+EXPLAIN_MISTAKES = Setting(
+    name="explain_to",
+    kind=Folder(),
+    option="--explain",
+    meaning="Write pictures of the worst mistakes to this folder that show which parts "
+    "of the image speak for the predicted class, and which for the true class",
+    commands=("evaluate",),
+)
 FORMAT = Setting(
     name="format",
     kind=Choice(("onnx", "litert", "openvino", "saved_model")),
@@ -131,6 +139,14 @@ EXPORT_DIRECTORY = Setting(
     meaning="New or empty folder for the exported model",
     commands=("export",),
     default=Automatic("named after the format, in RUN or next to MODEL"),
+)
+CARD_FILE = Setting(
+    name="card_file",
+    kind=NewFile(),
+    option="--output",
+    meaning="Markdown file to write or to replace",
+    commands=("card",),
+    default=Automatic("MODEL_CARD.md in RUN or next to MODEL"),
 )
 PLOT_FILE = Setting(
     name="plot_file",
@@ -195,9 +211,11 @@ SETTINGS = (
     COPY_TO,
     DRY_RUN,
     EXPLAIN,
+    EXPLAIN_MISTAKES,
     FORMAT,
     QUANTIZE,
     EXPORT_DIRECTORY,
+    CARD_FILE,
     PLOT_FILE,
     SCRIPT_DATA,
     HOST,

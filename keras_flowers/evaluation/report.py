@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import keras
 import keras_flowers_settings as settings
 import numpy as np
+from keras_flowers_runtime.heat import blend_heat, place_heat
+from keras_flowers_runtime.images import ImageOptions, load_image
 from markupsafe import Markup, escape
 from PIL import Image
 
+from keras_flowers import explanation
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.findings import group_findings
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.evaluation.evaluate import (
     Evaluation,
+    Mistake,
     arrange_confusion_matrix,
     load_mistakes,
 )
@@ -47,6 +51,8 @@ _LIMITS = {
 }
 _MOST_IN_MATRIX = 15
 _MOST_MISTAKES = 24
+# A heat map takes a moment.
+_MOST_EXPLAINED = 4
 _HEAD_COLUMNS = 16
 _MATRIX_SIDE = 900
 
@@ -79,8 +85,9 @@ def write_report(
         history: The list of values, one per epoch, of each metric; may be empty.
         evaluation: What `evaluate` returned, or a sentence that says why there is no
             evaluation.
-        model: The built model, for its layers and parameters. If `model.keras` is in
-            the folder of the report, its size is shown.
+        model: The built model, for its layers and parameters, and, if it is an
+            `ImageClassifier`, for heat maps of the four worst mistakes. If
+            `model.keras` is in the folder of the report, its size is shown.
         saved_epoch: The epoch that the weights of the model are from, counted from 1.
         uncalibrated: The evaluation of the same images without the temperature of the
             model; `None` if it has none.
@@ -111,7 +118,7 @@ def write_report(
     }
     values: dict[str, Any] = {"reason": evaluation, "evaluation": None}
     if not isinstance(evaluation, str):
-        values = _describe_evaluation(evaluation)
+        values = _describe_evaluation(evaluation, model)
     page = render_page(
         "report.html.j2",
         "report.css",
@@ -161,7 +168,9 @@ def _describe_history(
     }
 
 
-def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+def _describe_evaluation(
+    evaluation: Evaluation, model: keras.Model | None
+) -> dict[str, Any]:
     calibration = evaluation.calibration()
     split = evaluation.split or "evaluated"
     matrix_plot = None
@@ -184,15 +193,37 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
             f"Reliability diagram; expected calibration error "
             f"{format_number(calibration.error)}. The numbers are in the table.",
         ),
-        "mistakes": [
-            (mistake, None if tile.image is None else _embed_photo(tile.image))
-            for mistake, tile in zip(
-                evaluation.worst_mistakes(_MOST_MISTAKES),
-                load_mistakes(evaluation, _MOST_MISTAKES),
-                strict=True,
-            )
-        ],
+        "mistakes": _describe_mistakes(evaluation, model),
     }
+
+
+def _describe_mistakes(
+    evaluation: Evaluation, model: keras.Model | None
+) -> list[tuple[Mistake, dict[str, Any] | None, dict[str, Any] | None]]:
+    """Returns the worst mistakes, their images, and the heat maps of the first ones."""
+    mistakes = evaluation.worst_mistakes(_MOST_MISTAKES)
+    images = [tile.image for tile in load_mistakes(evaluation, _MOST_MISTAKES)]
+    heatmap_of = None if model is None else explanation.heatmap_function(model)
+    rows = []
+    for index, (mistake, image) in enumerate(zip(mistakes, images, strict=True)):
+        heat = None
+        if (
+            model is not None
+            and heatmap_of is not None
+            and index < _MOST_EXPLAINED
+            and image is not None
+            and mistake.predicted_class is not None
+        ):
+            label = evaluation.class_names.index(mistake.predicted_class)
+            pixels = load_image(
+                mistake.path, model.image_size, ImageOptions(resize=model.resize)
+            )
+            placed = place_heat(
+                heatmap_of(pixels, label), model.resize, image.shape[:2]
+            )
+            heat = _embed_photo(blend_heat(image, placed))
+        rows.append((mistake, None if image is None else _embed_photo(image), heat))
+    return rows
 
 
 def _describe_config(config: Mapping[str, Any]) -> tuple[settings.Group, ...]:

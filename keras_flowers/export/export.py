@@ -26,7 +26,7 @@ from keras_flowers.export.conversion import (
     takes_any_size,
 )
 from keras_flowers.export.model_card import write_model_card
-from keras_flowers.export.proof import MIN_IMAGES, Proof, ProofError, prove
+from keras_flowers.export.proof import MAX_IMAGES, MIN_IMAGES, Proof, ProofError, prove
 from keras_flowers.export.sources import (
     LabelledImage,
     RunImages,
@@ -39,8 +39,6 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.version import __version__
 
-# More images make a proof slower, not surer.
-_MAX_IMAGES = 2000
 _CALIBRATION_IMAGES = 300
 _PACKAGES_OF = {
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
@@ -171,7 +169,7 @@ def _load_calibration(source: Source, images: RunImages) -> list[np.ndarray]:
 def _prove(
     folder: Path, source: Source, run_images: RunImages, progress: Progress | None
 ) -> Proof:
-    images = spread(run_images.validation, _MAX_IMAGES)
+    images = spread(run_images.validation, MAX_IMAGES)
     labelled = len(images)
     exported = load_exported(folder)
     with tempfile.TemporaryDirectory() as drawn:
@@ -254,7 +252,7 @@ def _write_description(
         # It is part of the graph; null says: none.
         "temperature": None if model.temperature == 1 else model.temperature,
         # Of the probability of the most probable class: the graph has no features.
-        "unknown_threshold": _unknown_threshold(model),
+        "unknown_threshold": model.unknown_threshold,
         "source": {
             "file": None if source.file is None else source.file.name,
             "sha256": None if source.file is None else _sha256(source.file),
@@ -267,11 +265,6 @@ def _write_description(
     write_text_atomically(folder / DESCRIPTION_FILE, text)
     labels = "".join(f"{_one_line(name)}\n" for name in model.class_names)
     write_text_atomically(folder / "labels.txt", labels)
-
-
-def _unknown_threshold(model: ImageClassifier) -> float | None:
-    detector = model.unknown_detector
-    return None if detector is None else detector.probability_threshold
 
 
 def _one_line(name: str) -> str:

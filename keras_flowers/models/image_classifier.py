@@ -1,9 +1,11 @@
 """`ImageClassifier`: from raw images to the probabilities of named classes."""
 
+import inspect
 import numbers
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -19,6 +21,13 @@ from keras_flowers_runtime.classification import (
 from keras_flowers_runtime.images import Resize
 
 from keras_flowers.argument_checks import check_image_size, check_integer
+from keras_flowers.distribution import (
+    build_optimizer,
+    explaining_indivisible_batches,
+    has_strategy,
+    predict_batch,
+    strategy_scope,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
@@ -86,6 +95,10 @@ class ImageClassifier(keras.Model):
 
     Raises:
         InputError: If an argument is not as described above.
+
+    Attributes:
+        unknown_detector: What tells images of none of the classes, or `None`. `train`
+            sets it, and a saved file has it.
 
     Example:
     ```python
@@ -252,6 +265,12 @@ class ImageClassifier(keras.Model):
         self.test_function = None
 
     @property
+    def unknown_threshold(self) -> float | None:
+        """The lowest probability of images of known classes, if `train` found one."""
+        detector = self.unknown_detector
+        return None if detector is None else detector.probability_threshold
+
+    @property
     def augments(self) -> bool:
         """Whether images are changed at random in training."""
         return augments(self.augmentation, is_pretrained=_is_pretrained(self.backbone))
@@ -280,7 +299,8 @@ class ImageClassifier(keras.Model):
         It shares its weights with this model. Without a backbone the features are the
         rescaled values of the pixels.
         """
-        return keras.Model(self.inputs[0], self._features, name="feature_extractor")
+        with strategy_scope(self):
+            return keras.Model(self.inputs[0], self._features, name="feature_extractor")
 
     def head(
         self, steps_per_execution: int = 1, steps: int | None = None
@@ -292,22 +312,36 @@ class ImageClassifier(keras.Model):
         those of training, without the temperature.
 
         Args:
-            steps_per_execution: As for `keras.Model.compile`.
+            steps_per_execution: As for `keras.Model.compile`; 1 under a
+                `tf.distribute.Strategy`.
             steps: How many training steps there will be, for the choice of
                 `jit_compile="auto"`: XLA pays from a few thousand on.
         """
         layers = [self.get_layer(name) for name in self._head_layer_names]
         features = keras.Input(self._features.shape[1:], name="features")
-        head = keras.Model(features, _apply(layers, features), name="head")
-        if self.compiled:
-            arguments = self.compile_arguments()
-            arguments["steps_per_execution"] = steps_per_execution
-            if arguments["jit_compile"] == "auto":
-                pays = _choose_jit_compile(layers, arguments)
-                is_short = steps is not None and steps < _XLA_PAYS_FROM
-                arguments["jit_compile"] = False if pays is True and is_short else pays
-            head.compile(**arguments)
+        with strategy_scope(self):
+            head = keras.Model(features, _apply(layers, features), name="head")
+            if self.compiled:
+                head.compile(
+                    **self._head_compile_arguments(layers, steps_per_execution, steps)
+                )
         return head
+
+    def _head_compile_arguments(
+        self,
+        layers: Sequence[keras.layers.Layer],
+        steps_per_execution: int,
+        steps: int | None,
+    ) -> dict[str, Any]:
+        arguments = self.compile_arguments()
+        # Several steps in a row fail under a strategy, with an error of TensorFlow.
+        several = 1 if has_strategy(self) else steps_per_execution
+        arguments["steps_per_execution"] = several
+        if arguments["jit_compile"] == "auto":
+            pays = _choose_jit_compile(self, layers, arguments)
+            is_short = steps is not None and steps < _XLA_PAYS_FROM
+            arguments["jit_compile"] = False if pays is True and is_short else pays
+        return arguments
 
     def compile(
         self,
@@ -335,16 +369,17 @@ class ImageClassifier(keras.Model):
         """
         is_auto = jit_compile == "auto"
         if is_auto:
-            jit_compile = _choose_jit_compile(self.layers, kwargs)
-        if isinstance(metrics, str) and metrics == "auto":
-            metrics = [ConfusionMatrix(len(self.class_names))]
-        super().compile(
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            jit_compile=jit_compile,
-            **kwargs,
-        )
+            jit_compile = _choose_jit_compile(self, self.layers, kwargs)
+        with strategy_scope(self):
+            if isinstance(metrics, str) and metrics == "auto":
+                metrics = [ConfusionMatrix(len(self.class_names))]
+            super().compile(
+                optimizer=optimizer,
+                loss=loss,
+                metrics=metrics,
+                jit_compile=jit_compile,
+                **kwargs,
+            )
         self._jit_compile_is_auto = is_auto
 
     def compile_arguments(self) -> dict[str, Any]:
@@ -356,6 +391,29 @@ class ImageClassifier(keras.Model):
         config = {k: v for k, v in self.get_compile_config().items() if k not in own}
         return {**keras.saving.deserialize_keras_object(config), **own}
 
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model; see `keras.Model.fit`.
+
+        Raises:
+            InputError: If the devices of `keras.distribution` cannot share a batch
+                equally; also raised by `evaluate` and `predict`.
+        """
+        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        with explaining_indivisible_batches(self, arguments):
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns loss and metrics; see `keras.Model.evaluate`."""
+        arguments = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
+        with explaining_indivisible_batches(self, arguments):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the probabilities of images; see `keras.Model.predict`."""
+        arguments = inspect.signature(super().predict).bind(*args, **kwargs).arguments
+        with explaining_indivisible_batches(self, arguments):
+            return super().predict(*args, **kwargs)
+
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`; `"auto"` is decided anew on loading."""
         config: dict[str, Any] = super().get_compile_config()
@@ -364,6 +422,18 @@ class ImageClassifier(keras.Model):
         if config and self._omits_optimizer:
             config[OPTIMIZER_IS_BUILT] = False
         return config
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses to quantize the model in place.
+
+        Raises:
+            InputError: Always: a file of a quantized model could not be loaded.
+        """
+        del args, kwargs
+        raise InputError(
+            "An ImageClassifier is quantized when it is exported: see "
+            '`keras_flowers.export.export_model(..., quantize="int8")`.'
+        )
 
     def save(
         self,
@@ -397,7 +467,8 @@ class ImageClassifier(keras.Model):
             return
         optimizer: Any = self.optimizer
         settings = keras.optimizers.serialize(optimizer)
-        self.optimizer = keras.optimizers.deserialize(settings)
+        with strategy_scope(self):
+            self.optimizer = keras.optimizers.deserialize(settings)
         self._omits_optimizer = True
         try:
             super().save(filepath, *args, **kwargs)
@@ -411,7 +482,7 @@ class ImageClassifier(keras.Model):
         is_built = config.pop(OPTIMIZER_IS_BUILT, True)
         self.compile(**keras.saving.deserialize_keras_object(config))
         if is_built:
-            self.optimizer.build(self.trainable_variables)
+            build_optimizer(self)
 
     def classify(
         self,
@@ -471,7 +542,7 @@ class ImageClassifier(keras.Model):
     def _predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
         """Returns what computes the probabilities, and which images are unknown."""
         unknown = check_unknown(unknown)
-        predict_plainly: Callable[[Any], Any] = self.predict_on_batch
+        predict_plainly: Callable[[Any], Any] = partial(predict_batch, self)
         if unknown is None:
             return predict_plainly
         detector = self.unknown_detector
@@ -489,12 +560,15 @@ class ImageClassifier(keras.Model):
                 return probabilities, find_unknown(probabilities, None)
 
             return predict
-        images = self.inputs[0]
-        both = keras.Model(images, [self._features, self(images, training=False)])
+        with strategy_scope(self):
+            both = keras.Model(self.inputs[0], [self._features, self.outputs[0]])
 
         def predict_both(images: Any) -> Any:
-            features, probabilities = map(np.asarray, both.predict_on_batch(images))
-            return probabilities, find_unknown(probabilities, features)
+            features, probabilities = predict_batch(both, images)
+            if self.temperature != 1:
+                probabilities = scale_probabilities(probabilities, self.temperature)
+            probabilities = keras.ops.convert_to_numpy(probabilities)
+            return probabilities, find_unknown(probabilities, np.asarray(features))
 
         return predict_both
 
@@ -576,12 +650,16 @@ def _choose_image_size(
 
 
 def _choose_jit_compile(
-    layers: Sequence[keras.layers.Layer], options: Mapping[str, Any]
+    model: keras.Model,
+    layers: Sequence[keras.layers.Layer],
+    options: Mapping[str, Any],
 ) -> bool | str:
-    """Returns what `jit_compile` should be for some layers."""
+    """Returns what `jit_compile` should be for some layers of a model."""
     has_backbone = any(isinstance(layer, Backbone) for layer in layers)
     if keras.backend.backend() != "tensorflow" or has_backbone:
         return "auto"
+    if has_strategy(model):
+        return False  # as Keras decides
     can = all(layer.supports_jit for layer in layers)
     return can and not options.get("run_eagerly", False)
 

@@ -168,6 +168,9 @@ class TrainingConfig:
         if data.is_dir() or (data.suffix and data.is_file()):
             # A relative path would depend on the working directory.
             loader["config"]["data"] = str(data.absolute())
+        if self.loader.labels is not None:
+            labels = Path(self.loader.labels).expanduser()
+            loader["config"]["labels"] = str(labels.absolute())
         return {
             "format": _FORMAT,
             "loader": loader,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.distribution import check_batches
 from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.transfer import transfer_weights
@@ -61,6 +62,8 @@ def prepare_run(
         line = transfer_weights(model, config.init_from)
         if on_transferred is not None:
             on_transferred(line)
+    counts = {name: len(datasets.records(name)) for name in ("train", "validation")}
+    check_batches(counts, datasets.batch_size, model)
     weights = weigh_labels(config.class_weights, datasets)
     return PreparedRun(config, datasets, model, weights)
 

@@ -13,8 +13,10 @@ from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.split_manifest import write_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import (
+    find_existing_folder,
     printable_path,
     remove_leftovers,
+    require_writable_folder,
     write_text_atomically,
 )
 from keras_flowers.locks import LockHeldError, exclusive_lock
@@ -31,6 +33,7 @@ _HISTORY = ("history.json", "history.csv")
 _LOCK = ".lock"
 _DISCARDED = ".checkpoint"
 _KEPT = "last-checkpoint"
+_HINT = "Name another folder with `run_directory` (--run-dir)"
 
 
 class RunDirectory:
@@ -65,11 +68,8 @@ class RunDirectory:
         )
         if not is_empty and not (resume and (self.path / "config.json").is_file()):
             raise self._no_run_error() if resume else self._not_empty_error()
-        places = (self.path, *self.path.absolute().parents)
-        self.existing_folder = next(place for place in places if place.exists())
-        is_writable = os.access(self.existing_folder, os.W_OK | os.X_OK)
-        if not self.existing_folder.is_dir() or not is_writable:
-            raise InputError(f"The run directory {name} cannot be written.")
+        require_writable_folder(self.path, _HINT)
+        self.existing_folder = find_existing_folder(self.path)
         self._existed = self.path.is_dir()
         self._is_claimed = False
 
@@ -113,7 +113,9 @@ class RunDirectory:
         """
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(exclusive_lock(self.path / _LOCK, wait=False))
+                stack.enter_context(
+                    exclusive_lock(self.path / _LOCK, wait=False, hint=_HINT)
+                )
             except LockHeldError:
                 raise InputError(
                     f"Another process is training in {printable_path(self.path)}."
