@@ -26,9 +26,10 @@ EFFICIENTNET = "efficientnet_lite0_notop.keras"
 ROWS = {
     "lesson": "",
     "small_convnet": "--backbone small_convnet",
-    "mobilenet": f"--backbone mobilenet_0.25 --weights {{{MOBILENET}}}",
+    "mobilenet": f"--backbone mobilenet_0.25 --pretrained-weights {{{MOBILENET}}}",
     "mobilenet-320": (
-        f"--backbone mobilenet_0.25 --weights {{{MOBILENET}}} --image-size 320"
+        f"--backbone mobilenet_0.25 --pretrained-weights {{{MOBILENET}}} "
+        "--image-size 320"
     ),
     "efficientnet-lite0": f"--backbone {{{EFFICIENTNET}}}",
     "efficientnet-lite0-fine-tuned": (

@@ -423,6 +423,18 @@ class ImageClassifier(keras.Model):
             config[OPTIMIZER_IS_BUILT] = False
         return config
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses to quantize the model in place.
+
+        Raises:
+            InputError: Always: a file of a quantized model could not be loaded.
+        """
+        del args, kwargs
+        raise InputError(
+            "An ImageClassifier is quantized when it is exported: see "
+            '`keras_flowers.export.export_model(..., quantize="int8")`.'
+        )
+
     def save(
         self,
         filepath: Any,
