@@ -21,7 +21,7 @@ from keras_flowers import ImageClassifier, ImageDatasetLoader, TrainingConfig, t
 pytestmark = [
     pytest.mark.xla,
     # The small dense model predicts one class; version 0.1 did not notice that.
-    pytest.mark.filterwarnings("ignore:The network has collapsed"),
+    pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning"),
 ]
 
 SAVED = Path(__file__).with_name("saved_by_0_1")
