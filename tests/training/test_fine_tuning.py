@@ -266,6 +266,7 @@ def going_astray(file):
     return build
 
 
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 def test_early_stopping_ends_the_first_stage_with_its_best_weights(tmp_path, file):
     class Begin(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -368,6 +369,7 @@ def test_a_run_on_images_is_resumed_at_the_border(tmp_path, file):
     assert_same_run(expected, run(tmp_path, resume=True, **options))
 
 
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 def test_an_early_stopped_first_stage_stays_so_when_the_run_is_resumed(tmp_path, file):
     options = {"epochs": 30, "early_stopping": 1, "keep": "best"}
     build = going_astray(file)
