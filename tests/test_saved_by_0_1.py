@@ -103,7 +103,8 @@ def test_a_run_is_resumed(run_of_0_1, kind):
     recorded = read_history(SAVED / kind / "run")
     assert result.history["loss"][:2] == recorded["loss"]
     assert_expected_history(result.history, kind)
-    assert read_history(directory) == result.history
+    for name, values in read_history(directory).items():  # with NaN
+        np.testing.assert_array_equal(values, result.history[name], name)
     assert not (directory / "checkpoint").exists()
     loaded = keras.models.load_model(directory / "model.keras")
     got = loaded.predict(result.datasets.validation, verbose=0)
