@@ -608,7 +608,7 @@ def test_the_report_of_a_run_on_features_shows_its_evaluation(whole):
     assert config["fine_tuning"]["unfreeze_from"] == "last"
 
 
-@pytest.mark.filterwarnings("ignore:The (network|training) has (collapsed|diverged)")
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 def test_the_best_epoch_of_the_frozen_stage_is_kept_with_its_backbone(tmp_path, file):
     tuning = FineTuning(epochs=2, learning_rate=1e4)  # goes astray
     options = {"fine_tuning": tuning, "keep": "best"}
