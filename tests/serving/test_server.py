@@ -254,7 +254,8 @@ def test_the_page_asks_for_the_token(exported, image, tmp_path):
             wait_for_text(driver, "flower.png", "Show heat map")
             driver.get(f"http://127.0.0.1:{port}/docs")
             wait_for_text(driver, "/healthz", "Classify", "Authorize")
-            assert console_errors(driver) == []
+            errors = console_errors(driver)
+            assert [error for error in errors if " 401 " not in error] == []
 
 
 @pytest.mark.parametrize(
