@@ -20,11 +20,11 @@ from keras_flowers_cli.train_config import build_config, check_options, read_con
 from keras_flowers_cli.train_view import (
     read_earlier_epochs,
     run_as_json,
-    show_collapse,
     show_datasets,
     show_how_to_train_further,
     show_other_versions,
     show_run,
+    show_warnings,
 )
 from keras_flowers_settings.files import STORAGE
 
@@ -104,7 +104,7 @@ def train(
         output.stdout_for_people(),
         progress,
         EpochLines(output, read_earlier_epochs(resume)) as lines,
-        show_collapse(output),
+        show_warnings(output),
         contextlib.ExitStack() as stack,
     ):
 

@@ -1,8 +1,10 @@
 """Makes the pictures of docs/images/ anew, from runs on the sample data set.
 
-    python docs/make_images.py
+    python docs/make_images.py [PHOTOS WEIGHTS]
 
-Needs the extra `test`, and Debian's packages chromium and chromium-driver.
+Needs the extra `test`, and Debian's packages chromium and chromium-driver. The range
+test is drawn only with PHOTOS, a folder of images such as flower_photos, and WEIGHTS,
+`.h5` file with weights of MobileNet 0.25.
 """
 
 import io
@@ -160,8 +162,54 @@ def picture_audit(folder: Path) -> None:
         save(driver, "audit.png", (0, 0, 1000, 1250))
 
 
+def picture_range_test(photos: str, weights: str) -> None:
+    """The range test of a head and of the default model, side by side."""
+    models = {
+        "the head of MobileNet 0.25": ((224, 224), ("mobilenet_0.25", weights)),
+        "the dense network on pixels": ((256, 256), None),
+    }
+    panels = []
+    for title, (size, network) in models.items():
+        loader = keras_flowers.ImageDatasetLoader(
+            photos, image_size=size, test_split=0.15, seed=1
+        )
+        datasets = loader.load()
+        backbone = network and keras_flowers.Backbone(*network, image_size=size)
+        model = keras_flowers.ImageClassifier(
+            datasets.class_names, size, seed=1, backbone=backbone
+        )
+        model.compile()
+        search = keras_flowers.find_learning_rate(model, datasets)
+        panels.append((title, search))
+    save_side_by_side(panels)
+
+
+def save_side_by_side(
+    panels: list[tuple[str, keras_flowers.LearningRateSearch]],
+) -> None:
+    """Saves the plots of range tests as one picture."""
+    pictures = []
+    for title, search in panels:
+        figure = search.plot()
+        figure.axes[0].set_title(title)
+        figure.set_size_inches(5.5, 4)
+        file = io.BytesIO()
+        figure.savefig(file, dpi=110)
+        pictures.append(Image.open(file).convert("RGB"))
+    width = sum(picture.width for picture in pictures)
+    whole = Image.new("RGB", (width, pictures[0].height))
+    left = 0
+    for picture in pictures:
+        whole.paste(picture, (left, 0))
+        left += picture.width
+    whole = whole.quantize(64, dither=Image.Dither.NONE)
+    whole.save(ROOT / "docs" / "images" / "lr-find.png", optimize=True)
+
+
 def main() -> None:
     """Makes all pictures."""
+    if len(sys.argv) > 2:
+        picture_range_test(*sys.argv[1:3])
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # paths on the pictures are then short
         picture_audit(Path(scratch))
