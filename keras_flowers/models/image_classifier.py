@@ -531,7 +531,7 @@ class ImageClassifier(keras.Model):
             `error`, in the order of `paths`.
         """
         return classify_files(
-            self._predictor(unknown),
+            self.predictor(unknown),
             self.class_names,
             self.image_size,
             paths,
@@ -539,8 +539,20 @@ class ImageClassifier(keras.Model):
             self.resize,
         )
 
-    def _predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
-        """Returns what computes the probabilities, and which images are unknown."""
+    def predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
+        """Returns a function that classifies batches of images, as `classify` does.
+
+        Args:
+            unknown: As for `classify`.
+
+        Returns:
+            A function that maps images, uint8 `(batch, height, width, 3)`, to their
+            probabilities, `(batch, classes)`, or to a pair of these and bool
+            `(batch,)`, whether the images show none of the classes.
+
+        Raises:
+            InputError: As `classify` does for `unknown`.
+        """
         unknown = check_unknown(unknown)
         predict_plainly: Callable[[Any], Any] = partial(predict_batch, self)
         if unknown is None:
