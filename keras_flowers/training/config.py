@@ -18,8 +18,13 @@ from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.training.config_difference import fingerprint_difference
+from keras_flowers.models.inference import check_precision
+from keras_flowers.training.config_difference import (
+    LATER_SETTINGS,
+    fingerprint_difference,
+)
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
@@ -93,6 +98,10 @@ class TrainingConfig:
         class_weights: `"balanced"` weighs each class by the inverse of its frequency;
             a dictionary from class name to weight; or `None`.
         fine_tuning: A second stage for a model with a pretrained backbone, or `None`.
+        feature_views: Integer from 1 to 7: how many views of the training images a
+            head on cached features is trained on. See `keras_flowers.layers.views`.
+        inference_precision: `"float32"`, or `"bf16"` or `"int8"`, in which OpenVINO
+            computes cached features faster, and slightly different ones.
 
     Raises:
         InputError: If an attribute is not as described above.
@@ -104,9 +113,13 @@ class TrainingConfig:
     early_stopping: int | None = None
     class_weights: str | Mapping[str, float] | None = None
     fine_tuning: FineTuning | None = None
+    feature_views: int = 1
+    inference_precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
+        _store(self, "feature_views", check_views("feature_views", self.feature_views))
+        check_precision(self.inference_precision)
         _store_integer(self, "epochs")
         if self.early_stopping is not None:
             _store_integer(self, "early_stopping")
@@ -146,6 +159,8 @@ class TrainingConfig:
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "feature_views": self.feature_views,
+            "inference_precision": self.inference_precision,
             "pretrained": fingerprint_pretrained(model),
             "versions": versions(),
         }
@@ -206,6 +221,8 @@ class TrainingConfig:
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
                 fine_tuning=None if tuning is None else FineTuning(**tuning),
+                # What version 0.1 wrote says nothing of these.
+                **{name: content[name] for name in LATER_SETTINGS if name in content},
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error

@@ -10,7 +10,7 @@ from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import ModelBuilder, TrainingConfig
-from keras_flowers.training.stages import check_fine_tuning
+from keras_flowers.training.stages import check_features, check_fine_tuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,7 @@ def prepare_run(
         raise InputError("`early_stopping` needs a validation split above 0.")
     model = build_compiled_model(config.build_model, datasets)
     check_fine_tuning(config.fine_tuning, model)
+    check_features(config, model)
     weights = weigh_labels(config.class_weights, datasets)
     return PreparedRun(config, datasets, model, weights)
 
