@@ -38,6 +38,7 @@ def evaluate(
     top: int,
     mistakes: int,
     output_dir: Path | None,
+    tta: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -76,7 +77,7 @@ def evaluate(
         split = "train"  # that of a loader without other splits: all images
     elif split is None:
         split = "validation" if datasets.test is None else "test"
-    evaluation = evaluate_model(model, datasets, split)
+    evaluation = evaluate_model(model, datasets, split, tta=tta)
     if split_manifest is None:
         name = f"all images of {datasets.audit.root}"
     else:
@@ -87,6 +88,7 @@ def evaluate(
         "data": data,
         "split_manifest": None if split_manifest is None else str(split_manifest),
         "split": None if split_manifest is None else split,
+        "tta": tta,
         **evaluation.to_json(mistakes),
     }
     folder.mkdir(parents=True, exist_ok=True)

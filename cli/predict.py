@@ -61,6 +61,7 @@ def predict(
     copy_to: Path | None,
     dry_run: bool,
     explain_to: Path | None,
+    tta: int,
     as_json: bool,
 ) -> int:
     """Classify images, or all images of folders, with a saved or an exported model.
@@ -75,6 +76,11 @@ def predict(
     if csv_file is not None:
         check_writable(csv_file.parent, "--csv")
     sorting = choose_sorting(move_to, copy_to, dry_run)
+    if tta > 1 and is_exported(model_path):
+        raise click.UsageError(
+            "--tta needs a .keras file or a run directory. An exported model averages "
+            "over the views that it was exported with."
+        )
     if explain_to is not None:
         check_writable(explain_to, "--explain")
         if is_exported(model_path):
@@ -84,7 +90,8 @@ def predict(
     if sorting is not None:
         check_class_names(sorting, model.class_names)
     paths = [image for path in images for image in _find_images(path)]
-    results, unreadable = _classify_all(model, paths, batch_size)
+    views = {"tta": tta} if tta > 1 else {}
+    results, unreadable = _classify_all(model, paths, batch_size, views)
     for message in unreadable.values():
         echo_error(f"error: {message}")
     _show(output, results, top)
@@ -136,6 +143,7 @@ def _classify_all(
     model: "ImageClassifier | ExportedClassifier",
     paths: Sequence[Path],
     batch_size: int,
+    views: dict[str, int],
 ) -> tuple[list["Classification"], dict[str, str]]:
     """Returns the classifications, and the reason for each unreadable image."""
     from keras_flowers_runtime.classification import UnreadableImage
@@ -146,7 +154,7 @@ def _classify_all(
     results: list[Classification] = []
     unreadable: dict[str, str] = {}
     with ProgressBars() as progress:
-        for done, result in enumerate(model.classify_each(paths, batch_size)):
+        for done, result in enumerate(model.classify_each(paths, batch_size, **views)):
             if done % batch_size == 0:
                 progress("predict", done, len(paths))
             if isinstance(result, UnreadableImage):

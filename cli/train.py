@@ -44,6 +44,7 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    tta: int,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -102,6 +103,7 @@ def train(
             progress=show_progress,
             on_loaded=show_data,
             tensorboard=not no_tensorboard,
+            tta=tta,
         )
     seconds = time.monotonic() - started
     lines.show(run.history)

@@ -16,6 +16,9 @@ from keras_flowers.data.image_files import load_thumbnail
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
+from keras_flowers.layers.views import average_views
+from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.inference import build_openvino_predictor
 from keras_flowers.notebook import html_table
 from keras_flowers.plots.confusion_matrix import (
     ConfusionGrid,
@@ -377,6 +380,7 @@ def evaluate(
     datasets: ImageDatasets,
     split: str = "validation",
     class_names: Sequence[str] | None = None,
+    tta: int = 1,
 ) -> Evaluation:
     """Classifies every image of a split and compares the result with its folder.
 
@@ -388,6 +392,9 @@ def evaluate(
         split: `"train"`, `"validation"` or `"test"`.
         class_names: The model's class names by label; by default its attribute
             `class_names`, and without one those of `datasets`.
+        tta: Test-time augmentation: integer from 1 to 7, the number of views of each
+            image over which the probabilities are averaged. See
+            `keras_flowers.layers.views`.
 
     Returns:
         `Evaluation`, its rows in the order of `datasets.paths(split)`.
@@ -415,8 +422,10 @@ def evaluate(
         )
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
+    network = average_views(model, datasets.image_size, tta)
+    count = tta * len(datasets.records(split))
     with datasets.naming_unreadable_images():
-        probabilities = model.predict(images.map(lambda batch, _: batch), verbose=0)
+        probabilities = _predict(network, images.map(lambda batch, _: batch), count)
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),
@@ -425,6 +434,26 @@ def evaluate(
         root=datasets.audit.root,
         split=split,
     )
+
+
+def _predict(network: keras.Model, images: Any, count: int) -> np.ndarray:
+    """Returns the answers of a network for all batches of a pipeline."""
+    has_backbone = any(isinstance(layer, Backbone) for layer in _layers_of(network))
+    if has_backbone:
+        sample = next(iter(images.take(1).as_numpy_iterator()))
+        fast = build_openvino_predictor(network, count, sample)
+        if fast is not None:
+            return np.concatenate([fast(b) for b in images.as_numpy_iterator()])
+    answers: np.ndarray = network.predict(images, verbose=0)
+    return answers
+
+
+def _layers_of(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields the layers of a model, and those of models in it."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers_of(layer)
 
 
 def _check_probabilities(outputs: Any, classes: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_flowers.errors import InputError
 from keras_flowers.layers.preprocessing import ResizeAndRescale
+from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
 
@@ -101,6 +102,7 @@ def convert(
     precision: str,
     folder: Path,
     calibration: Sequence[np.ndarray] = (),
+    tta: int = 1,
 ) -> None:
     """Writes a model as the file, or the files, of another runtime.
 
@@ -111,9 +113,10 @@ def convert(
         folder: An existing folder for the file that `FILES` names.
         calibration: Images for int8, each uint8 `(height, width, 3)` of the size of
             the model.
+        tta: Over how many views of an image the model averages.
     """
     path = folder / FILES[format]
-    serving = _serving_model(model, takes_any_size(format, precision))
+    serving = _serving_model(model, takes_any_size(format, precision), tta)
     batches = [image[None] for image in calibration]
     with _quiet():
         if format == "saved_model":
@@ -192,7 +195,7 @@ class _FitSize(keras.layers.Layer):
         return keras.KerasTensor((images.shape[0], *self._size, 3), dtype="float32")
 
 
-def _serving_model(model: ImageClassifier, any_size: bool) -> keras.Model:
+def _serving_model(model: ImageClassifier, any_size: bool, tta: int) -> keras.Model:
     """Returns the model as a runtime sees it: uint8 images in, probabilities out."""
     sides = (None, None) if any_size else model.image_size
     inputs = keras.Input((*sides, 3), dtype="uint8", name="images")
@@ -201,7 +204,8 @@ def _serving_model(model: ImageClassifier, any_size: bool) -> keras.Model:
     else:
         images = ops.cast(inputs, "float32")
     # Said outright: augmentations of Keras act where nothing is said.
-    return keras.Model(inputs, model(images, training=False), name="classifier")
+    network = average_views(model, model.image_size, tta)
+    return keras.Model(inputs, network(images, training=False), name="classifier")
 
 
 def _signature(serving: keras.Model) -> list[keras.InputSpec]:

@@ -12,6 +12,7 @@ from keras_flowers_runtime.images import ImageOptions, load_image
 
 from keras_flowers.errors import InputError
 from keras_flowers.export.sources import LabelledImage
+from keras_flowers.layers.views import average_views
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 
@@ -179,6 +180,7 @@ def prove(
     image_source: str,
     labelled: int,
     progress: Progress | None = None,
+    tta: int = 1,
 ) -> Proof:
     """Classifies images with both models and compares the probabilities.
 
@@ -189,16 +191,18 @@ def prove(
         image_source: Which images they are, for the record.
         labelled: How many of the images, from the first, count for the accuracy.
         progress: Called as `progress("prove", done, total)`.
+        tta: Over how many views of an image the exported model averages.
 
     Raises:
         InputError: If the Keras model gives no numbers (NaN), as after a training that
             diverged.
     """
+    network = average_views(model, model.image_size, tta)
     expected, found, read = [], [], []
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            expected.append(np.asarray(model.predict_on_batch(pixels)))
+            expected.append(np.asarray(network.predict_on_batch(pixels)))
             found.append(exported.predict(pixels))
             read += readable
         if progress is not None:
@@ -275,7 +279,8 @@ def _difference_at_original_size(
     exported: ExportedClassifier,
     images: Sequence[LabelledImage],
 ) -> float | None:
-    if not exported.description["any_size"]:
+    # Views are taken of images of the size of the model.
+    if not exported.description["any_size"] or exported.description["tta"] > 1:
         return None
     differences = []
     for image in itertools.islice(images, _AT_ORIGINAL_SIZE):

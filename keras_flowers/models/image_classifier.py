@@ -21,18 +21,22 @@ from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.layers.standardization import FeatureStandardization
+from keras_flowers.layers.views import average_views
 from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.inference import predict_batches
 from keras_flowers.registration import register
 
 # Training steps of a head: compiling it takes two seconds, and then saves half a
 # millisecond in each.
 _XLA_PAYS_FROM = 5_000
 _HIDDEN_UNITS = (256, 128)
-# With the momentum, it is the gradient of an L2 penalty of 0.03 / 2. That is close to
-# the best strength for 50 to 2,000 training images and for small and large networks.
+# The L2 penalty of a linear head, in Keras's sense half of it. It is close to the best
+# strength for 50 to 2,000 training images, and for small and large networks.
+HEAD_L2 = 0.03
 _MOMENTUM = 0.9
-_WEIGHT_DECAY = 0.03 / (1 - _MOMENTUM)
+# Momentum makes ten steps of a gradient, but not of the decay.
+_WEIGHT_DECAY = HEAD_L2 / (1 - _MOMENTUM)
 
 
 @register("ImageClassifier")
@@ -398,12 +402,16 @@ class ImageClassifier(keras.Model):
         self,
         paths: Iterable[str | os.PathLike[str]],
         batch_size: int = 32,
+        tta: int = 1,
     ) -> list[Classification]:
         """Classifies image files.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are in memory at once.
+            tta: Test-time augmentation: integer from 1 to 7, the number of views of
+                each image over which the probabilities are averaged. See
+                `keras_flowers.layers.views`.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -415,23 +423,31 @@ class ImageClassifier(keras.Model):
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        return require_readable(self.classify_each(paths, batch_size))
+        return require_readable(self.classify_each(paths, batch_size, tta))
 
     def classify_each(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 32,
+        tta: int = 1,
     ) -> Iterator[Classification | UnreadableImage]:
         """Classifies image files one by one while the next ones are decoded.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are classified at once.
+            tta: As for `classify`.
 
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
         """
+        network = average_views(self, self.image_size, tta)
+        predict = network.predict_on_batch
+        if self.backbone is not None and isinstance(paths, Sequence):
+            predict = predict_batches(network, tta * len(paths))
         return classify_files(
-            self.predict_on_batch,
+            predict,
             self.class_names,
             self.image_size,
             paths,

@@ -92,21 +92,56 @@ def build_predictor(
     Returns:
         Maps a batch of images to float32 answers. Batches of one size are fastest.
     """
+    predictor = build_openvino_predictor(network, images, sample, precision)
+    if predictor is not None:
+        return predictor
     is_on_tensorflow = keras.backend.backend() == "tensorflow"
-    if precision != "float32" or (
-        is_on_tensorflow
-        and images >= _FEWEST_FOR_OPENVINO
-        and _is_for_openvino(network)
-    ):
-        predictor = _try_openvino(network, sample, precision)
-        if predictor is not None:
-            return predictor
     if not is_on_tensorflow or _count_bytes(network) > _MOST_CONSTANT_BYTES:
         return lambda batch: np.asarray(network.predict_on_batch(batch), np.float32)
     return _build_constant_graph(network)
 
 
+def build_openvino_predictor(
+    network: keras.Model,
+    images: int,
+    sample: np.ndarray,
+    precision: str = "float32",
+) -> Predictor | None:
+    """Returns what `build_predictor` does, or `None` where OpenVINO does not pay.
+
+    It does not pay for few images, on a GPU, and in half precision. If its answers
+    differ from those of Keras, a warning says so in one line.
+    """
+    if precision == "float32" and (
+        images < _FEWEST_FOR_OPENVINO or not _is_for_openvino(network)
+    ):
+        return None
+    return _try_openvino(network, sample, precision)
+
+
+def predict_batches(network: keras.Model, images: int) -> Predictor:
+    """Returns a function that answers as `network.predict_on_batch` does.
+
+    With the first batch it decides whether OpenVINO computes.
+
+    Args:
+        network: As for `build_predictor`.
+        images: How many images there will be in all.
+    """
+    chosen: list[Predictor] = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        if not chosen:
+            fast = build_openvino_predictor(network, images, batch)
+            chosen.append(fast or network.predict_on_batch)
+        return chosen[0](batch)
+
+    return predict
+
+
 def _is_for_openvino(network: keras.Model) -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
     import tensorflow as tf
 
     return (

@@ -68,6 +68,40 @@ def with_features(
     )
 
 
+def with_validation_views(
+    images: ImageDatasets,
+    model: ImageClassifier,
+    head: keras.Model,
+    views: int,
+    precision: str = "float32",
+) -> tuple[keras.Model, ImageDatasets]:
+    """Returns a head that averages over views, and validation features for it.
+
+    Args:
+        images: The images, with a validation split.
+        model: The classifier.
+        head: Its head.
+        views: Number of views.
+        precision: As for `with_features`.
+
+    Returns:
+        The head for features `(batch, views, feature_size)`, and the data with these in
+        place of the validation images.
+    """
+    import tensorflow as tf
+
+    counts = {"validation": views}
+    features = load_features(images, model, counts, precision=precision)["validation"]
+    size = features[0].shape[1]
+    inputs = keras.Input((views, size), name="features")
+    probabilities = head(keras.ops.reshape(inputs, (-1, size)), training=False)
+    stacked = keras.ops.reshape(probabilities, (-1, views, probabilities.shape[-1]))
+    average = keras.Model(inputs, keras.ops.mean(stacked, axis=1))
+    pairs = (np.stack(features, axis=1), images.labels("validation"))
+    validation = tf.data.Dataset.from_tensor_slices(pairs).batch(images.batch_size)
+    return average, dataclasses.replace(images, validation=validation, read_errors=[])
+
+
 def adapt_linear_head(
     datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
 ) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import keras
 
 from keras_flowers.callbacks import TrainingCheckpoint
-from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import printable_path, temporary_sibling
 from keras_flowers.history import History, write_history
 from keras_flowers.plots.history import plot_history
+from keras_flowers.training.feature_datasets import with_validation_views
 from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.run_directory import RunDirectory
 from keras_flowers.training.stages import Stage
@@ -39,6 +39,7 @@ class RunRecorder:
         checkpoint_every: Epochs between two checkpoints; `None` writes none.
         tensorboard: Whether to write for TensorBoard.
         started: When the command started, by `time.perf_counter`.
+        tta: Number of views over which the evaluation averages.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class RunRecorder:
         checkpoint_every: int | None,
         tensorboard: bool,
         started: float,
+        tta: int = 1,
     ) -> None:
+        self._tta = tta
         self.directory = directory
         self._prepared = prepared
         self._configuration = configuration
@@ -124,7 +127,7 @@ class RunRecorder:
             config=json.loads((path / "config.json").read_text()),
             datasets=self._prepared.datasets,
             history=history,
-            evaluation=_evaluate_validation(last.model, last.datasets),
+            evaluation=self._evaluate_validation(last),
             model=self._prepared.model,
             seconds=time.perf_counter() - self._started + self._earlier_time(history),
         )
@@ -134,6 +137,26 @@ class RunRecorder:
         pairs = zip(history.get("epoch", []), history.get("seconds", []), strict=True)
         first = self._first_epoch or 0
         return sum(seconds for epoch, seconds in pairs if epoch <= first)
+
+    def _evaluate_validation(self, last: Stage) -> Evaluation | str:
+        """Returns the evaluation on the validation images, or why there is none."""
+        model, datasets, tta = last.model, last.datasets, self._tta
+        if datasets.validation is None:
+            return "There is no validation split."
+        if tta > 1 and last.is_on_features:
+            model, datasets = with_validation_views(
+                self._prepared.datasets,
+                self._prepared.model,
+                model,
+                tta,
+                self._prepared.config.inference_precision,
+            )
+            tta = 1
+        try:
+            return evaluate(model, datasets, tta=tta)
+        except InputError as error:
+            # Such as a model without a softmax: it is trained and saved all the same.
+            return f"The model could not be evaluated. {error}"
 
     def _tensorboard(self, stage: Stage) -> keras.callbacks.Callback:
         return tensorboard_of_run(
@@ -198,16 +221,3 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
         raise InputError(
             f"{printable_path(path)} cannot be loaded: {first_line(error)}"
         ) from error
-
-
-def _evaluate_validation(
-    model: keras.Model, datasets: ImageDatasets
-) -> Evaluation | str:
-    """Returns the evaluation on the validation images, or why there is none."""
-    if datasets.validation is None:
-        return "There is no validation split."
-    try:
-        return evaluate(model, datasets)
-    except InputError as error:
-        # Such as a model without a softmax: it is trained and saved all the same.
-        return f"The model could not be evaluated. {error}"

@@ -32,6 +32,7 @@ from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
@@ -107,6 +108,8 @@ def train(
     early_stopping: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
+    feature_views: int = TrainingConfig.feature_views,
+    inference_precision: str = TrainingConfig.inference_precision,
     run_directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = 1,
@@ -115,6 +118,7 @@ def train(
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
     tensorboard: bool = True,
+    tta: int = 1,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -140,8 +144,8 @@ def train(
 
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
-            `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights` and `fine_tuning` at their defaults.
+            `TrainingConfig`. With a configuration leave the arguments from
+            `build_model` to `inference_precision` at their defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -149,6 +153,8 @@ def train(
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
+        feature_views: As for `TrainingConfig`.
+        inference_precision: As for `TrainingConfig`.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
         resume: Resumes the run in `run_directory`, which must have been started with
             the same arguments. If it is complete its results are returned; if none was
@@ -163,6 +169,9 @@ def train(
         on_loaded: Called once with the `ImageDatasets` before training.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
+        tta: Number of views, from 1 to 7, over which the evaluation in the report
+            averages the probabilities: see `keras_flowers.layers.views`. The history
+            is that of the images alone.
 
     Returns:
         `TrainingRun`.
@@ -177,10 +186,13 @@ def train(
         "early_stopping": early_stopping,
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
+        "feature_views": feature_views,
+        "inference_precision": inference_precision,
     }
     config = _to_config(data, build_model, options)
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
+    tta = check_views("tta", tta)
     if checkpoint_every is not None:
         checkpoint_every = check_integer("checkpoint_every", checkpoint_every, lowest=1)
     if run_directory is None:
@@ -213,6 +225,7 @@ def train(
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
             started=started,
+            tta=tta,
         )
         run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
         return run.train()
