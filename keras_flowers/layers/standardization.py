@@ -42,13 +42,15 @@ class FeatureStandardization(keras.layers.Layer):
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Creates the statistics."""
-        size = (input_shape[-1],)
-        self.mean = self.add_weight(
-            shape=size, initializer="zeros", trainable=False, name="mean"
-        )
-        self.variance = self.add_weight(
-            shape=size, initializer="ones", trainable=False, name="variance"
-        )
+        # In float32 even where the network computes in 16 bits.
+        options = {
+            "shape": (input_shape[-1],),
+            "dtype": "float32",
+            "trainable": False,
+            "autocast": False,
+        }
+        self.mean = self.add_weight(initializer="zeros", name="mean", **options)
+        self.variance = self.add_weight(initializer="ones", name="variance", **options)
 
     def adapt(self, features: np.ndarray) -> None:
         """Measures mean and variance; a later call replaces those of an earlier one.

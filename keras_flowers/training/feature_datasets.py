@@ -102,6 +102,59 @@ def with_validation_views(
     return average, dataclasses.replace(images, validation=validation, read_errors=[])
 
 
+@dataclasses.dataclass(frozen=True)
+class PrecisionDifference:
+    """What a lower precision of features changes for the validation images.
+
+    Attributes:
+        precision: The precision of the features that the head was trained on.
+        images: Number of images.
+        accuracy: Accuracy with features of that precision.
+        float32_accuracy: Accuracy of the same head with features in float32.
+        largest_difference: The largest difference of a probability.
+    """
+
+    precision: str
+    images: int
+    accuracy: float
+    float32_accuracy: float
+    largest_difference: float
+
+
+def measure_precision(
+    images: ImageDatasets, model: ImageClassifier, head: keras.Model, precision: str
+) -> PrecisionDifference | None:
+    """Compares the predictions of a head on features of two precisions.
+
+    Args:
+        images: The images.
+        model: The classifier.
+        head: Its head.
+        precision: The precision that is compared with float32.
+
+    Returns:
+        The difference; `None` in float32 and without validation images.
+    """
+    if images.validation is None or supported_precision(precision) == "float32":
+        return None
+    labels = images.labels("validation")
+    lower, exact = (
+        head.predict(
+            load_features(images, model, {"validation": 1}, precision=p)["validation"][
+                0
+            ],
+            verbose=0,
+        )
+        for p in (precision, "float32")
+    )
+    return PrecisionDifference(
+        precision,
+        len(labels),
+        *(float((p.argmax(axis=1) == labels).mean()) for p in (lower, exact)),
+        float(np.abs(lower - exact).max()),
+    )
+
+
 def adapt_linear_head(
     datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
 ) -> None:

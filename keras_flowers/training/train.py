@@ -37,6 +37,10 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
+from keras_flowers.training.feature_datasets import (
+    PrecisionDifference,
+    measure_precision,
+)
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.recording import (
     RunRecorder,
@@ -63,6 +67,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
+        precision_difference: What `inference_precision` changes for the validation
+            images; `None` for float32.
     """
 
     model: keras.Model
@@ -70,6 +76,7 @@ class TrainingRun:
     datasets: ImageDatasets
     directory: Path | None
     interrupted: bool
+    precision_difference: PrecisionDifference | None = None
 
     @property
     def has_collapsed(self) -> bool:
@@ -285,6 +292,18 @@ class _RunInProgress:
             self._prepared.datasets,
             None if recorder is None else recorder.directory.path,
             interrupted,
+            self._measure_precision(),
+        )
+
+    def _measure_precision(self) -> PrecisionDifference | None:
+        prepared, stage = self._prepared, self._stage
+        if stage is None or not stage.is_on_features:
+            return None
+        return measure_precision(
+            prepared.datasets,
+            prepared.model,
+            stage.model,
+            prepared.config.inference_precision,
         )
 
     def _train_stages(self) -> bool:

@@ -10,7 +10,7 @@ def two_classes(count=60, seed=0):
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     features = generator.gamma(2, 1, (count, 8)).astype(np.float32)
-    features[:, :2] += 3 * labels[:, None]
+    features[:, :2] += 9 * labels[:, None]
     return features, labels
 
 

@@ -243,6 +243,19 @@ def test_a_model_whose_answers_differ_is_not_left_behind(run, tmp_path, monkeypa
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_an_exported_model_averages_over_views(run, tmp_path):
+    proof = export_model(run, tmp_path / "model", tta=3)
+    assert proof.failure is None
+    content = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert content["tta"] == 3
+    paths = images_of(run)[:4]
+    wanted = keras.models.load_model(run / "model.keras").classify(paths, tta=3)
+    for got, one in zip(
+        load_exported(tmp_path / "model").classify(paths), wanted, strict=True
+    ):
+        assert got.probabilities == pytest.approx(one.probabilities, abs=1e-4)
+
+
 def test_without_a_run_the_images_are_drawn(tmp_path):
     model = ImageClassifier(["a", "b"], image_size=(8, 8), hidden_units=())
     proof = export_model(model, tmp_path / "model")
