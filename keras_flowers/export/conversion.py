@@ -156,7 +156,7 @@ def in_float32(model: ImageClassifier) -> ImageClassifier:
         model.class_names,
         image_size=model.image_size,
         hidden_units=model.hidden_units,
-        dropout=0.0,
+        dropout=None if model.has_linear_head else 0.0,
         augmentation=False,
         backbone=backbone,
         resize=model.resize,
