@@ -21,6 +21,7 @@ from keras_flowers_settings.kinds import (
     Integer,
     NewFile,
     Number,
+    OptionalText,
     ParsedKind,
     Range,
     Switch,
@@ -123,6 +124,8 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
             attributes["type"] = click.Choice(words)
         case Text(form):
             attributes["metavar"] = form
+        case OptionalText(form):
+            attributes |= {"is_flag": False, "flag_value": "", "metavar": f"[{form}]"}
         case ExistingFile():
             attributes["type"] = EXISTING_FILE
         case NewFile():
@@ -140,7 +143,7 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
         attributes.setdefault("default", setting.default)
     # `main` takes --debug from the line, so that it also serves errors in the line.
     attributes["expose_value"] = setting is not DEBUG
-    return click.option(names, setting.name, **attributes)
+    return click.option(names, *setting.aliases, setting.name, **attributes)
 
 
 def _help_text(setting: Setting) -> str:
@@ -178,22 +181,20 @@ def arguments_for(callee: str, command: str, given: dict[str, Any]) -> dict[str,
 
 def check_backbone_options(options: dict[str, Any]) -> None:
     """Refuses weights without a network."""
-    if "weights" in options and "backbone" not in options:
-        raise click.UsageError("--weights needs a --backbone.")
+    if "pretrained_weights" in options and "backbone" not in options:
+        raise click.UsageError("--pretrained-weights needs a --backbone.")
 
 
 def check_writable(folder: Path, option: str) -> None:
     """Refuses a folder in which nothing can be written, before the work for it."""
-    if not is_writable(folder):
-        raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
+    # Here, because it imports NumPy, which --help does not need.
+    from keras_flowers_runtime.errors import InputError
+    from keras_flowers_runtime.files import require_writable_folder
 
-
-def is_writable(folder: Path) -> bool:
-    """Tells whether files can be written in a folder, which need not exist yet."""
-    existing = next(
-        path for path in (folder, *folder.absolute().parents) if path.exists()
-    )
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    try:
+        require_writable_folder(folder)
+    except InputError as error:
+        raise click.UsageError(f"{option}: {error}.") from error
 
 
 def new_run_directory(data: str, kind: str = "") -> Path:

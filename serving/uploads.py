@@ -37,6 +37,11 @@ class _MemoryParser(MultiPartParser):
     """Keeps every part in memory: nothing of a request touches the disk."""
 
     spool_max_size = 2**62
+    is_complete = False
+
+    def on_end(self) -> None:
+        """Notes that the last boundary has come."""
+        self.is_complete = True
 
 
 async def read_uploads(request: Request, limits: Limits, share: Share) -> list[Upload]:
@@ -95,8 +100,14 @@ async def _limit(
 async def _read_form(
     request: Request, stream: AsyncGenerator[bytes, None], limits: Limits
 ) -> list[Upload]:
+    async def require_end() -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not parser.is_complete:
+            raise MultiPartException("The form ends early.")
+
     parser = _MemoryParser(
-        request.headers, stream, max_files=limits.files, max_fields=_MAX_FIELDS
+        request.headers, require_end(), max_files=limits.files, max_fields=_MAX_FIELDS
     )
     try:
         form = await parser.parse()

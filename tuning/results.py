@@ -16,9 +16,11 @@ from keras_flowers.tuning.records import (
     write_record,
     write_tables,
 )
-from keras_flowers.tuning.search_plots import write_plots
+from keras_flowers.tuning.search_plots import draw_plots, write_plots
+from keras_flowers.tuning.search_report import write_search_report
 from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError
 from keras_flowers.files import (
     json_text,
@@ -27,6 +29,7 @@ from keras_flowers.files import (
     write_text_atomically,
 )
 from keras_flowers.history import write_history
+from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 
 _LOST = "its process ended before it was done"
@@ -139,7 +142,17 @@ def write_results(plan: SearchPlan, *, is_over: bool) -> None:
     write_tables(records, directory)
     best = best_record(records, plan.direction)
     if best is not None:
-        write_plots(records, directory, plan.objective, plan.direction)
+        figures = draw_plots(records, plan.objective, plan.direction)
+        write_plots(figures, directory)
+        write_search_report(
+            directory / "report.html",
+            records,
+            best,
+            datasets=plan.hypermodel.datasets(),
+            objective=plan.objective,
+            direction=plan.direction,
+            figures=figures,
+        )
         _write_best(plan, best)
 
 
@@ -164,7 +177,10 @@ def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
     with temporary_sibling(directory / "history.png") as path:
         plot_history(history).savefig(path, dpi=120)
     model = load_trial_model(plan, best, number)
-    # Keras warns when it loads a model whose optimizer was saved unbuilt.
-    model.optimizer.build(model.trainable_variables)
     with temporary_sibling(directory / "model.keras") as path:
-        model.save(path)
+        if isinstance(model, ImageClassifier):
+            model.save(path, include_optimizer=False)
+        else:
+            # Keras warns when it loads a model whose optimizer was saved unbuilt.
+            build_optimizer(model)
+            model.save(path)

@@ -11,13 +11,16 @@ import keras
 import numpy as np
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.callbacks.labelled_images import iterate_batches
+from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.image_files import load_thumbnail
+from keras_flowers.distribution import predict_batch, predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
 from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.inference import build_openvino_predictor
 from keras_flowers.notebook import html_table
 from keras_flowers.plots.confusion_matrix import (
@@ -32,6 +35,7 @@ from keras_flowers.scores import (
     predict_labels,
     rank_mistakes,
     score_classes,
+    wilson_interval,
 )
 
 if TYPE_CHECKING:
@@ -119,10 +123,12 @@ class Evaluation:
     def __repr__(self) -> str:
         """Returns the figures, not the predictions."""
         split = f" of {self.split}" if self.split else ""
+        low, high = self.accuracy_interval
         return (
             f"Evaluation({len(self.labels)} images{split}, "
-            f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f}, "
-            f"loss {self.loss:.3f}, {self.mistakes} mistakes)"
+            f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f} "
+            f"({low:.3f} to {high:.3f}), loss {self.loss:.3f}, "
+            f"{self.mistakes} mistakes)"
         )
 
     def _repr_html_(self) -> str:
@@ -155,6 +161,16 @@ class Evaluation:
     def accuracy(self) -> float:
         """The fraction of images whose most probable class is the true one."""
         return float((self.predictions == self.labels).mean())
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy (Wilson, 1927).
+
+        It says how far the accuracy on these images may be from that on all images like
+        them.
+        """
+        total = len(self.labels)
+        return wilson_interval(total - self.mistakes, total)
 
     @property
     def mistakes(self) -> int:
@@ -266,6 +282,7 @@ class Evaluation:
             "photos": len(self.labels),
             "loss": self.loss,
             "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
             "mistakes": self.mistakes,
             "unanswered": self.non_finite,
             "per_class": {
@@ -377,8 +394,8 @@ class Evaluation:
 
 def evaluate(
     model: keras.Model,
-    datasets: ImageDatasets,
-    split: str = "validation",
+    datasets: Any,
+    split: str | None = None,
     class_names: Sequence[str] | None = None,
     tta: int = 1,
 ) -> Evaluation:
@@ -388,8 +405,13 @@ def evaluate(
         model: An `ImageClassifier`, or any model that maps batches of images
             (uint8 `(batch, height, width, 3)`) to probabilities
             `(batch, classes)`.
-        datasets: What `ImageDatasetLoader.load` returned.
-        split: `"train"`, `"validation"` or `"test"`.
+        datasets: What `ImageDatasetLoader.load` returned, or a loader. Or what a loader
+            takes as `data`, such as a folder: all its images are classified, at the
+            size that the model expects. Or images and labels without files: two arrays
+            in a tuple, or anything that yields such batches, such as a
+            `tf.data.Dataset`; their paths are their positions.
+        split: `"train"`, `"validation"` or `"test"`, for data that a loader has split;
+            `None` for the validation images.
         class_names: The model's class names by label; by default its attribute
             `class_names`, and without one those of `datasets`.
         tta: Test-time augmentation: integer from 1 to 7, the number of views of each
@@ -404,11 +426,17 @@ def evaluate(
             not know, or the model returns something other than one probability per
             class.
     """
-    if not isinstance(datasets, ImageDatasets):
-        raise InputError(
-            "`datasets` must be what `ImageDatasetLoader.load` returns. "
-            f"Received: {type(datasets).__name__}"
-        )
+    shown_split: str | None = split or "validation"
+    if isinstance(datasets, ImageDatasetLoader):
+        datasets = datasets.load()
+    elif isinstance(datasets, str | os.PathLike):
+        _refuse_split(split)
+        datasets = _load_all(model, datasets)
+        split, shown_split = "train", None
+    elif not isinstance(datasets, ImageDatasets):
+        _refuse_split(split)
+        return _evaluate_batches(model, datasets, class_names)
+    split = split or "validation"
     images = datasets.in_order(split)
     if images is None:
         raise InputError(f"There are no images in the split {split!r}.")
@@ -422,29 +450,93 @@ def evaluate(
         )
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
-    network = average_views(model, datasets.image_size, tta)
+    if isinstance(model, ImageClassifier):
+        network = model.averaging_views(tta)
+    else:
+        network = average_views(model, datasets.image_size, tta)
     count = tta * len(datasets.records(split))
     with datasets.naming_unreadable_images():
-        probabilities = _predict(network, images.map(lambda batch, _: batch), count)
+        batches = images.map(lambda batch, _: batch)
+        probabilities = _predict(network, batches, count)
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),
         labels=label_of[datasets.labels(split)].astype(np.int32),
         probabilities=_check_probabilities(probabilities, len(known)),
         root=datasets.audit.root,
-        split=split,
+        split=shown_split,
+    )
+
+
+def _refuse_split(split: str | None) -> None:
+    if split is not None:
+        raise InputError(
+            "`split` is for data that a loader has split: all other images are "
+            f"classified. Received: split={split!r}"
+        )
+
+
+def _load_all(model: keras.Model, data: str | os.PathLike[str]) -> ImageDatasets:
+    """Loads all images of a folder as a model expects them."""
+    size = getattr(model, "image_size", None) or tuple(model.input_shape[1:3])
+    if None in size:
+        raise InputError(
+            "The model takes images of any size: pass "
+            "`ImageDatasetLoader(folder, image_size).load()` as `datasets`."
+        )
+    return ImageDatasetLoader(
+        data,
+        image_size=size,
+        resize=getattr(model, "resize", "stretch"),
+        validation_split=0.0,
+        split="random",
+        class_names=getattr(model, "class_names", None),
+    ).load()
+
+
+def _evaluate_batches(
+    model: keras.Model, data: Any, class_names: Sequence[str] | None
+) -> Evaluation:
+    """Evaluates images without files."""
+    rows, labels = [], []
+    try:
+        for images, batch_labels in iterate_batches(data):
+            rows.append(np.asarray(predict_batch(model, images)))
+            labels.append(batch_labels)
+    except TypeError as error:
+        raise InputError(
+            "`datasets` must be what `ImageDatasetLoader.load` returns, a folder, or "
+            f"batches (images, labels). Received: {type(data).__name__}"
+        ) from error
+    if not rows:
+        raise InputError("There are no images in `datasets`.")
+    outputs, true = np.concatenate(rows), np.concatenate(labels)
+    known = class_names or getattr(model, "class_names", None)
+    if known is None:
+        known = [str(label) for label in range(outputs.shape[-1])]
+    if true.min() < 0 or true.max() >= len(known):
+        raise InputError(
+            f"Labels must be integers from 0 to {len(known) - 1}. "
+            f"Received: {true.min()} to {true.max()}"
+        )
+    return Evaluation(
+        class_names=tuple(known),
+        paths=tuple(Path(f"image {position}") for position in range(len(true))),
+        labels=true.astype(np.int32),
+        probabilities=_check_probabilities(outputs, len(known)),
     )
 
 
 def _predict(network: keras.Model, images: Any, count: int) -> np.ndarray:
     """Returns the answers of a network for all batches of a pipeline."""
     has_backbone = any(isinstance(layer, Backbone) for layer in _layers_of(network))
-    if has_backbone:
+    # A temperature is no part of the network that OpenVINO computes.
+    if has_backbone and getattr(network, "temperature", 1) == 1:
         sample = next(iter(images.take(1).as_numpy_iterator()))
         fast = build_openvino_predictor(network, count, sample)
         if fast is not None:
             return np.concatenate([fast(b) for b in images.as_numpy_iterator()])
-    answers: np.ndarray = network.predict(images, verbose=0)
+    answers: np.ndarray = predict_batches(network, images)
     return answers
 
 

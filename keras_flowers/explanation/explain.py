@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRAD_CAM, OCCLUSION = METHODS = ("grad_cam", "occlusion")
+HeatmapFunction = Callable[[np.ndarray, int], np.ndarray]
 _BATCH_SIZE = 32
 
 
@@ -32,8 +33,9 @@ class Explanation:
         class_name: The class that is explained.
         probability: Its probability, 0..1.
         image: uint8 `(height, width, 3)`, the image as the model sees it.
-        heatmap: float32 `(height, width)`, 0..1: how much each part speaks for the
-            class, the most decisive part at 1. All zero where nothing does.
+        heatmap: float32 `(height, width)`, 0..1: how much each part of the image
+            supports the class. The most decisive part is 1; if nothing supports the
+            class, all values are 0.
         method: `"grad_cam"` or `"occlusion"`.
     """
 
@@ -45,7 +47,7 @@ class Explanation:
     method: str
 
     def plot(self) -> "Figure":
-        """Draws the image, and the heat over it, with the class and its probability.
+        """Draws the image and the heat map, with the class and its probability.
 
         Returns:
             A `matplotlib.figure.Figure` without a window.
@@ -67,22 +69,22 @@ def explain(
 
     Args:
         model: The classifier.
-        images: Image files, or uint8 `(batch, height, width, 3)` in RGB, 0 to 255, of
-            the size of the model.
-        class_name: The class to explain; `None` for the most probable one of each
-            image.
-        method: `"grad_cam"` weighs the last feature maps of a convolutional backbone by
-            their gradients: fast, and as coarse as the maps. `"occlusion"` covers one
-            patch after the other: slow, and for every model. `None` for Grad-CAM where
-            there are maps, which is not so without a backbone.
+        images: Image files, or uint8 `(batch, height, width, 3)` in RGB, 0 to 255, in
+            the image size of the model.
+        class_name: The class to explain; `None` for the predicted class of each image.
+        method: `"grad_cam"` weights the last feature maps of a convolutional backbone
+            by their gradients. It is fast, and as coarse as the maps. `"occlusion"`
+            covers one patch of the image after the other. It is slow, and works for
+            every model. `None` uses Grad-CAM if the model has feature maps, which a
+            model without a backbone does not.
         progress: Called as `progress("explain", done, total)` with images.
 
     Returns:
         One `Explanation` per image, in order.
 
     Raises:
-        InputError: If an argument is not as described, a file is no image that can be
-            decoded, or the backend has no gradients: TensorFlow and JAX have.
+        InputError: If an argument is not as described, an image cannot be decoded, or
+            Grad-CAM is used with a backend other than TensorFlow and JAX.
 
     Example:
     ```python
@@ -115,7 +117,8 @@ def explain(
                 for item in batch
             ]
         )
-        probabilities = np.asarray(model.predict_on_batch(pixels))
+        # `predict` would trace a graph for each batch size.
+        probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
         if class_name is None:
             labels = probabilities.argmax(axis=1)
         else:
@@ -135,6 +138,31 @@ def explain(
             )
         ]
     return explanations
+
+
+def heatmap_function(model: keras.Model) -> HeatmapFunction | None:
+    """Returns what explains single images of a model again and again.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        A function that maps an image, uint8 `(height, width, 3)` of the size of the
+        model, and a label to heat, float32 `(height, width)`, 0..1. `None` for what
+        is no `ImageClassifier`, and where the backend has no gradients.
+    """
+    if not isinstance(model, ImageClassifier):
+        return None
+    try:
+        heat_of, _ = _choose_method(model, None)
+    except InputError:
+        return None
+
+    def explain_image(image: np.ndarray, label: int) -> np.ndarray:
+        (heat,) = heat_of(image[None], np.array([label], np.int32))
+        return resize_heat(heat, model.image_size)
+
+    return explain_image
 
 
 def find_method(model: ImageClassifier) -> str:

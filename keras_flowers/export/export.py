@@ -21,11 +21,12 @@ from keras_flowers.export.conversion import (
     FILES,
     check_format,
     convert,
+    fold_temperature,
     in_float32,
     takes_any_size,
 )
 from keras_flowers.export.model_card import write_model_card
-from keras_flowers.export.proof import MIN_IMAGES, Proof, ProofError, prove
+from keras_flowers.export.proof import MAX_IMAGES, MIN_IMAGES, Proof, ProofError, prove
 from keras_flowers.export.sources import (
     LabelledImage,
     RunImages,
@@ -39,8 +40,6 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.version import __version__
 
-# More images make a proof slower, not surer.
-_MAX_IMAGES = 2000
 _CALIBRATION_IMAGES = 300
 _PACKAGES_OF = {
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
@@ -113,7 +112,8 @@ def export_model(
     folder.mkdir()
     try:
         step("convert", 0, 1)
-        convert(source.model, format, precision, folder, calibration, tta)
+        exported = fold_temperature(source.model)
+        convert(exported, format, precision, folder, calibration, tta)
         step("convert", 1, 1)
         _write_description(folder, source, format, precision, tta)
         proof = _prove(folder, source, run_images, progress, tta)
@@ -178,7 +178,7 @@ def _prove(
     progress: Progress | None,
     tta: int,
 ) -> Proof:
-    images = spread(run_images.validation, _MAX_IMAGES)
+    images = spread(run_images.validation, MAX_IMAGES)
     labelled = len(images)
     exported = load_exported(folder)
     with tempfile.TemporaryDirectory() as drawn:
@@ -261,9 +261,10 @@ def _write_description(
         },
         # Views of each image over which the graph averages.
         "tta": tta,
-        # Where a model has them they are part of the graph; null says: none.
-        "temperature": None,
-        "unknown_threshold": None,
+        # It is part of the graph; null says: none.
+        "temperature": None if model.temperature == 1 else model.temperature,
+        # Of the probability of the most probable class: the graph has no features.
+        "unknown_threshold": model.unknown_threshold,
         "source": {
             "file": None if source.file is None else source.file.name,
             "sha256": None if source.file is None else _sha256(source.file),

@@ -4,6 +4,7 @@ A classifier that is trained on several views, and averages its answers over the
 right more often and less sure of its mistakes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -64,7 +65,10 @@ def take_view(images: Any, number: int) -> Any:
 
 
 def average_views(
-    model: keras.Model, image_size: tuple[int, int], count: int
+    model: keras.Model,
+    image_size: tuple[int, int],
+    count: int,
+    scale: Callable[[Any], Any] | None = None,
 ) -> keras.Model:
     """Returns a model that averages the probabilities of a model over views.
 
@@ -73,6 +77,8 @@ def average_views(
             `(batch, classes)`.
         image_size: `(height, width)` of the images.
         count: Number of views, from 1 to `MOST_VIEWS`; 1 returns `model`.
+        scale: What `model` does to its probabilities in `predict`, and not when it is
+            called; `None` for nothing.
     """
     if check_views("count", count) == 1:
         return model
@@ -80,6 +86,8 @@ def average_views(
     # As one larger batch, so that the graph holds the network once.
     views = ops.concatenate([take_view(images, n) for n in range(count)])
     probabilities = model(views, training=False)
+    if scale is not None:
+        probabilities = scale(probabilities)
     classes = probabilities.shape[-1]
     stacked = ops.reshape(probabilities, (count, -1, classes))
     return keras.Model(images, ops.mean(stacked, axis=0), name="average_of_views")

@@ -7,11 +7,13 @@ faster on CPUs; it is only used if its answers for the first images are those of
 import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_flowers.distribution import has_strategy, predict_batch
 from keras_flowers.errors import InputError, first_line
 
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -97,7 +99,7 @@ def build_predictor(
         return predictor
     is_on_tensorflow = keras.backend.backend() == "tensorflow"
     if not is_on_tensorflow or _count_bytes(network) > _MOST_CONSTANT_BYTES:
-        return lambda batch: np.asarray(network.predict_on_batch(batch), np.float32)
+        return lambda batch: np.asarray(predict_batch(network, batch), np.float32)
     return _build_constant_graph(network)
 
 
@@ -119,7 +121,7 @@ def build_openvino_predictor(
     return _try_openvino(network, sample, precision)
 
 
-def predict_batches(network: keras.Model, images: int) -> Predictor:
+def build_batch_predictor(network: keras.Model, images: int) -> Predictor:
     """Returns a function that answers as `network.predict_on_batch` does.
 
     With the first batch it decides whether OpenVINO computes.
@@ -133,7 +135,7 @@ def predict_batches(network: keras.Model, images: int) -> Predictor:
     def predict(batch: np.ndarray) -> np.ndarray:
         if not chosen:
             fast = build_openvino_predictor(network, images, batch)
-            chosen.append(fast or network.predict_on_batch)
+            chosen.append(fast or partial(predict_batch, network))
         return chosen[0](batch)
 
     return predict
@@ -147,6 +149,7 @@ def _is_for_openvino(network: keras.Model) -> bool:
     return (
         importlib.util.find_spec("openvino") is not None
         and not tf.config.get_visible_devices("GPU")
+        and not has_strategy(network)
         and network.outputs[0].dtype == "float32"
         and _count_bytes(network) <= _MOST_CONSTANT_BYTES
     )

@@ -21,6 +21,7 @@ from keras_flowers.models.inference import (
     build_predictor,
     supported_precision,
 )
+from keras_flowers.models.temperature import scale_probabilities
 from keras_flowers.progress import Progress
 
 # Rows between two writes: a killed process loses at most so many.
@@ -85,7 +86,8 @@ def with_validation_views(
         precision: As for `with_features`.
 
     Returns:
-        The head for features `(batch, views, feature_size)`, and the data with these in
+        The head for features `(batch, views, feature_size)`, with the temperature of
+        the classifier, and the data with these in
         place of the validation images.
     """
     import tensorflow as tf
@@ -95,6 +97,8 @@ def with_validation_views(
     size = features[0].shape[1]
     inputs = keras.Input((views, size), name="features")
     probabilities = head(keras.ops.reshape(inputs, (-1, size)), training=False)
+    if model.temperature != 1:
+        probabilities = scale_probabilities(probabilities, model.temperature)
     stacked = keras.ops.reshape(probabilities, (-1, views, probabilities.shape[-1]))
     average = keras.Model(inputs, keras.ops.mean(stacked, axis=1))
     pairs = (np.stack(features, axis=1), images.labels("validation"))

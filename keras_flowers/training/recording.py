@@ -15,13 +15,18 @@ from typing import Any
 import keras
 
 from keras_flowers.callbacks import TrainingCheckpoint
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError, first_line
-from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import printable_path, temporary_sibling
 from keras_flowers.history import History, write_history
+from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import (
+    has_optimizer_state,
+    read_temperature,
+)
 from keras_flowers.plots.history import plot_history
-from keras_flowers.training.feature_datasets import with_validation_views
+from keras_flowers.training.judgement import Judgement
 from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.run_directory import RunDirectory
 from keras_flowers.training.stages import Stage
@@ -38,8 +43,9 @@ class RunRecorder:
             built, before a stage has changed it.
         checkpoint_every: Epochs between two checkpoints; `None` writes none.
         tensorboard: Whether to write for TensorBoard.
+        save_optimizer: Whether the model is saved with the state of its optimizer.
+        keep_checkpoint: Whether the last checkpoint is kept when the run is complete.
         started: When the command started, by `time.perf_counter`.
-        tta: Number of views over which the evaluation averages.
     """
 
     def __init__(
@@ -50,15 +56,17 @@ class RunRecorder:
         *,
         checkpoint_every: int | None,
         tensorboard: bool,
+        save_optimizer: bool,
+        keep_checkpoint: bool,
         started: float,
-        tta: int = 1,
     ) -> None:
-        self._tta = tta
         self.directory = directory
         self._prepared = prepared
         self._configuration = configuration
         self._checkpoint_every = checkpoint_every
         self._writes_tensorboard = tensorboard
+        self._save_optimizer = save_optimizer
+        self._keep_checkpoint = keep_checkpoint
         self._checkpoint: TrainingCheckpoint | None = None
         self._started = started
         self._first_epoch: int | None = None
@@ -107,56 +115,48 @@ class RunRecorder:
         if self._checkpoint is not None:
             self._checkpoint.wait()
 
-    def write_results(self, history: History, last: Stage) -> None:
+    def write_results(
+        self, history: History, saved_epoch: int | None, judgement: Judgement
+    ) -> None:
         """Writes the model, the history and its plot, and the report.
 
         Args:
             history: The history of the run.
-            last: The stage that was trained last: the model that is evaluated, and the
-                images or features that it is evaluated on.
+            saved_epoch: The epoch that the weights of the model are from, if known.
+            judgement: How good the model is.
         """
         path = self.directory.path
         with temporary_sibling(path / "model.keras") as temporary:
-            self._prepared.model.save(temporary)
+            model = self._prepared.model
+            if isinstance(model, ImageClassifier):
+                model.save(temporary, include_optimizer=self._save_optimizer)
+            else:
+                model.save(temporary)
         write_history(history, path)
         if history:
             with temporary_sibling(path / "history.png") as temporary:
-                plot_history(history).savefig(temporary, dpi=120)
+                plot_history(history, saved_epoch).savefig(temporary, dpi=120)
         write_report(
             path / "report.html",
             config=json.loads((path / "config.json").read_text()),
             datasets=self._prepared.datasets,
             history=history,
-            evaluation=self._evaluate_validation(last),
+            saved_epoch=saved_epoch,
+            evaluation=judgement.evaluation,
+            uncalibrated=judgement.uncalibrated,
             model=self._prepared.model,
             seconds=time.perf_counter() - self._started + self._earlier_time(history),
         )
+
+    def complete(self) -> None:
+        """Ends the run, whose results are written."""
+        self.directory.complete(keep_checkpoint=self._keep_checkpoint)
 
     def _earlier_time(self, history: History) -> float:
         """Returns the seconds of the epochs that an interrupted command trained."""
         pairs = zip(history.get("epoch", []), history.get("seconds", []), strict=True)
         first = self._first_epoch or 0
         return sum(seconds for epoch, seconds in pairs if epoch <= first)
-
-    def _evaluate_validation(self, last: Stage) -> Evaluation | str:
-        """Returns the evaluation on the validation images, or why there is none."""
-        model, datasets, tta = last.model, last.datasets, self._tta
-        if datasets.validation is None:
-            return "There is no validation split."
-        if tta > 1 and last.is_on_features:
-            model, datasets = with_validation_views(
-                self._prepared.datasets,
-                self._prepared.model,
-                model,
-                tta,
-                self._prepared.config.inference_precision,
-            )
-            tta = 1
-        try:
-            return evaluate(model, datasets, tta=tta)
-        except InputError as error:
-            # Such as a model without a softmax: it is trained and saved all the same.
-            return f"The model could not be evaluated. {error}"
 
     def _tensorboard(self, stage: Stage) -> keras.callbacks.Callback:
         return tensorboard_of_run(
@@ -170,7 +170,12 @@ class RunRecorder:
 
 
 def require_disk_space(
-    directory: RunDirectory, model: keras.Model, *, with_checkpoints: bool
+    directory: RunDirectory,
+    model: keras.Model,
+    *,
+    with_checkpoints: bool,
+    keeps_best: bool,
+    save_optimizer: bool,
 ) -> None:
     """Makes sure that the trained model and its checkpoints will fit on the disk.
 
@@ -178,19 +183,25 @@ def require_disk_space(
 
     Args:
         directory: The directory of the run.
-        model: A compiled model. Each file will hold its weights and the state of its
-            optimizer.
+        model: A compiled model.
         with_checkpoints: Whether checkpoints are written. There are two files then:
             a checkpoint and the next one, or a checkpoint and the model.
+        keeps_best: Whether a checkpoint also holds the weights of the best epoch.
+        save_optimizer: Whether the model is saved with the state of its optimizer.
 
     Raises:
         InputError: If the disk has less free space than that.
     """
-    model.optimizer.build(model.trainable_variables)
-    variables = [*model.variables, *model.optimizer.variables]
-    size = sum(4 * math.prod(variable.shape) for variable in variables)
-    has_one = any(directory.checkpoint.glob("*"))
-    needed = size * (2 if with_checkpoints and not has_one else 1)
+    build_optimizer(model)
+    weights, state = (
+        sum(4 * math.prod(variable.shape) for variable in variables)
+        for variables in (model.variables, model.optimizer.variables)
+    )
+    needed = weights + (state if save_optimizer else 0)
+    if with_checkpoints:
+        checkpoint = weights + state + (weights if keeps_best else 0)
+        has_one = any(directory.checkpoint.glob("*"))
+        needed = checkpoint if has_one else 2 * checkpoint
     free = shutil.disk_usage(directory.existing_folder).free
     if needed > free:
         what = "model and checkpoints take" if with_checkpoints else "model takes"
@@ -213,9 +224,12 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
         InputError: If the file is damaged or of another model.
     """
     path = directory.path / "model.keras"
-    model.optimizer.build(model.trainable_variables)
     try:
+        if has_optimizer_state(path):
+            build_optimizer(model)
         model.load_weights(path)
+        if isinstance(model, ImageClassifier):
+            model.temperature = read_temperature(path)
     except Exception as error:
         # Keras raises nearly anything for a file that is not what it should be.
         raise InputError(

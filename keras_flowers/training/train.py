@@ -18,6 +18,7 @@ The way of a run:
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,19 +29,27 @@ import keras
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.callbacks import CollapseDetector, HistoryLogger, read_history
-from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.data.dataset_loader import (
+    ImageDatasetLoader,
+    ImageDatasets,
+    as_loader,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
 from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import load_classifier
+from keras_flowers.models.transfer import build_like
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
+from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
 from keras_flowers.training.feature_datasets import (
     PrecisionDifference,
     measure_precision,
 )
+from keras_flowers.training.judgement import judge
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.recording import (
     RunRecorder,
@@ -69,6 +78,8 @@ class TrainingRun:
         interrupted: Whether Ctrl-C ended it.
         precision_difference: What `inference_precision` changes for the validation
             images; `None` for float32.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1;
+            `None` if Ctrl-C ended the run within an epoch whose weights these are.
     """
 
     model: keras.Model
@@ -76,6 +87,7 @@ class TrainingRun:
     datasets: ImageDatasets
     directory: Path | None
     interrupted: bool
+    saved_epoch: int | None = None
     precision_difference: PrecisionDifference | None = None
 
     @property
@@ -108,7 +120,7 @@ class TrainingRun:
 
 
 def train(
-    data: str | os.PathLike[str] | ImageDatasetLoader | TrainingConfig,
+    data: str | os.PathLike[str] | ImageDatasetLoader | ImageDatasets | TrainingConfig,
     build_model: ModelBuilder | keras.Model | None = None,
     *,
     epochs: int = TrainingConfig.epochs,
@@ -117,6 +129,9 @@ def train(
     fine_tuning: FineTuning | None = None,
     feature_views: int = TrainingConfig.feature_views,
     inference_precision: str = TrainingConfig.inference_precision,
+    keep: str = TrainingConfig.keep,
+    init_from: str | os.PathLike[str] | None = None,
+    calibrate: bool = TrainingConfig.calibrate,
     run_directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = 1,
@@ -124,8 +139,12 @@ def train(
     verbose: int | str = "auto",
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
+    on_transferred: Callable[[str], None] | None = None,
     tensorboard: bool = True,
     tta: int = 1,
+    save_optimizer: bool = False,
+    discard_checkpoint: bool = False,
+    **loader_arguments: Any,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -133,8 +152,9 @@ def train(
     `history.csv`, `history.png`, `split.json` (which images train and which validate),
     `audit.json` (what was found in the data), `config.json` (which reproduces the run:
     `train(TrainingConfig.read("config.json"))`) and `report.html` (everything on one
-    page, with an evaluation on the validation images). Ctrl-C ends the training; the
-    model as it is then is saved and returned.
+    page, with an evaluation on the validation images). The model has the weights of the
+    best epoch by validation loss unless `keep="last"`. Ctrl-C ends the training; the
+    best epoch so far is then saved and returned.
 
     If the network collapses, which means that it gives every image the same answer, a
     `CollapseWarning` says so once, and the history gets the column `collapsed`.
@@ -147,12 +167,17 @@ def train(
     Until the run is complete the directory also holds a checkpoint. After a crash, a
     power cut or Ctrl-C, the same call with `resume=True` resumes the run after the last
     complete epoch. Weights and history are then bit-identical to those of a run that
-    was never interrupted, on the same machine.
+    was never interrupted, on the same machine. The last checkpoint is kept: the same
+    call with more `epochs`, more `fine_tuning` epochs, or a first `fine_tuning`, trains
+    a finished run further. With a constant learning rate, the result is bit-identical
+    to a run that had as many epochs from the start; a schedule continues where it would
+    be in such a run.
 
     Args:
-        data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
-            `TrainingConfig`. With a configuration leave the arguments from
-            `build_model` to `inference_precision` at their defaults.
+        data: What `ImageDatasetLoader` takes as `data`, a loader, what it loaded (which
+            is loaded again, from the cache), or a whole `TrainingConfig`. With a
+            configuration leave the arguments from `build_model` to `calibrate` at their
+            defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -162,10 +187,16 @@ def train(
         fine_tuning: As for `TrainingConfig`.
         feature_views: As for `TrainingConfig`.
         inference_precision: As for `TrainingConfig`.
+        keep: As for `TrainingConfig`.
+        init_from: As for `TrainingConfig`. Without `build_model`, the model has the
+            architecture of the one in the file; `data` that is not a loader is then
+            loaded in its image size.
+        calibrate: As for `TrainingConfig`.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
         resume: Resumes the run in `run_directory`, which must have been started with
-            the same arguments. If it is complete its results are returned; if none was
-            started yet, it is started.
+            the same arguments. If it is complete its results are returned, or it is
+            trained further if there are more epochs; if none was started yet, it is
+            started.
         checkpoint_every: Epochs between two checkpoints, which take the space of all
             variables of model and optimizer; `None` writes none.
         callbacks: Further Keras callbacks. An interrupted run keeps the state of
@@ -174,11 +205,19 @@ def train(
         verbose: As for `keras.Model.fit`.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called once with the `ImageDatasets` before training.
+        on_transferred: Called with a line that says what was copied with `init_from`.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
         tta: Number of views, from 1 to 7, over which the evaluation in the report
             averages the probabilities: see `keras_flowers.layers.views`. The history
             is that of the images alone.
+        save_optimizer: Whether `model.keras` has the state of the optimizer after the
+            last epoch, which makes the file up to three times as large. Models of
+            other classes than `ImageClassifier` are always saved with it.
+        discard_checkpoint: Whether to remove the last checkpoint of a finished run,
+            which can then not be trained further.
+        **loader_arguments: Arguments of `ImageDatasetLoader`, such as
+            `image_size=64`; they replace those of a loader.
 
     Returns:
         `TrainingRun`.
@@ -195,8 +234,11 @@ def train(
         "fine_tuning": fine_tuning,
         "feature_views": feature_views,
         "inference_precision": inference_precision,
+        "keep": keep,
+        "init_from": init_from,
+        "calibrate": calibrate,
     }
-    config = _to_config(data, build_model, options)
+    config = _to_config(data, build_model, options, loader_arguments)
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
     tta = check_views("tta", tta)
@@ -205,22 +247,28 @@ def train(
     if run_directory is None:
         if resume:
             raise InputError("`resume` needs the `run_directory` of the run.")
-        prepared = prepare_run(config, progress, on_loaded)
+        prepared = prepare_run(config, progress, on_loaded, on_transferred)
         return _RunInProgress(prepared, callbacks, verbose, progress).train()
     directory = RunDirectory(run_directory, resume=resume)
     is_started = directory.is_started
     with contextlib.ExitStack() as stack:
         if is_started:
             stack.enter_context(directory.lock())
-            config = config.with_manifest(directory.manifest)
-        prepared = prepare_run(config, progress, on_loaded)
+            config = directory.complete_configuration(config)
+        prepared = prepare_run(config, progress, on_loaded, on_transferred)
         configuration = config.to_json(prepared.model)
-        if is_started:
+        if is_started and not directory.reopen(configuration):
             directory.require_same_run(configuration)
             if directory.is_complete:
                 return _load_complete_run(prepared, directory)
         with_checkpoints = checkpoint_every is not None
-        require_disk_space(directory, prepared.model, with_checkpoints=with_checkpoints)
+        require_disk_space(
+            directory,
+            prepared.model,
+            with_checkpoints=with_checkpoints,
+            keeps_best=config.keep == "best",
+            save_optimizer=save_optimizer,
+        )
         if not is_started:
             # Only now: what cannot be trained leaves no folder.
             stack.enter_context(directory.lock())
@@ -231,10 +279,11 @@ def train(
             configuration,
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
+            save_optimizer=save_optimizer,
+            keep_checkpoint=not discard_checkpoint,
             started=started,
-            tta=tta,
         )
-        run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
+        run = _RunInProgress(prepared, callbacks, verbose, progress, recorder, tta=tta)
         return run.train()
 
 
@@ -256,7 +305,10 @@ class _RunInProgress:
         verbose: int | str,
         progress: Progress | None,
         recorder: RunRecorder | None = None,
+        *,
+        tta: int = 1,
     ) -> None:
+        self._tta = tta
         self._prepared = prepared
         self._callbacks = tuple(callbacks)
         self._verbose = verbose
@@ -266,6 +318,7 @@ class _RunInProgress:
             None if recorder is None else recorder.directory.path,
             len(prepared.datasets.split.train),
         )
+        self._best_epoch = BestEpoch() if prepared.config.keep == "best" else None
         # The stage that was begun last.
         self._stage: Stage | None = None
 
@@ -281,17 +334,26 @@ class _RunInProgress:
                 self._keep_what_can_be_resumed(recorder, error)
             raise
         if recorder is not None:
-            assert self._stage is not None
             recorder.wait()
-            recorder.write_results(self._logger.history, self._stage)
+        saved_epoch = self._restore_best_epoch(interrupted)
+        assert self._stage is not None
+        judged = judge(
+            self._prepared,
+            self._stage,
+            is_reported=recorder is not None,
+            tta=self._tta,
+        )
+        if recorder is not None:
+            recorder.write_results(self._logger.history, saved_epoch, judged)
             if not interrupted:
-                recorder.directory.complete()
+                recorder.complete()
         return TrainingRun(
             self._prepared.model,
             self._logger.history,
             self._prepared.datasets,
             None if recorder is None else recorder.directory.path,
             interrupted,
+            saved_epoch,
             self._measure_precision(),
         )
 
@@ -305,6 +367,15 @@ class _RunInProgress:
             stage.model,
             prepared.config.inference_precision,
         )
+
+    def _restore_best_epoch(self, interrupted: bool) -> int | None:
+        """Gives the model the weights to save; returns the epoch they are from."""
+        if self._best_epoch is not None and self._best_epoch.number is not None:
+            self._best_epoch.restore(self._prepared.model)
+            return self._best_epoch.number
+        if interrupted:
+            return None
+        return find_saved_epoch(self._logger.history, "last")
 
     def _train_stages(self) -> bool:
         """Trains the stages that are not complete; returns whether Ctrl-C ended it."""
@@ -330,9 +401,13 @@ class _RunInProgress:
 
     def _fit(self, stage: Stage) -> None:
         self._stage = stage
+        best_epoch = [] if self._best_epoch is None else [self._best_epoch]
+        for callback in best_epoch:
+            callback.begin_stage(stage)
         stateful = [
             self._collapse_detector(stage),
             *_early_stopping(self._prepared.config),
+            *best_epoch,
             self._logger,
             *self._callbacks,
         ]
@@ -399,16 +474,19 @@ def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> Traini
         )
     load_trained_weights(model, directory)
     history = read_history(directory.path)
-    return TrainingRun(model, history, datasets, directory.path, False)
+    saved_epoch = find_saved_epoch(history, prepared.config.keep)
+    return TrainingRun(model, history, datasets, directory.path, False, saved_epoch)
 
 
 def _to_config(
     data: Any,
     build_model: ModelBuilder | keras.Model | None,
     options: Mapping[str, Any],
+    loader_arguments: Mapping[str, Any],
 ) -> TrainingConfig:
     if isinstance(data, TrainingConfig):
         given = [] if build_model is None else ["build_model"]
+        given += loader_arguments
         given += [n for n, value in options.items() if value != _DEFAULTS[n]]
         if given:
             raise InputError(
@@ -416,17 +494,43 @@ def _to_config(
                 f"pass any of them with it. Received: {', '.join(given)}"
             )
         return data
-    if isinstance(data, ImageDatasets):
-        raise InputError(
-            "`data` must be a folder, an ImageDatasetLoader or a TrainingConfig: a run "
-            "records where its images come from. Received: ImageDatasets; pass the "
-            "loader instead of what it loaded."
-        )
-    loader = data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
+    path, arguments = options["init_from"], dict(loader_arguments)
+    if path is not None and not isinstance(data, ImageDatasetLoader | ImageDatasets):
+        source = load_classifier(path)
+        arguments = {
+            "image_size": source.image_size,
+            "resize": source.resize,
+            **arguments,
+        }
+    loader = as_loader(data)
+    if arguments:
+        loader = _change_loader(loader, arguments)
     if isinstance(build_model, keras.Model):
         model = build_model
         return TrainingConfig(loader, lambda _: model, **options)
+    if build_model is None and path is not None:
+
+        def build(datasets: ImageDatasets) -> keras.Model:
+            return build_like(path, datasets.class_names, loader.seed)
+
+        return TrainingConfig(loader, build, **options)
     return TrainingConfig(loader, build_model or _default_model(loader), **options)
+
+
+def _change_loader(
+    loader: ImageDatasetLoader, arguments: Mapping[str, Any]
+) -> ImageDatasetLoader:
+    known = inspect.signature(ImageDatasetLoader).parameters
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        of_model = inspect.signature(ImageClassifier).parameters
+        hint = (
+            "pass a model as `build_model`"
+            if unknown[0] in of_model
+            else f"`train` and `ImageDatasetLoader` have {', '.join(known)}"
+        )
+        raise InputError(f"`train` has no argument `{unknown[0]}`: {hint}.")
+    return type(loader).from_config({**loader.get_config(), **arguments})
 
 
 def _default_model(loader: ImageDatasetLoader) -> ModelBuilder:
@@ -448,6 +552,6 @@ def _early_stopping(config: TrainingConfig) -> list[keras.callbacks.Callback]:
         keras.callbacks.EarlyStopping(
             monitor="val_loss",
             patience=config.early_stopping,
-            restore_best_weights=True,
+            restore_best_weights=config.keep == "best",
         )
     ]

@@ -19,6 +19,7 @@ from keras_flowers_cli import devices
 from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
+from PIL import Image
 from tensorboard_server import running_tensorboard, runs_of
 
 from keras_flowers import Evaluation, ImageClassifier
@@ -274,7 +275,7 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", interrupted)
     assert run(["train", str(images), *SMALL, "--run-dir", "run"]) == 130
     assert "Interrupted" in capsys.readouterr().out
-    assert files(tmp_path / "run") == RESULTS | {"checkpoint"}
+    assert files(tmp_path / "run") == RESULTS - {"last-checkpoint"} | {"checkpoint"}
 
 
 @pytest.mark.parametrize(
@@ -438,9 +439,19 @@ def test_a_run_directory_that_holds_a_run(capsys, trained):
 def test_a_run_directory_that_cannot_be_written(capsys, trained):
     (trained / "file").write_text("")
     place = trained / "file" / "run"
-    assert_bad_input(
-        capsys, ["train", trained / "photos", *SMALL, "--run-dir", place], "file"
-    )
+    arguments = [trained / "photos", "--run-dir", place]
+    for command in ("train", "tune"):
+        assert_bad_input(
+            capsys, [command, *arguments], "file", "Not a directory", "--run-dir"
+        )
+
+
+def test_a_read_only_folder_of_runs_names_the_option(capsys, trained, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "runs")
+    Path("runs").mkdir()
+    for command in ("train", "tune"):
+        arguments = [command, trained / "photos"]
+        assert_bad_input(capsys, arguments, "runs/photos", "denied", "--run-dir")
 
 
 def test_a_full_disk(capsys, trained, monkeypatch):
@@ -766,6 +777,53 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
     assert report["split_manifest"] == str(manifest)
 
 
+def test_evaluate_compares_two_models(trained, capsys, tmp_path):
+    first, images = trained / "run" / "model.keras", trained / "photos"
+    # It sees images of another size, and predicts the first class for each of them.
+    names = list(COUNTS)
+    other = ImageClassifier(names, image_size=(12, 10), hidden_units=(), seed=1)
+    *_, kernel, bias = other.get_weights()
+    other.set_weights([kernel * 0, 9 * np.eye(len(bias))[0]])
+    other.save(tmp_path / "other.keras")
+    arguments = ["evaluate", first, tmp_path / "other.keras", images]
+    assert run([*map(str, arguments), "--json"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert files(tmp_path / "comparison") == {"changed.csv", "comparison.json"}
+    written = json.loads((tmp_path / "comparison/comparison.json").read_text())
+    assert result == written
+    assert result["model_b"] == str(tmp_path / "other.keras")
+    assert result["images"] == sum(COUNTS.values())
+    assert result["second_accuracy"] == COUNTS[names[0]] / sum(COUNTS.values())
+    gained = result["second_accuracy"] - result["first_accuracy"]
+    assert result["accuracy"]["value"] == pytest.approx(gained)
+    assert result["fixed"] - result["broken"] == round(gained * result["images"])
+    assert {one["second_class"] for one in result["changed"]} == {names[0]}
+    for text in ("McNemar's test", "95 % interval", "changed images", "broken"):
+        assert text in shown.err
+    for wrong in (["--explain", "why"], ["third.keras"]):
+        assert run([*map(str, arguments), *wrong]) == 2
+
+
+def test_evaluate_explains_the_worst_mistakes(trained, capsys, tmp_path):
+    images = draw_images(tmp_path / "swapped", COUNTS)
+    first, second, *_ = COUNTS
+    (images / first).rename(tmp_path / "moved")
+    (images / second).rename(images / first)
+    (tmp_path / "moved").rename(images / second)
+    model = trained / "run" / "model.keras"
+    arguments = ["evaluate", model, images, "--explain", "why", "--mistakes", "2"]
+    assert run(list(map(str, arguments))) == 0
+    assert "2 mistakes explained in why" in capsys.readouterr().out
+    report = json.loads((trained / "run/evaluation/evaluation.json").read_text())
+    for number, mistake in enumerate(report["worst_mistakes"], 1):
+        for kind in ("predicted", "true"):
+            stem = Path(mistake["path"]).stem
+            with Image.open(f"why/{number}-{stem}-{kind}.png") as image:
+                assert image.width > image.height > 100
+    assert len(list(Path("why").iterdir())) == 4
+
+
 def test_evaluate_shows_and_writes_the_mistakes(trained, capsys, tmp_path):
     images = trained / "photos"
     # Each name stands on the photos of another class: all that is learned is wrong.
@@ -807,7 +865,7 @@ def test_evaluate_cuts_what_a_terminal_does_not_take(capsys):
     labels = np.arange(count, dtype=np.int32)
     paths = tuple(Path(f"{i}.jpg") for i in range(count))
     rows = np.roll(np.eye(count, dtype=np.float32), 1, axis=1)
-    _show(Output(), Evaluation(names, paths, labels, rows), "all")
+    _show(Output(), Evaluation(names, paths, labels, rows))
     shown = capsys.readouterr().out
     assert "... and 10 more classes" in shown
     assert "... and 50 more confusions" in shown
@@ -820,7 +878,7 @@ def test_evaluate_without_a_mistake(capsys):
     rows = np.eye(2, dtype=np.float32)
     labels = np.arange(2, dtype=np.int32)
     two = Evaluation(("a", "b"), (Path("0"), Path("1")), labels, rows)
-    _show(Output(), two, "all")
+    _show(Output(), two)
     assert "no mistake" in capsys.readouterr().out
 
 
@@ -909,14 +967,62 @@ def test_audit_reports_findings(tmp_path, capsys):
     (images / "roses" / "copy.png").write_bytes(
         (images / "daisy" / "000.png").read_bytes()
     )
-    assert run(["audit", str(images)]) == 0
+    assert run(["audit", str(images), "--html", "pages/audit.html"]) == 0
     shown = capsys.readouterr().out
     assert "daisy/empty.jpg" in shown
-    assert "label conflict" in shown
+    assert "label conflict (1), used, in the same split:\n" in shown
+    assert shown.index("label conflict (1)") < shown.index("empty file (1)")
+    *_, summary, written = shown.splitlines()
+    assert summary.startswith("22 images in 3 classes can be used, 1 file cannot. ")
+    assert "label conflict (1), empty file (1)" in summary
+    assert written == "written to pages/audit.html"
+    assert Path("pages/audit.html").read_text().count("<img ") >= 2
     assert run(["audit", str(images), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    result = json.loads(text)
     assert result["counts"] == COUNTS | {"roses": 8}
     assert {f["kind"] for f in result["findings"]} >= {"empty_file", "label_conflict"}
+    (conflict,) = (f for f in result["findings"] if f["kind"] == "label_conflict")
+    assert conflict["action"] == "used, in the same split"
+    assert conflict["paths"] == conflict["exclude"]
+    assert conflict["paths"] == ["daisy/000.png", "roses/copy.png"]
+    Path("audit.json").write_text(text)
+    excluding = ["--exclude", "audit.json", "--exclude-kinds", "label_conflict"]
+    arguments = ["train", str(images), *SMALL, *excluding, "--run-dir", "run"]
+    assert run([*arguments, "--epochs", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "excluded (1), left out:" in shown
+    assert "daisy/000.png, roses/copy.png" in shown
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["loader"]["config"]["exclude"] == conflict["paths"]
+    split = Path("run/split.json").read_text()
+    assert "daisy/001.png" in split
+    assert not any(path in split for path in conflict["paths"])
+    evaluate = ["evaluate", "run/model.keras", str(images), *excluding, "--json"]
+    assert run(evaluate) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation["photos"] == 20
+    assert evaluation["excluded"] == conflict["paths"]
+    # The same options resume the run, other ones are refused by name.
+    assert run([*arguments[:-2], "--epochs", "1", "--resume", "run"]) == 0
+    Path("audit.json").write_text("daisy/001.png")
+    other = ["train", str(images), "--exclude", "audit.json", "--resume", "run"]
+    assert_bad_input(capsys, other, "another --exclude than audit.json")
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_what_was_found_is_shown_before_an_error_about_the_split(
+    capsys, tmp_path, command
+):
+    images = draw_images(tmp_path / "photos", {"daisy": 5, "roses": 1})
+    for index in range(3):
+        (images / "roses" / f"broken{index}.jpg").write_bytes(b"\xff\xd8\xff")
+    assert run([command, str(images), "--image-size", "8"]) == 2
+    shown = capsys.readouterr()
+    assert "corrupt (3), left out:" in shown.out
+    assert "roses/broken0.jpg: truncated" in shown.out
+    assert "class roses is too small" in shown.err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_audit_and_train_show_odd_names_as_they_are(capsys, odd_images):

@@ -112,6 +112,13 @@ def test_resume_with_the_same_line_again(runs, cut):
     assert_complete(runs / "whole", cut)
 
 
+def test_resume_with_data_alone_takes_the_rest_from_the_run(runs, cut, tmp_path):
+    moved = shutil.copytree(runs / "photos", tmp_path / "moved")
+    line = ["train", str(moved), "--epochs", "3", "--split-manifest"]
+    assert run([*line, str(runs / "whole/split.json"), "--resume", str(cut)]) == 0
+    assert_complete(runs / "whole", cut)
+
+
 def test_resume_starts_a_run(runs, cut, tmp_path):
     line = ["train", str(runs / "photos"), *OPTIONS, "--resume", str(tmp_path / "new")]
     assert run(line) == 0
@@ -139,12 +146,15 @@ def test_checkpoints_as_rare_as_asked_for(runs, cut, tmp_path, monkeypatch):
     ("arguments", "named"),
     [
         ("train --resume missing", "no run in missing"),
-        ("train --resume CUT --epochs 5", "--resume without DATA replaces --epochs"),
+        ("train --resume CUT --epochs 5", "its run had another --epochs, 3."),
         ("train --resume CUT --run-dir x", "--run-dir"),
         (
-            "train PHOTOS --image-size 9 --resume CUT",
-            "image_size was [8, 8] and is now [9, 9]",
+            "train PHOTOS --image-size 9 --resume CUT --hidden-units 8 --optimizer sgd",
+            "another --image-size, 8; --optimizer, adam.",
         ),
+        ("train --resume CUT --backbone mobilenet_v2", "another --backbone than mobil"),
+        ("train --resume CUT --exclude SPLIT --exclude-kinds corrupt", "split.json"),
+        ("train --resume CUT --fine-tune-learning-rate 0.1", "learning-rate, none"),
         ("train PHOTOS --checkpoint-every -1", "--checkpoint-every"),
     ],
 )
@@ -152,6 +162,7 @@ def test_wrong_ways_to_resume(runs, cut, capsys, monkeypatch, arguments, named):
     monkeypatch.chdir(cut.parent)
     before = {p: p.stat().st_mtime_ns for p in cut.rglob("*") if p.is_file()}
     places = {"CUT": str(cut), "PHOTOS": str(runs / "photos")}
+    places["SPLIT"] = str(cut / "split.json")
     capsys.readouterr()
     assert run([places.get(word, word) for word in arguments.split()]) == 2
     error = capsys.readouterr().err.strip()
@@ -165,3 +176,27 @@ def test_a_damaged_checkpoint_is_named(cut, capsys):
     path.write_bytes(path.read_bytes()[:100])
     assert run(["train", "--resume", str(cut)]) == 2
     assert "last.safetensors cannot be used" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_trained_further_and_others_start_from_it(
+    runs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(runs / "cache"))
+    longer = Path(shutil.copytree(runs / "whole", tmp_path / "longer"))
+    assert run(["train", "--resume", str(longer), "--epochs", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert f"--resume {longer} --epochs 8. Only this needs last-checkpoint" in shown
+    before, after = (
+        json.loads((folder / "history.json").read_text())
+        for folder in (runs / "whole", longer)
+    )
+    assert after["epoch"] == [1, 2, 3, 4]
+    assert after["loss"][:3] == before["loss"]
+    model = longer / "model.keras"
+    line = ["train", str(runs / "photos"), "--init-from", str(model), "--epochs", "1"]
+    assert run([*line, "--run-dir", str(tmp_path / "other")]) == 0
+    shown = capsys.readouterr().out
+    assert f"Started from {model}: hidden_1; 3 of 3 classes\n" in shown
+    assert keras.models.load_model(tmp_path / "other/model.keras").image_size == (8, 8)
+    assert run([*line, "--hidden-units", "3"]) == 2
+    assert "--init-from replaces --hidden-units" in capsys.readouterr().err

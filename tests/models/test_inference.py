@@ -6,10 +6,10 @@ from helpers import tiny_network
 from keras_flowers import Backbone, ImageClassifier, InputError
 from keras_flowers.models import inference
 from keras_flowers.models.inference import (
+    build_batch_predictor,
     build_openvino_predictor,
     build_predictor,
     check_precision,
-    predict_batches,
     supported_precision,
 )
 
@@ -56,7 +56,7 @@ def test_keras_computes_where_openvino_is_wrong_or_fails(network, monkeypatch):
     for load, reason in ((answer_wrong, "results differ by"), (fail, "no such op")):
         monkeypatch.setattr(inference, "_load_into_openvino", load)
         with pytest.warns(UserWarning, match=reason) as warned:
-            found = predict_batches(network, ENOUGH)(images())
+            found = build_batch_predictor(network, ENOUGH)(images())
         np.testing.assert_allclose(found, wanted, atol=1e-6)
         assert "\n" not in str(warned[0].message)
 

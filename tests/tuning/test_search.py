@@ -3,6 +3,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import socket
 import sys
 
@@ -38,6 +39,7 @@ RESULTS = {
     "hyperparameters.png",
     "model.keras",
     "parallel_coordinates.png",
+    "report.html",
     "scores.png",
     "search.json",
     "split.json",
@@ -97,6 +99,21 @@ def test_a_search_leaves_everything_in_its_directory(found):
         if name.endswith(".png"):
             content = (result.directory / name).read_bytes()
             assert content.startswith(b"\x89PNG")
+
+
+def test_the_report_shows_the_best_trial_all_trials_and_the_classes(found):
+    _, result, _ = found
+    page = (result.directory / "report.html").read_text()
+    best = result.best
+    assert f"trial {best.id}, whose weights are in model.keras" in page
+    scores = re.findall(r'<th scope="row">(\d+)</th><td>([\d.]+)</td>', page)
+    ranked = sorted(result.trials, key=lambda trial: trial.score)
+    expected = [(trial.id, f"{trial.score:.4f}") for trial in ranked]
+    assert scores[: len(expected)] == expected
+    for name in (*best.hyperparameters, "daisy", "roses", "tulips"):
+        assert f'<th scope="row">{name}</th>' in page
+    assert page.count("<svg") == 3
+    assert "http" not in re.sub(r"http-equiv", "", page)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -276,6 +293,26 @@ def test_the_best_epoch_is_an_option(tmp_path):
 
 
 # --- what fails
+
+
+class Dead(SmallSpace):
+    """Its hidden units are 0 for every image, so they have no gradient."""
+
+    def compile(self, hp, model):
+        super().compile(hp, model)
+        kernel, bias = model.get_layer("hidden_1").get_weights()
+        model.get_layer("hidden_1").set_weights([kernel * 0, bias - 1])
+
+
+@pytest.mark.parametrize("score", ["last", "best"])
+def test_a_trial_whose_network_has_collapsed_is_marked(tmp_path, score):
+    hypermodel = small_space(tmp_path, Dead, layers=1, units=8, epochs=4, score=score)
+    (trial,) = run(tmp_path, hypermodel, trials=1).trials
+    assert trial.status == "completed"
+    assert trial.has_collapsed
+    assert "collapsed" not in trial.executions[0].metrics
+    folder = SearchDirectory(tmp_path / "search").execution(trial.id, 0)
+    assert read_history(folder)["collapsed"][-1] == 1
 
 
 class Failing(SmallSpace):
