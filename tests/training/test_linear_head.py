@@ -54,7 +54,7 @@ def test_it_is_the_default_of_pretrained_backbones_only():
     ):
         assert other.hidden_units == (256, 128)
         other.compile()
-        assert other.optimizer.name == "adam"
+        assert isinstance(other.optimizer, keras.optimizers.Adam)
 
 
 def test_a_run_trains_saves_reproduces_and_resumes(tmp_path, loader):
@@ -144,5 +144,5 @@ def test_with_augmentation_the_features_are_measured_and_views_are_refused(loade
 
 def test_fine_tuning_does_not_use_the_optimizer_of_the_head(loader):
     run = train(loader, build, epochs=1, fine_tuning=FineTuning(epochs=1), verbose=0)
-    assert run.model.optimizer.name == "adam"
+    assert isinstance(run.model.optimizer, keras.optimizers.Adam)
     assert run.model.optimizer.weight_decay is None
