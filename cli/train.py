@@ -48,6 +48,7 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    tta: int,
     mlflow: str | None,
     wandb: str | None,
     save_optimizer: bool,
@@ -123,6 +124,7 @@ def train(
             on_loaded=show_data,
             on_transferred=output.say,
             tensorboard=not no_tensorboard,
+            tta=tta,
             save_optimizer=save_optimizer,
             discard_checkpoint=discard_checkpoint,
         )

@@ -166,7 +166,10 @@ class _ModelBuilder:
         """What automatic defaults depend on."""
         backbone = self.backbone
         is_pretrained = backbone is not None and backbone.is_pretrained
-        facts = ModelFacts(backbone is not None, is_pretrained)
+        is_linear = is_pretrained and not {"hidden_units", "dropout"} & set(self.given)
+        facts = ModelFacts(
+            backbone is not None, is_pretrained, has_linear_head=is_linear
+        )
         schedule = self.given.get("schedule", SCHEDULE.default_for(facts))
         return dataclasses.replace(facts, is_cosine=schedule == "cosine")
 
@@ -188,7 +191,8 @@ class _ModelBuilder:
             return model
         arguments = arguments_for("ImageClassifier", "train", self.given)
         arguments["backbone"] = self.backbone
-        arguments["hidden_units"] = self.value_of(HIDDEN_UNITS)
+        if not self.facts.is_pretrained:
+            arguments["hidden_units"] = self.value_of(HIDDEN_UNITS)
         model = ImageClassifier(
             datasets.class_names,
             image_size=datasets.image_size,
@@ -213,6 +217,7 @@ class _ModelBuilder:
     ) -> "keras.optimizers.Optimizer":
         import keras
 
+        from keras_flowers.models.image_classifier import linear_head_optimizer
         from keras_flowers.training.schedules import (
             warm_up_and_cosine,
             warm_up_and_hold,
@@ -220,9 +225,11 @@ class _ModelBuilder:
         from keras_flowers.training.stages import steps_per_epoch
 
         arguments: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
-        optimizer = keras.optimizers.get(
-            {"class_name": self.value_of(OPTIMIZER), "config": arguments}
-        )
+        name = self.value_of(OPTIMIZER)
+        if name == "sgd" and self.facts.has_linear_head:
+            config = linear_head_optimizer().get_config()
+            arguments = {**config, **arguments}
+        optimizer = keras.optimizers.get({"class_name": name, "config": arguments})
         warm_up, is_cosine = self.value_of(WARM_UP), self.facts.is_cosine
         if warm_up or is_cosine:
             highest = float(optimizer.learning_rate)

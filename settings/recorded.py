@@ -12,6 +12,8 @@ from keras_flowers_settings.setting import ModelFacts, Reader
 Config = Mapping[str, Any]
 
 _CLASSIFIER = "keras_flowers>ImageClassifier"
+# Instead of widths of hidden layers.
+LINEAR = "linear head"
 
 
 def of_run(name: str) -> Reader:
@@ -61,6 +63,12 @@ def augmentation(config: Config) -> bool | str | None:
     """Returns whether images are augmented, or the class of another augmentation."""
     value: Any = _classifier(config)["augmentation"]
     return str(value["class_name"]) if isinstance(value, Mapping) else value
+
+
+def hidden_units(config: Config) -> list[int] | str:
+    """Returns the widths of the hidden layers, or that there is a linear head."""
+    widths: list[int] | None = _classifier(config)["hidden_units"]
+    return LINEAR if widths is None else widths
 
 
 def backbone(config: Config) -> str | None:
@@ -138,6 +146,7 @@ def model_facts(config: Config) -> ModelFacts:
         is_pretrained=_or_none(weights, config) not in (None, "none"),
         optimizer=str(_or_none(optimizer, config)).lower(),
         is_cosine=_or_none(schedule, config) == "cosine",
+        has_linear_head=_or_none(hidden_units, config) == LINEAR,
     )
 
 

@@ -28,12 +28,18 @@ from keras_flowers_settings.recorded import (
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
+# As many as `keras_flowers.layers.views` has.
+VIEWS = Integer(1, 7)
 RATE = Number(0, 100, lowest_is_open=True)
 
 
 def _epochs(facts: ModelFacts) -> int:
     # A backbone that starts from random weights takes longer to train.
     return 35 if facts.is_from_scratch else 15
+
+
+def _optimizer(facts: ModelFacts) -> str:
+    return "sgd" if facts.has_linear_head else "adam"
 
 
 def _learning_rate(facts: ModelFacts) -> float | None:
@@ -50,6 +56,30 @@ def _warm_up(facts: ModelFacts) -> float:
     return 0.05 if facts.is_cosine else 0.0
 
 
+FEATURE_VIEWS = Setting(
+    name="feature_views",
+    kind=VIEWS,
+    meaning="Views of the training images on which a head on cached features is "
+    "trained: the image, its mirror image, and crops. Each one costs a pass through "
+    "the backbone",
+    commands=("train",),
+    group=TRAINING,
+    default=1,
+    arguments=("TrainingConfig.feature_views",),
+    recorded=of_run("feature_views"),
+    hyperparameter="feature_views",
+)
+INFERENCE_PRECISION = Setting(
+    name="inference_precision",
+    kind=Choice(("float32", "bf16", "int8")),
+    meaning="Precision of cached features: `bf16` and `int8` are faster with OpenVINO, "
+    "where the processor has them, and slightly different",
+    commands=("train",),
+    group=TRAINING,
+    default="float32",
+    arguments=("TrainingConfig.inference_precision",),
+    recorded=of_run("inference_precision"),
+)
 EPOCHS = Setting(
     name="epochs",
     kind=Integer(),
@@ -67,7 +97,7 @@ OPTIMIZER = Setting(
     meaning="Optimizer",
     commands=("train", "lr-find"),
     group=TRAINING,
-    default="adam",
+    default=Automatic("adam; sgd for a linear head", _optimizer),
     recorded=lambda config: optimizer(config).lower(),
     hyperparameter="optimizer",
 )
@@ -244,6 +274,8 @@ RATES_PLOT = Setting(
 
 RANGE_TEST = (LOWEST_RATE, HIGHEST_RATE, STEPS, RATES_PLOT)
 SETTINGS = (
+    FEATURE_VIEWS,
+    INFERENCE_PRECISION,
     EPOCHS,
     OPTIMIZER,
     LEARNING_RATE,

@@ -49,9 +49,11 @@ def parse(kind: ParsedKind, text: str) -> Any:
 
 def to_text(kind: Kind, value: Any) -> str:
     """Returns a value as people write it."""
+    if isinstance(value, str):
+        return value
     match kind:
         case Number():
-            return value if isinstance(value, str) else f"{value:.6g}"
+            return f"{value:.6g}"
         case Flag() | Switch():
             return "yes" if value else "no"
         case ImageSize():
@@ -83,7 +85,7 @@ def to_scalar(kind: Kind, value: Any) -> Scalar:
         case ImageSize():
             return "x".join(map(str, value or ()))
         case Widths():
-            return ",".join(map(str, value or ()))
+            return value if isinstance(value, str) else ",".join(map(str, value or ()))
         case _:
             return "none" if value is None else to_text(kind, value)
 

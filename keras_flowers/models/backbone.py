@@ -101,6 +101,8 @@ class Backbone(keras.layers.Layer):
         self.pretrained_weights = found.weights
         self.image_size = found.image_size
         self.seed = seed
+        # What inference computes never changes, and takes half a second to describe.
+        self._architecture: str | None = None
         if self.is_pretrained:
             self.network.trainable = False
 
@@ -224,7 +226,9 @@ class Backbone(keras.layers.Layer):
         matter in training only. It begins with the version of the description that was
         hashed: texts with different versions cannot be compared.
         """
-        return fingerprint_architecture(self.network)
+        if self._architecture is None:
+            self._architecture = fingerprint_architecture(self.network)
+        return self._architecture
 
     def weights_fingerprint(self) -> str:
         """Returns a hash of every weight, with its shape and dtype."""

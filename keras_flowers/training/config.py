@@ -19,8 +19,13 @@ from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.training.config_difference import fingerprint_difference
+from keras_flowers.models.inference import check_precision
+from keras_flowers.training.config_difference import (
+    LATER_SETTINGS,
+    fingerprint_difference,
+)
 from keras_flowers.training.schedules import stretch_schedule
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
@@ -97,6 +102,10 @@ class TrainingConfig:
         class_weights: `"balanced"` weighs each class by the inverse of its frequency;
             a dictionary from class name to weight; or `None`.
         fine_tuning: A second stage for a model with a pretrained backbone, or `None`.
+        feature_views: Integer from 1 to 7: how many views of the training images a
+            head on cached features is trained on. See `keras_flowers.layers.views`.
+        inference_precision: `"float32"`, or `"bf16"` or `"int8"`, in which OpenVINO
+            computes cached features faster, and slightly different ones.
         keep: Which epoch the trained model is from: `"best"`, the one with the lowest
             validation loss of all stages, or `"last"`. Without validation images it is
             the last one. A fine-tuning stage starts from the end of the frozen stage,
@@ -117,12 +126,16 @@ class TrainingConfig:
     early_stopping: int | None = None
     class_weights: str | Mapping[str, float] | None = None
     fine_tuning: FineTuning | None = None
+    feature_views: int = 1
+    inference_precision: str = "float32"
     keep: str = "best"
     init_from: str | os.PathLike[str] | None = None
     calibrate: bool = True
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
+        _store(self, "feature_views", check_views("feature_views", self.feature_views))
+        check_precision(self.inference_precision)
         _store_integer(self, "epochs")
         if self.early_stopping is not None:
             _store_integer(self, "early_stopping")
@@ -179,6 +192,8 @@ class TrainingConfig:
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "feature_views": self.feature_views,
+            "inference_precision": self.inference_precision,
             "keep": self.keep,
             "init_from": _describe_file(self.init_from),
             "calibrate": self.calibrate,
@@ -262,6 +277,8 @@ class TrainingConfig:
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
                 fine_tuning=None if tuning is None else FineTuning(**tuning),
+                # What version 0.1 wrote says nothing of these.
+                **{name: content[name] for name in LATER_SETTINGS if name in content},
                 keep=recorded_keep(content),
                 init_from=(content.get("init_from") or {}).get("file"),
                 calibrate=content.get("calibrate", False),

@@ -18,7 +18,8 @@ from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, TrainingConfig
-from keras_flowers.training.feature_datasets import with_features
+from keras_flowers.training.config_difference import LATER_SETTINGS
+from keras_flowers.training.feature_datasets import adapt_linear_head, with_features
 from keras_flowers.training.schedules import WARM_UP, warm_up_and_cosine
 
 
@@ -64,8 +65,16 @@ def begin_first_stage(
         progress: As for `with_features`.
     """
     is_on_features = has_fixed_features(model)
+    if not is_on_features and isinstance(model, ImageClassifier):
+        adapt_linear_head(datasets, model, progress)
     if is_on_features:
-        datasets = with_features(datasets, model, progress)
+        datasets = with_features(
+            datasets,
+            model,
+            progress,
+            config.feature_views,
+            config.inference_precision,
+        )
         model = head_to_train(model, steps_per_epoch(datasets), config.epochs)
     return Stage(model, datasets, 0, config.epochs, is_on_features)
 
@@ -92,6 +101,9 @@ def begin_fine_tuning_stage(
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     warm_up = WARM_UP if tuning.warm_up is None else tuning.warm_up
     rate = warm_up_and_cosine(tuning.learning_rate, steps, warm_up)
+    if model.has_linear_head and isinstance(optimizer, keras.optimizers.SGD):
+        # What suits a linear head is far too slow for a whole network.
+        optimizer = keras.optimizers.Adam()
     with strategy_scope(model):
         new_optimizer = type(optimizer).from_config(
             {**optimizer.get_config(), "learning_rate": rate}
@@ -110,6 +122,23 @@ def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
     """
     if tuning is not None:
         _require_pretrained_backbone(model).layers_from(tuning.unfreeze_from)
+
+
+def check_features(config: TrainingConfig, model: keras.Model) -> None:
+    """Refuses settings of cached features for a model that is trained on images.
+
+    Raises:
+        InputError: If there are such settings and the model is trained on images.
+    """
+    if has_fixed_features(model):
+        return
+    for name, default in LATER_SETTINGS.items():
+        value = getattr(config, name)
+        if value != default:
+            raise InputError(
+                f"`{name}` needs an `ImageClassifier` with a pretrained backbone and "
+                f"without augmentation. Received: {name}={value!r}"
+            )
 
 
 def has_fixed_features(model: keras.Model) -> bool:
