@@ -10,14 +10,17 @@ from keras_flowers_cli.backbones import resolve_backbone
 from keras_flowers_cli.options import arguments_for, check_backbone_options
 from keras_flowers_settings import ModelFacts, Setting
 from keras_flowers_settings.data import TEST_SPLIT, VALIDATION_SPLIT
-from keras_flowers_settings.model import HIDDEN_UNITS
+from keras_flowers_settings.model import AUGMENTATION, HIDDEN_UNITS
 from keras_flowers_settings.training import (
     EPOCHS,
+    FINE_TUNE_AUGMENTATION,
     FINE_TUNE_LEARNING_RATE,
+    LABEL_SMOOTHING,
     OPTIMIZER,
     SCHEDULE,
     UNFREEZE_FROM,
     WARM_UP,
+    WEIGHT_DECAY,
 )
 
 if TYPE_CHECKING:
@@ -129,6 +132,8 @@ class _ModelBuilder:
         arguments = arguments_for("ImageClassifier", "train", self.given)
         arguments["backbone"] = self.backbone
         arguments["hidden_units"] = self.value_of(HIDDEN_UNITS)
+        if self.facts.is_from_scratch:
+            arguments["augmentation"] = self.value_of(AUGMENTATION)
         model = ImageClassifier(
             datasets.class_names,
             image_size=datasets.image_size,
@@ -137,12 +142,14 @@ class _ModelBuilder:
             dtype=self.policy,
             **arguments,
         )
-        xla = {"jit_compile": self.given["xla"]} if "xla" in self.given else {}
+        options = {"label_smoothing": self.value_of(LABEL_SMOOTHING)}
+        if "xla" in self.given:
+            options["jit_compile"] = self.given["xla"]
         rate = self.given.get("learning_rate")
         if rate == "auto":
-            model.compile(self._optimizer(datasets, None), **xla)
+            model.compile(self._optimizer(datasets, None), **options)
             rate = self.find_rate(model, datasets)
-        model.compile(self._optimizer(datasets, rate), **xla)
+        model.compile(self._optimizer(datasets, rate), **options)
         return model
 
     def _optimizer(
@@ -157,6 +164,8 @@ class _ModelBuilder:
         from keras_flowers.training.stages import steps_per_epoch
 
         arguments: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
+        if "weight_decay" in self.given or self.facts.is_from_scratch:
+            arguments["weight_decay"] = self.value_of(WEIGHT_DECAY)
         optimizer = keras.optimizers.get(
             {"class_name": self.value_of(OPTIMIZER), "config": arguments}
         )
@@ -193,6 +202,7 @@ def _check_fine_tuning(given: dict[str, Any]) -> None:
         if "backbone" not in given:
             raise click.UsageError("--fine-tune-epochs needs a --backbone.")
         return
-    for setting in (FINE_TUNE_LEARNING_RATE, UNFREEZE_FROM):
+    needing = (FINE_TUNE_LEARNING_RATE, FINE_TUNE_AUGMENTATION, UNFREEZE_FROM)
+    for setting in needing:
         if setting.name in given:
             raise click.UsageError(f"{setting.flag} needs --fine-tune-epochs.")

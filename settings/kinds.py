@@ -59,6 +59,16 @@ class Switch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Strength:
+    """One of several words, `none` among them, or on or off: `--name`, `--no-name`.
+
+    `none` and off are False, on is True.
+    """
+
+    words: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ExistingFile:
     """The path of a file that exists."""
 
@@ -108,6 +118,7 @@ Kind = (
     | Text
     | Flag
     | Switch
+    | Strength
     | ExistingFile
     | NewFile
     | Folder

@@ -14,6 +14,7 @@ from keras_flowers_settings.kinds import (
 from keras_flowers_settings.recorded import (
     class_weights,
     fine_tuning_epochs,
+    label_smoothing,
     learning_rate,
     of_fine_tuning,
     of_run,
@@ -21,6 +22,7 @@ from keras_flowers_settings.recorded import (
     precision_is_mixed,
     schedule,
     warm_up,
+    weight_decay,
     xla,
 )
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
@@ -46,6 +48,16 @@ def _schedule(facts: ModelFacts) -> str:
 
 def _warm_up(facts: ModelFacts) -> float:
     return 0.05 if facts.is_cosine else 0.0
+
+
+def _label_smoothing(facts: ModelFacts) -> float:
+    return 0.1 if facts.is_from_scratch else 0.0
+
+
+def _weight_decay(facts: ModelFacts) -> float:
+    if facts.is_from_scratch:
+        return 0.05
+    return 0.004 if facts.optimizer == "adamw" else 0.0
 
 
 EPOCHS = Setting(
@@ -102,6 +114,34 @@ WARM_UP = Setting(
     arguments=("FineTuning.warm_up",),
     recorded=warm_up,
 )
+LABEL_SMOOTHING = Setting(
+    name="label_smoothing",
+    kind=Number(0, 1, highest_is_open=True),
+    meaning="Fraction of each label that is given to all classes alike, in training",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.1 in the second stage and with a backbone without weights; else 0",
+        _label_smoothing,
+    ),
+    arguments=("FineTuning.label_smoothing",),
+    recorded=label_smoothing,
+)
+WEIGHT_DECAY = Setting(
+    name="weight_decay",
+    kind=Number(0, 100),
+    meaning="Fraction of each weight that a training step takes off, times the "
+    "learning rate",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.05 with a backbone without weights; else that of the optimizer, or 0.01 in "
+        "the second stage",
+        _weight_decay,
+    ),
+    arguments=("FineTuning.weight_decay",),
+    recorded=weight_decay,
+)
 EARLY_STOPPING = Setting(
     name="early_stopping",
     kind=Integer(),
@@ -140,9 +180,19 @@ FINE_TUNE_LEARNING_RATE = Setting(
     "`cosine`",
     commands=("train",),
     group=TRAINING,
-    default=1e-4,
+    default=3e-4,
     arguments=("FineTuning.learning_rate",),
     recorded=of_fine_tuning("learning_rate"),
+)
+FINE_TUNE_AUGMENTATION = Setting(
+    name="fine_tune_augmentation",
+    kind=Choice(("none", "light", "strong")),
+    meaning="Augmentation of the images in the second stage",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("that of `--augmentation` if it is given, else light"),
+    arguments=("FineTuning.augmentation",),
+    recorded=of_fine_tuning("augmentation"),
 )
 UNFREEZE_FROM = Setting(
     name="unfreeze_from",
@@ -214,10 +264,13 @@ SETTINGS = (
     LEARNING_RATE,
     SCHEDULE,
     WARM_UP,
+    LABEL_SMOOTHING,
+    WEIGHT_DECAY,
     EARLY_STOPPING,
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,
+    FINE_TUNE_AUGMENTATION,
     UNFREEZE_FROM,
     XLA,
     MIXED_PRECISION,

@@ -1,4 +1,4 @@
-"""Flip, rotation, zoom and contrast in one resampling of the image."""
+"""Flip, rotation, zoom, crop and colours in one resampling of the image."""
 
 import math
 from typing import Any
@@ -12,6 +12,29 @@ from keras_flowers.registration import register
 FLIPS = ("horizontal", "vertical", "horizontal_and_vertical", None)
 FILL_MODES = ("reflect", "nearest", "wrap", "constant")
 
+# Arguments of `ImageAugmentation`. `light` suits networks with pretrained weights;
+# `strong` suits those that train for many epochs from random weights.
+AUGMENTATION_STRENGTHS: dict[str, dict[str, Any]] = {
+    "light": {
+        "rotation": 0.0,
+        "zoom": 0.0,
+        "contrast": 0.15,
+        "crop_scale": (0.6, 1.0),
+        "crop_aspect": (0.8, 1.25),
+        "brightness": 0.1,
+        "saturation": 0.2,
+    },
+    "strong": {
+        "rotation": 0.03,
+        "zoom": 0.0,
+        "contrast": 0.3,
+        "crop_scale": (0.35, 1.0),
+        "crop_aspect": (0.75, 1.33),
+        "brightness": 0.15,
+        "saturation": 0.4,
+    },
+}
+
 Range = float | tuple[float, float]
 
 # Of the gray of an RGB image (ITU-R BT.601).
@@ -20,14 +43,14 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @register("ImageAugmentation")
 class ImageAugmentation(keras.layers.Layer):
-    """Randomly flips, rotates, zooms and changes the contrast of each image.
+    """Randomly flips, rotates, zooms, crops and changes the colours of each image.
 
-    The parameters have the same meaning as in Keras's `RandomFlip`, `RandomRotation`,
-    `RandomZoom` and `RandomContrast`, applied in this order, but the image is
-    sampled once: flip, rotation and zoom are composed into one affine warp with
-    bilinear interpolation, and the contrast is applied to the sampled values. That
-    keeps the image sharper than three resamplings, and the whole layer is plain
-    `keras.ops`, which XLA compiles into one pass over the images.
+    The first parameters have the same meaning as in Keras's `RandomFlip`,
+    `RandomRotation`, `RandomZoom` and `RandomContrast`, applied in this order, but the
+    image is sampled once: flip, rotation, zoom and crop are composed into one affine
+    warp with bilinear interpolation, and the contrast is applied to the sampled values.
+    That keeps the image sharper than three resamplings, and XLA compiles it into one
+    pass over the images.
 
     Differences from the four layers: `contrast=0.1` lowers as well as raises the
     contrast; contrast is taken around each channel's mean before the warp; results
@@ -56,6 +79,21 @@ class ImageAugmentation(keras.layers.Layer):
         seed: Integer or `None`. With an integer every new layer gives the same
             sequence, which differs between backends, and on TensorFlow with and
             without XLA. The position in the sequence is saved with the model.
+        crop_scale: Pair of floats above 0 and up to 1. The image is cropped to that
+            fraction of its area, at a random place, and enlarged to its size, in the
+            same warp. `(1, 1)` keeps all of it.
+        crop_aspect: Pair of floats above 0: by how much the crop is wider than the
+            image for its height. `(0.8, 1.25)` squeezes or stretches the content by up
+            to a quarter.
+        brightness: Float, or pair of floats, not below -1: `0.1` adds -10 to +10
+            percent of the value range.
+        saturation: Float, or pair of floats, not below -1: `0.2` multiplies the
+            distance of each colour from gray by 0.8 to 1.2.
+
+    Attributes:
+        jit_compile: Whether to compile the warp alone with XLA, on TensorFlow, where it
+            is part of a graph that is not compiled. `False` for a new layer;
+            `ImageClassifier.compile` decides it for its layers.
 
     Input shape:
         `(height, width, channels)` or `(batch, height, width, channels)`, of any
@@ -95,9 +133,10 @@ class ImageAugmentation(keras.layers.Layer):
         self._log_aspect_range = (math.log(low), math.log(high))
         self._brightness_range = _as_range("brightness", brightness, lowest=-1.0)
         self._saturation_range = _as_range("saturation", saturation, lowest=-1.0)
-        self._crops = (
-            self._crop_scale_range != (1.0, 1.0) or self._log_aspect_range != (0.0, 0.0)
-        )
+        self._crops = self._crop_scale_range != (
+            1.0,
+            1.0,
+        ) or self._log_aspect_range != (0.0, 0.0)
         self._changes_colour = any((*self._brightness_range, *self._saturation_range))
         self.flip = flip
         self.rotation = rotation
@@ -379,6 +418,20 @@ def _as_crop_range(name: str, value: Any, highest: float) -> tuple[float, float]
             f"Received: {name}={value!r}"
         )
     return low, high
+
+
+def check_strength(name: str, value: Any) -> str:
+    """Returns the name of a strength.
+
+    Args:
+        name: The name of the argument, for the message.
+        value: What was given: a name in `AUGMENTATION_STRENGTHS`, or `"none"`.
+
+    Raises:
+        InputError: If it is another one.
+    """
+    _check_choice(name, value, ("none", *AUGMENTATION_STRENGTHS))
+    return str(value)
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
