@@ -33,7 +33,7 @@ RATE = Number(0, 100, lowest_is_open=True)
 
 def _epochs(facts: ModelFacts) -> int:
     # A backbone that starts from random weights takes longer to train.
-    return 35 if facts.is_from_scratch else 15
+    return 60 if facts.is_from_scratch else 15
 
 
 def _learning_rate(facts: ModelFacts) -> float | None:
@@ -66,7 +66,7 @@ EPOCHS = Setting(
     meaning="Number of passes over the training images",
     commands=("train",),
     group=TRAINING,
-    default=Automatic("15; 35 with a backbone without weights", _epochs),
+    default=Automatic("15; 60 with a backbone without weights", _epochs),
     arguments=("TrainingConfig.epochs",),
     recorded=of_run("epochs"),
     hyperparameter="epochs",
