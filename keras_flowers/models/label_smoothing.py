@@ -25,15 +25,21 @@ def smooth_loss(
         sample_weight: Float tensor, one weight per label, or `None`.
         amount: Float from 0 to below 1.
     """
-    floor = keras.config.epsilon()
-    logarithms = ops.log(ops.clip(ops.cast(probabilities, "float32"), floor, 1 - floor))
-    labels = ops.reshape(ops.cast(labels, "int32"), (-1, 1))
-    own = ops.take_along_axis(logarithms, labels, axis=-1)[:, 0]
-    difference = own - ops.mean(logarithms, axis=-1)
-    if sample_weight is not None:
-        weight = ops.cast(sample_weight, "float32")
-        difference = difference * ops.reshape(weight, (-1,))
-    return loss + amount * ops.cast(ops.mean(difference), loss.dtype)
+    # A loss of Keras, for its weights of samples and its share of several devices.
+    return loss + amount * ops.cast(
+        _Difference()(labels, probabilities, sample_weight), loss.dtype
+    )
+
+
+class _Difference(keras.losses.Loss):
+    """How much larger the loss of all classes alike is than that of the label."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        floor = keras.config.epsilon()
+        logarithms = ops.log(ops.clip(ops.cast(y_pred, "float32"), floor, 1 - floor))
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
+        own = ops.take_along_axis(logarithms, labels, axis=-1)[:, 0]
+        return own - ops.mean(logarithms, axis=-1)
 
 
 def check_label_smoothing(amount: Any) -> float:

@@ -12,6 +12,7 @@ import math
 import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.distribution import build_optimizer, strategy_scope
 from keras_flowers.errors import InputError
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
@@ -103,9 +104,10 @@ def begin_fine_tuning_stage(
     # None where it is off, except that AdamW insists on a number.
     if not decay and settings.get("weight_decay") is None:
         decay = None
-    new_optimizer = type(optimizer).from_config(
-        {**settings, "learning_rate": rate, "weight_decay": decay}
-    )
+    with strategy_scope(model):
+        new_optimizer = type(optimizer).from_config(
+            {**settings, "learning_rate": rate, "weight_decay": decay}
+        )
     smoothing = tuning.label_smoothing
     model.compile(
         **{
@@ -154,9 +156,8 @@ def head_to_train(
         epochs: For how many epochs it is trained.
     """
     head = model.head(steps_per_epoch, steps_per_epoch * epochs)
-    if not head.optimizer.built:
-        # `fit` would build it while it traces the step, and trace the step twice.
-        head.optimizer.build(head.trainable_variables)
+    # `fit` would build it while it traces the step, and trace the step twice.
+    build_optimizer(head)
     return head
 
 

@@ -33,9 +33,13 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import load_classifier
+from keras_flowers.models.transfer import build_like
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
+from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
+from keras_flowers.training.judgement import judge
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.recording import (
     RunRecorder,
@@ -62,6 +66,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1;
+            `None` if Ctrl-C ended the run within an epoch whose weights these are.
     """
 
     model: keras.Model
@@ -69,6 +75,7 @@ class TrainingRun:
     datasets: ImageDatasets
     directory: Path | None
     interrupted: bool
+    saved_epoch: int | None = None
 
     @property
     def has_collapsed(self) -> bool:
@@ -107,6 +114,9 @@ def train(
     early_stopping: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
+    keep: str = TrainingConfig.keep,
+    init_from: str | os.PathLike[str] | None = None,
+    calibrate: bool = TrainingConfig.calibrate,
     run_directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = 1,
@@ -114,7 +124,10 @@ def train(
     verbose: int | str = "auto",
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
+    on_transferred: Callable[[str], None] | None = None,
     tensorboard: bool = True,
+    save_optimizer: bool = False,
+    discard_checkpoint: bool = False,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -122,8 +135,9 @@ def train(
     `history.csv`, `history.png`, `split.json` (which images train and which validate),
     `audit.json` (what was found in the data), `config.json` (which reproduces the run:
     `train(TrainingConfig.read("config.json"))`) and `report.html` (everything on one
-    page, with an evaluation on the validation images). Ctrl-C ends the training; the
-    model as it is then is saved and returned.
+    page, with an evaluation on the validation images). The model has the weights of the
+    best epoch by validation loss unless `keep="last"`. Ctrl-C ends the training; the
+    best epoch so far is then saved and returned.
 
     If the network collapses, which means that it gives every image the same answer, a
     `CollapseWarning` says so once, and the history gets the column `collapsed`.
@@ -136,12 +150,17 @@ def train(
     Until the run is complete the directory also holds a checkpoint. After a crash, a
     power cut or Ctrl-C, the same call with `resume=True` resumes the run after the last
     complete epoch. Weights and history are then bit-identical to those of a run that
-    was never interrupted, on the same machine.
+    was never interrupted, on the same machine. The last checkpoint is kept: the same
+    call with more `epochs`, more `fine_tuning` epochs, or a first `fine_tuning`, trains
+    a finished run further. With a constant learning rate, the result is bit-identical
+    to a run that had as many epochs from the start; a schedule continues where it would
+    be in such a run.
 
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
             `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights` and `fine_tuning` at their defaults.
+            `early_stopping`, `class_weights`, `fine_tuning`, `keep`, `init_from` and
+            `calibrate` at their defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -149,10 +168,16 @@ def train(
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
+        keep: As for `TrainingConfig`.
+        init_from: As for `TrainingConfig`. Without `build_model`, the model has the
+            architecture of the one in the file; `data` that is not a loader is then
+            loaded in its image size.
+        calibrate: As for `TrainingConfig`.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
         resume: Resumes the run in `run_directory`, which must have been started with
-            the same arguments. If it is complete its results are returned; if none was
-            started yet, it is started.
+            the same arguments. If it is complete its results are returned, or it is
+            trained further if there are more epochs; if none was started yet, it is
+            started.
         checkpoint_every: Epochs between two checkpoints, which take the space of all
             variables of model and optimizer; `None` writes none.
         callbacks: Further Keras callbacks. An interrupted run keeps the state of
@@ -161,8 +186,14 @@ def train(
         verbose: As for `keras.Model.fit`.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called once with the `ImageDatasets` before training.
+        on_transferred: Called with a line that says what was copied with `init_from`.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
+        save_optimizer: Whether `model.keras` has the state of the optimizer after the
+            last epoch, which makes the file up to three times as large. Models of
+            other classes than `ImageClassifier` are always saved with it.
+        discard_checkpoint: Whether to remove the last checkpoint of a finished run,
+            which can then not be trained further.
 
     Returns:
         `TrainingRun`.
@@ -177,6 +208,9 @@ def train(
         "early_stopping": early_stopping,
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
+        "keep": keep,
+        "init_from": init_from,
+        "calibrate": calibrate,
     }
     config = _to_config(data, build_model, options)
     if not isinstance(resume, bool):
@@ -186,17 +220,17 @@ def train(
     if run_directory is None:
         if resume:
             raise InputError("`resume` needs the `run_directory` of the run.")
-        prepared = prepare_run(config, progress, on_loaded)
+        prepared = prepare_run(config, progress, on_loaded, on_transferred)
         return _RunInProgress(prepared, callbacks, verbose, progress).train()
     directory = RunDirectory(run_directory, resume=resume)
     is_started = directory.is_started
     with contextlib.ExitStack() as stack:
         if is_started:
             stack.enter_context(directory.lock())
-            config = config.with_manifest(directory.manifest)
-        prepared = prepare_run(config, progress, on_loaded)
+            config = directory.complete_configuration(config)
+        prepared = prepare_run(config, progress, on_loaded, on_transferred)
         configuration = config.to_json(prepared.model)
-        if is_started:
+        if is_started and not directory.reopen(configuration):
             directory.require_same_run(configuration)
             if directory.is_complete:
                 return _load_complete_run(prepared, directory)
@@ -212,6 +246,8 @@ def train(
             configuration,
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
+            save_optimizer=save_optimizer,
+            keep_checkpoint=not discard_checkpoint,
             started=started,
         )
         run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
@@ -246,6 +282,7 @@ class _RunInProgress:
             None if recorder is None else recorder.directory.path,
             len(prepared.datasets.split.train),
         )
+        self._best_epoch = BestEpoch() if prepared.config.keep == "best" else None
         # The stage that was begun last.
         self._stage: Stage | None = None
 
@@ -261,18 +298,31 @@ class _RunInProgress:
                 self._keep_what_can_be_resumed(recorder, error)
             raise
         if recorder is not None:
-            assert self._stage is not None
             recorder.wait()
-            recorder.write_results(self._logger.history, self._stage)
+        saved_epoch = self._restore_best_epoch(interrupted)
+        assert self._stage is not None
+        judged = judge(self._prepared, self._stage, is_reported=recorder is not None)
+        if recorder is not None:
+            recorder.write_results(self._logger.history, saved_epoch, judged)
             if not interrupted:
-                recorder.directory.complete()
+                recorder.complete()
         return TrainingRun(
             self._prepared.model,
             self._logger.history,
             self._prepared.datasets,
             None if recorder is None else recorder.directory.path,
             interrupted,
+            saved_epoch,
         )
+
+    def _restore_best_epoch(self, interrupted: bool) -> int | None:
+        """Gives the model the weights to save; returns the epoch they are from."""
+        if self._best_epoch is not None and self._best_epoch.number is not None:
+            self._best_epoch.restore(self._prepared.model)
+            return self._best_epoch.number
+        if interrupted:
+            return None
+        return find_saved_epoch(self._logger.history, "last")
 
     def _train_stages(self) -> bool:
         """Trains the stages that are not complete; returns whether Ctrl-C ended it."""
@@ -298,9 +348,13 @@ class _RunInProgress:
 
     def _fit(self, stage: Stage) -> None:
         self._stage = stage
+        best_epoch = [] if self._best_epoch is None else [self._best_epoch]
+        for callback in best_epoch:
+            callback.begin_stage(stage)
         stateful = [
             self._collapse_detector(stage),
             *_early_stopping(self._prepared.config),
+            *best_epoch,
             self._logger,
             *self._callbacks,
         ]
@@ -367,7 +421,8 @@ def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> Traini
         )
     load_trained_weights(model, directory)
     history = read_history(directory.path)
-    return TrainingRun(model, history, datasets, directory.path, False)
+    saved_epoch = find_saved_epoch(history, prepared.config.keep)
+    return TrainingRun(model, history, datasets, directory.path, False, saved_epoch)
 
 
 def _to_config(
@@ -390,10 +445,23 @@ def _to_config(
             "records where its images come from. Received: ImageDatasets; pass the "
             "loader instead of what it loaded."
         )
-    loader = data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
+    path, arguments = options["init_from"], dict[str, Any]()
+    if path is not None and not isinstance(data, ImageDatasetLoader):
+        source = load_classifier(path)
+        arguments = {"image_size": source.image_size, "resize": source.resize}
+    if isinstance(data, ImageDatasetLoader):
+        loader = data
+    else:
+        loader = ImageDatasetLoader(data, **arguments)
     if isinstance(build_model, keras.Model):
         model = build_model
         return TrainingConfig(loader, lambda _: model, **options)
+    if build_model is None and path is not None:
+
+        def build(datasets: ImageDatasets) -> keras.Model:
+            return build_like(path, datasets.class_names, loader.seed)
+
+        return TrainingConfig(loader, build, **options)
     return TrainingConfig(loader, build_model or _default_model(loader), **options)
 
 
@@ -416,6 +484,6 @@ def _early_stopping(config: TrainingConfig) -> list[keras.callbacks.Callback]:
         keras.callbacks.EarlyStopping(
             monitor="val_loss",
             patience=config.early_stopping,
-            restore_best_weights=True,
+            restore_best_weights=config.keep == "best",
         )
     ]
