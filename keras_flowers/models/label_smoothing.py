@@ -27,7 +27,7 @@ def smooth_loss(
     """
     # A loss of Keras, for its weights of samples and its share of several devices.
     return loss + amount * ops.cast(
-        _Difference()(labels, probabilities, sample_weight), loss.dtype
+        _Difference(name="difference")(labels, probabilities, sample_weight), loss.dtype
     )
 
 
