@@ -1,7 +1,7 @@
 """Settings of the model."""
 
 from keras_flowers_settings.data import FRACTION
-from keras_flowers_settings.kinds import MAX_WIDTH, Switch, Text, Widths
+from keras_flowers_settings.kinds import MAX_WIDTH, Strength, Text, Widths
 from keras_flowers_settings.recorded import (
     LINEAR,
     augmentation,
@@ -23,8 +23,8 @@ def _dropout(facts: ModelFacts) -> float:
     return 0.3 if facts.is_pretrained else 0.0
 
 
-def _augmentation(facts: ModelFacts) -> bool:
-    return not facts.is_pretrained
+def _augmentation(facts: ModelFacts) -> bool | str:
+    return "strong" if facts.is_from_scratch else not facts.is_pretrained
 
 
 DROPOUT_DEFAULT = Automatic(
@@ -83,12 +83,15 @@ DROPOUT = Setting(
 )
 AUGMENTATION = Setting(
     name="augmentation",
-    kind=Switch(),
-    meaning="Augment the training images at random, or train on them as they are",
+    kind=Strength(("none", "light", "strong")),
+    meaning="Change the training images at random: `light` crops, mirrors and changes "
+    "colours a little, `strong` more; `--augmentation` alone flips, rotates, zooms and "
+    "changes the contrast, as in the lesson",
     commands=("train", "lr-find", "tune"),
     group=MODEL,
     default=Automatic(
-        "yes; no with a pretrained backbone, whose features are then computed once",
+        "yes, as in the lesson; `strong` with a backbone without weights; no with a "
+        "pretrained backbone, whose features are then computed once",
         _augmentation,
     ),
     arguments=(

@@ -59,10 +59,14 @@ def excluded_paths(config: Config) -> str | None:
     return None if paths is None else f"{len(paths)} paths"
 
 
-def augmentation(config: Config) -> bool | str | None:
-    """Returns whether images are augmented, or the class of another augmentation."""
+def augmentation(config: Config) -> bool | str:
+    """Returns whether images are augmented, the strength, or the class of a layer."""
     value: Any = _classifier(config)["augmentation"]
-    return str(value["class_name"]) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return str(value["class_name"])
+    if value is None:
+        return _or_none(weights, config) in (None, "none")
+    return False if value == "none" else value
 
 
 def hidden_units(config: Config) -> list[int] | str:
@@ -124,6 +128,16 @@ def warm_up(config: Config) -> float:
     # The simplest fraction that gives these steps.
     fractions = (round(rising / steps, digits) for digits in range(1, 9))
     return next((f for f in fractions if round(f * steps) == rising), rising / steps)
+
+
+def label_smoothing(config: Config) -> float:
+    """Returns the label smoothing of the first stage."""
+    return float(config["model"]["compile_config"].get("label_smoothing", 0.0))
+
+
+def weight_decay(config: Config) -> float:
+    """Returns the weight decay of the first stage, 0 without one."""
+    return float(_optimizer(config)["config"].get("weight_decay") or 0.0)
 
 
 def xla(config: Config) -> bool | None:

@@ -16,6 +16,7 @@ from keras_flowers_settings.recorded import (
     class_weights,
     fine_tuning_epochs,
     init_from,
+    label_smoothing,
     learning_rate,
     of_fine_tuning,
     of_run,
@@ -23,6 +24,7 @@ from keras_flowers_settings.recorded import (
     precision_is_mixed,
     schedule,
     warm_up,
+    weight_decay,
     xla,
 )
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
@@ -35,7 +37,7 @@ RATE = Number(0, 100, lowest_is_open=True)
 
 def _epochs(facts: ModelFacts) -> int:
     # A backbone that starts from random weights takes longer to train.
-    return 35 if facts.is_from_scratch else 15
+    return 60 if facts.is_from_scratch else 15
 
 
 def _optimizer(facts: ModelFacts) -> str:
@@ -54,6 +56,16 @@ def _schedule(facts: ModelFacts) -> str:
 
 def _warm_up(facts: ModelFacts) -> float:
     return 0.05 if facts.is_cosine else 0.0
+
+
+def _label_smoothing(facts: ModelFacts) -> float:
+    return 0.1 if facts.is_from_scratch else 0.0
+
+
+def _weight_decay(facts: ModelFacts) -> float:
+    if facts.is_from_scratch:
+        return 0.05
+    return 0.004 if facts.optimizer == "adamw" else 0.0
 
 
 FEATURE_VIEWS = Setting(
@@ -86,7 +98,7 @@ EPOCHS = Setting(
     meaning="Number of passes over the training images",
     commands=("train",),
     group=TRAINING,
-    default=Automatic("15; 35 with a backbone without weights", _epochs),
+    default=Automatic("15; 60 with a backbone without weights", _epochs),
     arguments=("TrainingConfig.epochs",),
     recorded=of_run("epochs"),
     hyperparameter="epochs",
@@ -133,6 +145,34 @@ WARM_UP = Setting(
     ),
     arguments=("FineTuning.warm_up",),
     recorded=warm_up,
+)
+LABEL_SMOOTHING = Setting(
+    name="label_smoothing",
+    kind=Number(0, 1, highest_is_open=True),
+    meaning="Fraction of each label that is given to all classes alike, in training",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.1 in the second stage and with a backbone without weights; else 0",
+        _label_smoothing,
+    ),
+    arguments=("FineTuning.label_smoothing",),
+    recorded=label_smoothing,
+)
+WEIGHT_DECAY = Setting(
+    name="weight_decay",
+    kind=Number(0, 100),
+    meaning="Fraction of each weight that a training step takes off, times the "
+    "learning rate",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.05 with a backbone without weights; else that of the optimizer, or 0.01 in "
+        "the second stage",
+        _weight_decay,
+    ),
+    arguments=("FineTuning.weight_decay",),
+    recorded=weight_decay,
 )
 EARLY_STOPPING = Setting(
     name="early_stopping",
@@ -205,9 +245,19 @@ FINE_TUNE_LEARNING_RATE = Setting(
     "`cosine`",
     commands=("train",),
     group=TRAINING,
-    default=1e-4,
+    default=3e-4,
     arguments=("FineTuning.learning_rate",),
     recorded=of_fine_tuning("learning_rate"),
+)
+FINE_TUNE_AUGMENTATION = Setting(
+    name="fine_tune_augmentation",
+    kind=Choice(("none", "light", "strong")),
+    meaning="Augmentation of the images in the second stage",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("that of `--augmentation` if it is given, else light"),
+    arguments=("FineTuning.augmentation",),
+    recorded=of_fine_tuning("augmentation"),
 )
 UNFREEZE_FROM = Setting(
     name="unfreeze_from",
@@ -281,6 +331,8 @@ SETTINGS = (
     LEARNING_RATE,
     SCHEDULE,
     WARM_UP,
+    LABEL_SMOOTHING,
+    WEIGHT_DECAY,
     EARLY_STOPPING,
     CALIBRATE,
     INIT_FROM,
@@ -288,6 +340,7 @@ SETTINGS = (
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,
+    FINE_TUNE_AUGMENTATION,
     UNFREEZE_FROM,
     XLA,
     MIXED_PRECISION,

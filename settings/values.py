@@ -15,6 +15,7 @@ from keras_flowers_settings.kinds import (
     Number,
     ParsedKind,
     Range,
+    Strength,
     Switch,
     Widths,
 )
@@ -56,6 +57,8 @@ def to_text(kind: Kind, value: Any) -> str:
             return f"{value:.6g}"
         case Flag() | Switch():
             return "yes" if value else "no"
+        case Strength() if isinstance(value, bool):
+            return "yes" if value else "no"
         case ImageSize():
             height, width = value
             return str(height) if height == width else f"{height}x{width}"
@@ -82,6 +85,8 @@ def to_scalar(kind: Kind, value: Any) -> Scalar:
             return float(value or 0)
         case Flag() | Switch():
             return bool(value)
+        case Strength():
+            return to_text(kind, value or False)
         case ImageSize():
             return "x".join(map(str, value or ()))
         case Widths():

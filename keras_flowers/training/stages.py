@@ -22,6 +22,10 @@ from keras_flowers.training.config_difference import LATER_SETTINGS
 from keras_flowers.training.feature_datasets import adapt_linear_head, with_features
 from keras_flowers.training.schedules import WARM_UP, warm_up_and_cosine
 
+# Defaults of the fine-tuning stage.
+LABEL_SMOOTHING = 0.1
+WEIGHT_DECAY = 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -104,13 +108,37 @@ def begin_fine_tuning_stage(
     if model.has_linear_head and isinstance(optimizer, keras.optimizers.SGD):
         # What suits a linear head is far too slow for a whole network.
         optimizer = keras.optimizers.Adam()
+    settings = optimizer.get_config()
+    decay = tuning.weight_decay
+    if decay is None:
+        found = settings.get("weight_decay")
+        decay = WEIGHT_DECAY if found is None else found
+    # None where it is off, except that AdamW insists on a number.
+    if not decay and settings.get("weight_decay") is None:
+        decay = None
     with strategy_scope(model):
         new_optimizer = type(optimizer).from_config(
-            {**optimizer.get_config(), "learning_rate": rate}
+            {**settings, "learning_rate": rate, "weight_decay": decay}
         )
-    model.compile(**{**model.compile_arguments(), "optimizer": new_optimizer})
+    smoothing = tuning.label_smoothing
+    model.compile(
+        **{
+            **model.compile_arguments(),
+            "optimizer": new_optimizer,
+            "label_smoothing": LABEL_SMOOTHING if smoothing is None else smoothing,
+        }
+    )
     end = config.epochs + tuning.epochs
-    return Stage(model, datasets, config.epochs, end)
+    strength = _choose_augmentation(tuning, model)
+    fitted = model if strength is None else model.with_augmentation(strength)
+    return Stage(fitted, datasets, config.epochs, end)
+
+
+def _choose_augmentation(tuning: FineTuning, model: ImageClassifier) -> str | None:
+    """Returns the augmentation of the second stage, `None` for that of the model."""
+    if tuning.augmentation is not None:
+        return tuning.augmentation
+    return "light" if model.augmentation is None else None
 
 
 def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
