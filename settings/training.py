@@ -172,8 +172,8 @@ WEIGHT_DECAY = Setting(
     commands=("train",),
     group=TRAINING,
     default=Automatic(
-        "0.05 with a backbone without weights, 0.3 with a linear head; else that of the "
-        "optimizer, or 0.01 in the second stage",
+        "0.05 with a backbone without weights, 0.3 with a linear head; else that of "
+        "the optimizer, or 0.01 in the second stage",
         _weight_decay,
     ),
     arguments=("FineTuning.weight_decay",),

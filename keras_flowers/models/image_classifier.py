@@ -29,6 +29,7 @@ from keras_flowers.distribution import (
     strategy_scope,
 )
 from keras_flowers.errors import InputError
+from keras_flowers.inference import build_batch_predictor
 from keras_flowers.layers.augmentation import (
     AUGMENTATION_STRENGTHS,
     ImageAugmentation,
@@ -39,7 +40,6 @@ from keras_flowers.layers.standardization import FeatureStandardization
 from keras_flowers.layers.views import average_views
 from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
-from keras_flowers.models.inference import build_batch_predictor
 from keras_flowers.models.label_smoothing import (
     SharingModel,
     check_label_smoothing,
