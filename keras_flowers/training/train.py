@@ -37,6 +37,7 @@ from keras_flowers.data.dataset_loader import (
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.saved_classifier import load_classifier
 from keras_flowers.models.transfer import build_like
@@ -44,6 +45,10 @@ from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
+from keras_flowers.training.feature_datasets import (
+    PrecisionDifference,
+    measure_precision,
+)
 from keras_flowers.training.judgement import judge
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.recording import (
@@ -71,6 +76,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
+        precision_difference: What `inference_precision` changes for the validation
+            images; `None` for float32.
         saved_epoch: The epoch that the weights of the model are from, counted from 1;
             `None` if Ctrl-C ended the run within an epoch whose weights these are.
     """
@@ -81,6 +88,7 @@ class TrainingRun:
     directory: Path | None
     interrupted: bool
     saved_epoch: int | None = None
+    precision_difference: PrecisionDifference | None = None
 
     @property
     def has_collapsed(self) -> bool:
@@ -119,6 +127,8 @@ def train(
     early_stopping: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
+    feature_views: int = TrainingConfig.feature_views,
+    inference_precision: str = TrainingConfig.inference_precision,
     keep: str = TrainingConfig.keep,
     init_from: str | os.PathLike[str] | None = None,
     calibrate: bool = TrainingConfig.calibrate,
@@ -131,6 +141,7 @@ def train(
     on_loaded: Callable[[ImageDatasets], None] | None = None,
     on_transferred: Callable[[str], None] | None = None,
     tensorboard: bool = True,
+    tta: int = 1,
     save_optimizer: bool = False,
     discard_checkpoint: bool = False,
     **loader_arguments: Any,
@@ -165,8 +176,7 @@ def train(
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, what it loaded (which
             is loaded again, from the cache), or a whole `TrainingConfig`. With a
-            configuration leave `build_model`, `epochs`, `early_stopping`,
-            `class_weights`, `fine_tuning`, `keep`, `init_from` and `calibrate` at their
+            configuration leave the arguments from `build_model` to `calibrate` at their
             defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
@@ -175,6 +185,8 @@ def train(
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
+        feature_views: As for `TrainingConfig`.
+        inference_precision: As for `TrainingConfig`.
         keep: As for `TrainingConfig`.
         init_from: As for `TrainingConfig`. Without `build_model`, the model has the
             architecture of the one in the file; `data` that is not a loader is then
@@ -196,6 +208,9 @@ def train(
         on_transferred: Called with a line that says what was copied with `init_from`.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
+        tta: Number of views, from 1 to 7, over which the evaluation in the report
+            averages the probabilities: see `keras_flowers.layers.views`. The history
+            is that of the images alone.
         save_optimizer: Whether `model.keras` has the state of the optimizer after the
             last epoch, which makes the file up to three times as large. Models of
             other classes than `ImageClassifier` are always saved with it.
@@ -217,6 +232,8 @@ def train(
         "early_stopping": early_stopping,
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
+        "feature_views": feature_views,
+        "inference_precision": inference_precision,
         "keep": keep,
         "init_from": init_from,
         "calibrate": calibrate,
@@ -224,6 +241,7 @@ def train(
     config = _to_config(data, build_model, options, loader_arguments)
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
+    tta = check_views("tta", tta)
     if checkpoint_every is not None:
         checkpoint_every = check_integer("checkpoint_every", checkpoint_every, lowest=1)
     if run_directory is None:
@@ -265,7 +283,7 @@ def train(
             keep_checkpoint=not discard_checkpoint,
             started=started,
         )
-        run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
+        run = _RunInProgress(prepared, callbacks, verbose, progress, recorder, tta=tta)
         return run.train()
 
 
@@ -287,7 +305,10 @@ class _RunInProgress:
         verbose: int | str,
         progress: Progress | None,
         recorder: RunRecorder | None = None,
+        *,
+        tta: int = 1,
     ) -> None:
+        self._tta = tta
         self._prepared = prepared
         self._callbacks = tuple(callbacks)
         self._verbose = verbose
@@ -316,7 +337,12 @@ class _RunInProgress:
             recorder.wait()
         saved_epoch = self._restore_best_epoch(interrupted)
         assert self._stage is not None
-        judged = judge(self._prepared, self._stage, is_reported=recorder is not None)
+        judged = judge(
+            self._prepared,
+            self._stage,
+            is_reported=recorder is not None,
+            tta=self._tta,
+        )
         if recorder is not None:
             recorder.write_results(self._logger.history, saved_epoch, judged)
             if not interrupted:
@@ -328,6 +354,18 @@ class _RunInProgress:
             None if recorder is None else recorder.directory.path,
             interrupted,
             saved_epoch,
+            self._measure_precision(),
+        )
+
+    def _measure_precision(self) -> PrecisionDifference | None:
+        prepared, stage = self._prepared, self._stage
+        if stage is None or not stage.is_on_features:
+            return None
+        return measure_precision(
+            prepared.datasets,
+            prepared.model,
+            stage.model,
+            prepared.config.inference_precision,
         )
 
     def _restore_best_epoch(self, interrupted: bool) -> int | None:

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import RESULTS, assert_same_weights, small_loader, small_model
+from keras_flowers.callbacks import CollapseWarning
 
 import keras_flowers
 from keras_flowers import (
@@ -119,9 +120,11 @@ def test_early_stopping_brings_the_best_weights_back(tmp_path):
         model.compile(keras.optimizers.SGD(50.0))  # goes astray at once
         return model
 
-    result = run(
-        tmp_path, directory=None, build_model=build, epochs=30, early_stopping=2
-    )
+    with pytest.warns(CollapseWarning):
+        result = run(
+            tmp_path, directory=None, build_model=build, epochs=30, early_stopping=2
+        )
+    assert "collapsed" in result.history
     losses = result.history["val_loss"]
     assert len(losses) < 30
     loss, _ = result.model.evaluate(result.datasets.validation, verbose=0)
