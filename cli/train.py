@@ -41,6 +41,8 @@ def train(
     checkpoint_every: int,
     no_tensorboard: bool,
     as_json: bool,
+    devices: int | str | None,
+    join_timeout: int,
     **options: Any,
 ) -> int:
     """Train a classifier on the images in DATA and save it with its history."""
@@ -52,9 +54,19 @@ def train(
     runtime.start_keras()
     from keras_flowers_cli.epoch_lines import EpochLines
 
+    from keras_flowers.training.processes import join_processes
     from keras_flowers.training.train import train as train_model
 
+    # Before anything is computed: JAX must know of the other processes.
+    team = join_processes(join_timeout)
+    is_first = team is None or team.is_first
     output = Output(as_json)
+    if team is not None and not is_first:
+        output.say(
+            f"Process {team.number} of {team.count}: process 0 shows the training and "
+            "writes the run directory."
+        )
+        output = Output(as_json, is_silent=True)
     if config_file is None:
         config = build_config(data or "", given)
     else:
@@ -88,8 +100,12 @@ def train(
             progress=show_progress,
             on_loaded=show_data,
             tensorboard=not no_tensorboard,
+            devices=devices,
+            join_timeout=join_timeout,
         )
     seconds = time.monotonic() - started
+    if not is_first:
+        return EXIT_DONE
     lines.show(run.history)
     show_run(output, config, run, run_dir, seconds)
     output.result(run_as_json(run, run_dir, seconds))

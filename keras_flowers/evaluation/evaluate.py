@@ -416,7 +416,7 @@ def evaluate(
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
     with datasets.naming_unreadable_images():
-        probabilities = model.predict(images.map(lambda batch, _: batch), verbose=0)
+        probabilities = model.predict(images, verbose=0)
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),

@@ -7,8 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
+from keras_flowers.data.pipelines import needs_no_tensorflow
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
@@ -60,22 +62,30 @@ def _pipeline_builder(
     Its argument is the order, as for `ordered_batches`, or `None` for that of the
     images.
     """
-    import tensorflow as tf
-
-    with tf.device("CPU"):
-        rows, classes = tf.constant(features), tf.constant(datasets.labels(split))
     count = len(features)
-
-    def fetch(batch: Any) -> tuple[Any, Any]:
-        return tf.gather(rows, batch), tf.gather(classes, batch)
+    batches, fetch = _row_gatherer(features, datasets.labels(split))
 
     def pipeline(order: Callable[[], np.ndarray] | None) -> Any:
         if not count:
             return None
         positions = order or (lambda: np.arange(count))
-        return ordered_batches(fetch, positions, count, datasets.batch_size)
+        return batches(fetch, positions, count, datasets.batch_size)
 
     return pipeline
+
+
+def _row_gatherer(features: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+    """Returns what makes a pipeline, and the function that fetches its batches."""
+    if needs_no_tensorflow():
+        return ArrayBatches, lambda batch: (features[batch], labels[batch])
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        rows, classes = tf.constant(features), tf.constant(labels)
+    return ordered_batches, lambda batch: (
+        tf.gather(rows, batch),
+        tf.gather(classes, batch),
+    )
 
 
 def _load_features(

@@ -39,6 +39,8 @@ class RunRecorder:
         checkpoint_every: Epochs between two checkpoints; `None` writes none.
         tensorboard: Whether to write for TensorBoard.
         started: When the command started, by `time.perf_counter`.
+        is_alone: Whether no other process trains the model too. Otherwise TensorBoard
+            shows nothing that the model would have to compute.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class RunRecorder:
         checkpoint_every: int | None,
         tensorboard: bool,
         started: float,
+        is_alone: bool = True,
     ) -> None:
         self.directory = directory
+        self._is_alone = is_alone
         self._prepared = prepared
         self._configuration = configuration
         self._checkpoint_every = checkpoint_every
@@ -143,6 +147,7 @@ class RunRecorder:
             self._prepared.datasets,
             stage.datasets if stage.is_on_features else None,
             epochs_before=stage.begin,
+            with_computed_images=self._is_alone,
         )
 
 

@@ -19,6 +19,7 @@ The way of a run:
 import contextlib
 import dataclasses
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,13 +37,20 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
+from keras_flowers.training.devices import Devices, choose_devices
 from keras_flowers.training.preparation import PreparedRun, prepare_run
+from keras_flowers.training.processes import (
+    DEFAULT_JOIN_TIMEOUT,
+    Team,
+    join_processes,
+)
 from keras_flowers.training.recording import (
     RunRecorder,
     load_trained_weights,
     require_disk_space,
 )
 from keras_flowers.training.run_directory import RunDirectory
+from keras_flowers.training.run_sharing import identify, pack, unpack
 from keras_flowers.training.stages import (
     Stage,
     begin_fine_tuning_stage,
@@ -109,6 +117,8 @@ def train(
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
     tensorboard: bool = True,
+    devices: int | str | None = None,
+    join_timeout: int = DEFAULT_JOIN_TIMEOUT,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -154,13 +164,20 @@ def train(
         on_loaded: Called once with the `ImageDatasets` before training.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
+        devices: How many devices of each process to use, or `"all"`; each computes an
+            equal share of each batch. `None` uses all accelerators if there are
+            several, as far as they divide the batch equally, and else one device.
+        join_timeout: Seconds to wait for the other processes, if Keras's environment
+            variables `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `_NUM_PROCESSES` and
+            `_PROCESS_ID` name several. Process 0 writes the run directory.
 
     Returns:
         `TrainingRun`.
 
     Raises:
         InputError: If the data, an argument or the run directory cannot be used, the
-            directory holds another run, or its disk is full.
+            directory holds another run, its disk is full, or a process does not come.
+        ProcessLostError: If another process fails or is gone.
     """
     started = time.perf_counter()
     options = {
@@ -174,39 +191,149 @@ def train(
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
     if checkpoint_every is not None:
         checkpoint_every = check_integer("checkpoint_every", checkpoint_every, lowest=1)
-    if run_directory is None:
-        if resume:
-            raise InputError("`resume` needs the `run_directory` of the run.")
-        prepared = prepare_run(config, progress, on_loaded)
-        return _RunInProgress(prepared, callbacks, verbose, progress).train()
-    directory = RunDirectory(run_directory, resume=resume)
-    is_started = directory.is_started
-    with contextlib.ExitStack() as stack:
-        if is_started:
-            stack.enter_context(directory.lock())
-            config = config.with_manifest(directory.manifest)
-        prepared = prepare_run(config, progress, on_loaded)
-        configuration = config.to_json(prepared.model)
-        if is_started:
-            directory.require_same_run(configuration)
-            if directory.is_complete:
-                return _load_complete_run(prepared, directory)
-        with_checkpoints = checkpoint_every is not None
-        require_disk_space(directory, prepared.model, with_checkpoints=with_checkpoints)
-        if not is_started:
-            # Only now: what cannot be trained leaves no folder.
-            stack.enter_context(directory.lock())
-            directory.claim(configuration, prepared.datasets)
-        recorder = RunRecorder(
-            directory,
-            prepared,
-            configuration,
-            checkpoint_every=checkpoint_every,
-            tensorboard=tensorboard,
-            started=started,
+    if run_directory is None and resume:
+        raise InputError("`resume` needs the `run_directory` of the run.")
+    team = join_processes(check_integer("join_timeout", join_timeout, lowest=1))
+    with team or contextlib.nullcontext():
+        command = _Command(
+            config,
+            choose_devices(devices, config.loader.batch_size),
+            callbacks,
+            verbose,
+            progress,
+            on_loaded,
+            checkpoint_every,
+            tensorboard,
+            started,
+            team,
         )
-        run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
-        return run.train()
+        if team is not None and not team.is_first:
+            return command.train_for_first_process(
+                team, writes_directory=run_directory is not None
+            )
+        if run_directory is None:
+            return command.train_in_memory()
+        return command.train_in_directory(RunDirectory(run_directory, resume=resume))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    """What `train` was asked to do; the attributes are those of `train`."""
+
+    config: TrainingConfig
+    devices: Devices
+    callbacks: Sequence[keras.callbacks.Callback]
+    verbose: int | str
+    progress: Progress | None
+    on_loaded: Callable[[ImageDatasets], None] | None
+    checkpoint_every: int | None
+    tensorboard: bool
+    started: float
+    team: Team | None
+
+    def train_in_memory(self) -> TrainingRun:
+        """Trains without a run directory."""
+        prepared = self._prepare(self.config)
+        if self.team is not None:
+            configuration = self.config.to_json(prepared.model)
+            self.team.require_same(*identify(configuration, prepared))
+        return self._begin(prepared).train()
+
+    def train_in_directory(self, directory: RunDirectory) -> TrainingRun:
+        """Trains in a run directory, in the process that writes it."""
+        config = self.config
+        is_started = directory.is_started
+        with contextlib.ExitStack() as stack:
+            if is_started:
+                stack.enter_context(directory.lock())
+                config = config.with_manifest(directory.manifest)
+            if self.team is not None:
+                self.team.share(pack(directory, "split.json"))
+            prepared = self._prepare(config)
+            configuration = config.to_json(prepared.model)
+            if self.team is not None:
+                self.team.require_same(*identify(configuration, prepared))
+            if is_started:
+                directory.require_same_run(configuration)
+                if directory.is_complete:
+                    if self.team is not None:
+                        self.team.share(pack(directory, "model.keras", "history.json"))
+                    return _load_complete_run(prepared, directory)
+            with_checkpoints = self.checkpoint_every is not None
+            require_disk_space(
+                directory, prepared.model, with_checkpoints=with_checkpoints
+            )
+            if not is_started:
+                # Only now: what cannot be trained leaves no folder.
+                stack.enter_context(directory.lock())
+                directory.claim(configuration, prepared.datasets)
+            if self.team is not None:
+                self.team.share(pack(directory, "checkpoint"))
+            recorder = RunRecorder(
+                directory,
+                prepared,
+                configuration,
+                checkpoint_every=self.checkpoint_every,
+                tensorboard=self.tensorboard,
+                started=self.started,
+                is_alone=self.team is None,
+            )
+            run = self._begin(prepared, recorder).train()
+            if self.team is not None:
+                self.team.share(b"")
+            return run
+
+    def train_for_first_process(
+        self, team: Team, *, writes_directory: bool
+    ) -> TrainingRun:
+        """Trains in a process that writes nothing.
+
+        Process 0 sends what it has read from the run directory.
+        """
+        if not writes_directory:
+            return self.train_in_memory()
+        temporary = tempfile.TemporaryDirectory()
+        with temporary as folder:
+            team.clean_up = temporary.cleanup
+            directory = RunDirectory(Path(folder) / "run")
+            unpack(team.share(), directory)
+            config = self.config.with_manifest(directory.manifest)
+            prepared = self._prepare(config)
+            configuration = config.to_json(prepared.model)
+            team.require_same(*identify(configuration, prepared))
+            unpack(team.share(), directory)
+            if directory.is_complete:
+                run = _load_complete_run(prepared, directory)
+            else:
+                recorder = RunRecorder(
+                    directory,
+                    prepared,
+                    configuration,
+                    checkpoint_every=None,
+                    tensorboard=False,
+                    started=self.started,
+                    is_alone=False,
+                )
+                run = self._begin(prepared, recorder).train()
+                team.share()  # until process 0 has written everything
+        return dataclasses.replace(run, directory=None)
+
+    def _prepare(self, config: TrainingConfig) -> PreparedRun:
+        with self.devices.scope():
+            return prepare_run(config, self.progress, self.on_loaded)
+
+    def _begin(
+        self, prepared: PreparedRun, recorder: RunRecorder | None = None
+    ) -> "_RunInProgress":
+        return _RunInProgress(
+            prepared,
+            self.callbacks,
+            self.verbose,
+            self.progress,
+            self.devices,
+            self.team,
+            recorder,
+        )
 
 
 class _RunInProgress:
@@ -217,6 +344,8 @@ class _RunInProgress:
         callbacks: Further callbacks of `fit`.
         verbose: As for `keras.Model.fit`.
         progress: As for `with_features`.
+        devices: What it is trained on.
+        team: The processes that train it, `None` for one.
         recorder: Records the run in a directory; `None` if nothing is to be written.
     """
 
@@ -226,15 +355,20 @@ class _RunInProgress:
         callbacks: Sequence[keras.callbacks.Callback],
         verbose: int | str,
         progress: Progress | None,
+        devices: Devices,
+        team: Team | None,
         recorder: RunRecorder | None = None,
     ) -> None:
+        self._devices = devices
+        self._team = team
         self._prepared = prepared
         self._callbacks = tuple(callbacks)
         self._verbose = verbose
         self._progress = progress
         self._recorder = recorder
+        is_first = team is None or team.is_first
         self._logger = HistoryLogger(
-            None if recorder is None else recorder.directory.path,
+            recorder.directory.path if recorder is not None and is_first else None,
             len(prepared.datasets.split.train),
         )
         # The stage that was begun last.
@@ -251,8 +385,10 @@ class _RunInProgress:
             if recorder is not None:
                 self._keep_what_can_be_resumed(recorder, error)
             raise
-        if recorder is not None:
-            assert self._stage is not None
+        assert self._stage is not None
+        for model in (self._prepared.model, self._stage.model):
+            self._devices.release(model)
+        if recorder is not None and (self._team is None or self._team.is_first):
             recorder.wait()
             recorder.write_results(self._logger.history, self._stage)
             if not interrupted:
@@ -272,18 +408,22 @@ class _RunInProgress:
         try:
             with datasets.naming_unreadable_images():
                 if recorder is None or not recorder.is_fine_tuning:
-                    self._fit(
-                        begin_first_stage(config, model, datasets, self._progress)
-                    )
+                    with self._devices.scope():
+                        stage = begin_first_stage(
+                            config, model, datasets, self._progress
+                        )
+                    self._fit(stage)
                 if config.fine_tuning is not None:
-                    self._fit(
-                        begin_fine_tuning_stage(
+                    with self._devices.scope():
+                        stage = begin_fine_tuning_stage(
                             config, config.fine_tuning, model, datasets
                         )
-                    )
+                    self._fit(stage)
         except KeyboardInterrupt:
-            if self._stage is None:
-                raise  # while features were computed: there is nothing to save
+            # While features were computed, there is nothing to save. Of several
+            # processes, each has stopped in another step.
+            if self._stage is None or self._team is not None:
+                raise
             return True
         return False
 
@@ -297,14 +437,23 @@ class _RunInProgress:
         begin, recorders = stage.begin, list[keras.callbacks.Callback]()
         if self._recorder is not None:
             begin, recorders = self._recorder.begin_stage(stage, stateful)
+        images, class_weights = self._devices.distribute(
+            stage.datasets.train, self._prepared.class_weights
+        )
+        validation, _ = self._devices.distribute(stage.datasets.validation)
         stage.model.fit(
-            stage.datasets.train,
-            validation_data=stage.datasets.validation,
+            images,
+            validation_data=validation,
             epochs=stage.end,
             initial_epoch=begin,
-            class_weight=self._prepared.class_weights,
+            class_weight=class_weights,
             shuffle=False,  # the pipeline shuffles
-            callbacks=[FollowEpochs(stage.datasets), *stateful, *recorders],
+            callbacks=[
+                FollowEpochs(stage.datasets),
+                *stateful,
+                *recorders,
+                *self._devices.callbacks(),
+            ],
             verbose=self._verbose,
         )
         if self._recorder is not None:
