@@ -3,12 +3,13 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import keras
 import numpy as np
 from keras_flowers.callbacks.augmented_images import augment_images, find_image_layers
+from keras_flowers.callbacks.confusion_counts import find_matrix
 from keras_flowers.callbacks.event_writer import TRAIN, VALIDATION, WHOLE, EventWriter
 from keras_flowers.callbacks.hyperparameters import (
     Hyperparameter,
@@ -160,7 +161,7 @@ class RunRecord:
 
     def end_validation(self) -> None:
         """Reads the confusion matrix that a metric counted."""
-        self._matrix = _find_matrix(self._model)
+        self._matrix = find_matrix(self._model)
 
     def end_epoch(self, logs: Mapping[str, Any]) -> None:
         """Writes what there is to show of the epoch.
@@ -285,24 +286,6 @@ class RunRecord:
             # The projector looks for its files in folders with event files.
             self._events.file_writer(VALIDATION).flush()
             write_projector(self._events.directory / VALIDATION, points, names)
-
-
-def _find_matrix(model: keras.Model) -> np.ndarray | None:
-    """Returns the counts of the first metric that has them."""
-    for metric in _iterate_metrics(model):
-        matrix = getattr(metric, "matrix", None)
-        if matrix is not None:
-            counts = np.asarray(keras.ops.convert_to_numpy(matrix), np.float64)
-            if counts.ndim == 2 and counts.shape[0] == counts.shape[1]:
-                return counts
-    return None
-
-
-def _iterate_metrics(model: keras.Model) -> Iterator[Any]:
-    for metric in model.metrics:
-        yield metric
-        # Those passed to `compile` are in a metric that holds them.
-        yield from getattr(metric, "metrics", ())
 
 
 def _tag_scores(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:

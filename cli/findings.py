@@ -12,15 +12,15 @@ SHOWN_PER_KIND = 5
 
 
 def show_findings(
-    output: Output, findings: Sequence["Finding"], *, limit: int | None = SHOWN_PER_KIND
+    output: Output, findings: Sequence["Finding"], *, limit: int = SHOWN_PER_KIND
 ) -> None:
-    """Prints the findings by kind, the first `limit` of each kind."""
-    by_kind: dict[str, list[Finding]] = {}
-    for finding in findings:
-        by_kind.setdefault(finding.kind, []).append(finding)
-    for kind, found in by_kind.items():
-        output.say(f"{kind.replace('_', ' ')} ({len(found)}):")
+    """Prints the findings by kind, the worst first and `limit` of each kind at most."""
+    from keras_flowers.data.findings import group_findings
+
+    for kind, found in group_findings(findings):
+        actions = ", ".join(dict.fromkeys(finding.action for finding in found))
+        output.say(f"{kind.title} ({len(found)}), {actions}:")
         for finding in found[:limit]:
             output.say(f"  {finding.message}")
-        if limit is not None and len(found) > limit:
+        if len(found) > limit:
             output.say(f"  ... and {len(found) - limit} more")

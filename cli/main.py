@@ -23,11 +23,14 @@ from keras_flowers_cli.errors import (
 )
 from keras_flowers_cli.evaluate import evaluate
 from keras_flowers_cli.export import export
+from keras_flowers_cli.findings import show_findings
+from keras_flowers_cli.lr_find import lr_find
 from keras_flowers_cli.new import new
-from keras_flowers_cli.output import echo_error, escape_unencodable_output
+from keras_flowers_cli.output import Output, echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
 from keras_flowers_cli.runtime import end_failed_process
 from keras_flowers_cli.sample import sample
+from keras_flowers_cli.serve import serve
 from keras_flowers_cli.tensorboard import tensorboard
 from keras_flowers_cli.train import train
 from keras_flowers_cli.tune import tune
@@ -35,8 +38,8 @@ from keras_flowers_cli.tune import tune
 # In the order in which people need them.
 _TASKS = {
     "Data": (audit, sample),
-    "Training": (train, tune, backbones),
-    "Results": (predict, evaluate, export, compare, tensorboard),
+    "Training": (train, lr_find, tune, backbones),
+    "Results": (predict, evaluate, export, serve, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }
 # No first sentence is longer, so none is cut.
@@ -135,12 +138,20 @@ def _report_error(error: BaseException, arguments: Sequence[str], debug: bool) -
         traceback.print_exception(error)
     message = explain(error)
     if message is not None:
+        _show_findings(error, as_json="--json" in arguments)
         command = next((word for word in arguments if word in commands.commands), "")
         echo_error(f"error: {name_options(message, command)}")
         return EXIT_BAD_INPUT
     hint = "" if debug else " (--debug shows where)"
     echo_error(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
     return EXIT_DEFECT
+
+
+def _show_findings(error: BaseException, *, as_json: bool) -> None:
+    """Prints what an audit had found before an error about the data."""
+    findings = getattr(error, "findings", ())
+    if findings:
+        show_findings(Output(as_json), findings)
 
 
 def _drop_output() -> None:

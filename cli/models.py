@@ -1,10 +1,15 @@
-"""Loads a saved classifier once Keras has started."""
+"""Tells models apart, and loads a saved classifier once Keras has started."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keras_flowers.models.image_classifier import ImageClassifier
+
+
+def is_exported(path: Path) -> bool:
+    """Returns whether a path must be an exported model, and no model of Keras."""
+    return path.is_dir() and not (path / "model.keras").is_file()
 
 
 def load_classifier(path: Path) -> "ImageClassifier":

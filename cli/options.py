@@ -53,12 +53,27 @@ class ParsedText(click.ParamType):  # type: ignore[type-arg]
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers that excludes NaN, which compares with nothing."""
+    """A range of numbers that excludes NaN, which compares with nothing.
+
+    Args:
+        kind: The range, and words that are allowed as well.
+    """
+
+    def __init__(self, kind: Number) -> None:
+        super().__init__(
+            kind.lowest,
+            kind.highest,
+            min_open=kind.lowest_is_open,
+            max_open=kind.highest_is_open,
+        )
+        self._words = kind.words
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Returns the number."""
+    ) -> Any:
+        """Returns the number or the word."""
+        if value in self._words:
+            return value
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -103,13 +118,8 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
         case Integer(lowest, highest):
             attributes |= {"type": click.IntRange(lowest, highest), "metavar": "N"}
         case Number() as kind:
-            range_of_kind = FiniteRange(
-                kind.lowest,
-                kind.highest,
-                min_open=kind.lowest_is_open,
-                max_open=kind.highest_is_open,
-            )
-            attributes |= {"type": range_of_kind, "metavar": "NUMBER"}
+            metavar = "|".join(("NUMBER", *kind.words))
+            attributes |= {"type": FiniteRange(kind), "metavar": metavar}
         case Choice(words):
             attributes["type"] = click.Choice(words)
         case Text(form):

@@ -33,6 +33,7 @@ _STAGES = {
     "sample": "drawing the sample images",
     "decode": "reading and checking images",
     "inspect": "checking images",
+    "learning rate": "learning rates",
     "features": "computing features",
     "predict": "classifying images",
     "convert": "converting the model",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.errors import EXIT_BAD_INPUT, EXIT_DONE
-from keras_flowers_cli.models import load_classifier
+from keras_flowers_cli.models import is_exported, load_classifier
 from keras_flowers_cli.options import (
     UserPath,
     check_writable,
@@ -77,7 +77,7 @@ def predict(
     sorting = choose_sorting(move_to, copy_to, dry_run)
     if explain_to is not None:
         check_writable(explain_to, "--explain")
-        if _is_exported(model_path):
+        if is_exported(model_path):
             raise click.UsageError("--explain needs a .keras file or a run directory.")
     output = Output(as_json)
     model = _load_model(model_path)
@@ -101,12 +101,8 @@ def predict(
     return EXIT_DONE
 
 
-def _is_exported(path: Path) -> bool:
-    return path.is_dir() and not (path / "model.keras").is_file()
-
-
 def _load_model(path: Path) -> "ImageClassifier | ExportedClassifier":
-    if _is_exported(path):
+    if is_exported(path):
         from keras_flowers_runtime.exported import load_exported
 
         return load_exported(path)

@@ -147,7 +147,7 @@ def _cell(trial: "TrialRecord", column: str) -> str:
 
 def _score_text(trial: "TrialRecord") -> str:
     if trial.status == "completed":
-        return f"{trial.score:.4f}"
+        return f"{trial.score:.4f}" + (" collapsed" if trial.has_collapsed else "")
     return trial.status if trial.error is None else f"failed: {trial.error}"
 
 

@@ -16,7 +16,9 @@ from keras_flowers_cli.output import Output, ProgressBars
 from keras_flowers_cli.train_config import build_config, check_options, read_config
 from keras_flowers_cli.train_view import (
     read_earlier_epochs,
+    read_learning_rate,
     run_as_json,
+    show_collapse,
     show_datasets,
     show_other_versions,
     show_run,
@@ -24,6 +26,8 @@ from keras_flowers_cli.train_view import (
 from keras_flowers_settings.files import STORAGE
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_flowers.data.dataset_loader import ImageDatasets
 
 
@@ -54,21 +58,35 @@ def train(
     runtime.start_keras()
     from keras_flowers_cli.epoch_lines import EpochLines
 
+    from keras_flowers.training.learning_rate import find_learning_rate
     from keras_flowers.training.processes import join_processes
     from keras_flowers.training.train import train as train_model
 
     # Before anything is computed: JAX must know of the other processes.
     team = join_processes(join_timeout)
     is_first = team is None or team.is_first
-    output = Output(as_json)
+    output, progress = Output(as_json), ProgressBars()
     if team is not None and not is_first:
         output.say(
             f"Process {team.number} of {team.count}: process 0 shows the training and "
             "writes the run directory."
         )
         output = Output(as_json, is_silent=True)
+
+    def show_progress(stage: str, done: int, total: int | None) -> None:
+        if stage == "features" and not done:
+            output.say(f"The features of {total} images are computed once.")
+        progress(stage, done, total)
+
+    def find_rate(model: "keras.Model", datasets: "ImageDatasets") -> float:
+        found = find_learning_rate(model, datasets, progress=show_progress)
+        output.say(f"Learning rate {found.suggestion:g}: found by a range test")
+        return found.suggestion
+
     if config_file is None:
-        config = build_config(data or "", given)
+        if given.get("learning_rate") == "auto":
+            given["learning_rate"] = read_learning_rate(resume) or "auto"
+        config = build_config(data or "", given, find_rate)
     else:
         config = read_config(config_file, given)
     run_dir = resume or run_dir or new_run_directory(config.loader.data)
@@ -77,18 +95,14 @@ def train(
     started = time.monotonic()
     with (
         output.stdout_for_people(),
-        ProgressBars() as progress,
+        progress,
         EpochLines(output, read_earlier_epochs(resume)) as lines,
+        show_collapse(output),
     ):
 
         def show_data(datasets: "ImageDatasets") -> None:
             progress.stop()
             show_datasets(output, datasets)
-
-        def show_progress(stage: str, done: int, total: int | None) -> None:
-            if stage == "features" and not done:
-                output.say(f"The features of {total} images are computed once.")
-            progress(stage, done, total)
 
         run = train_model(
             config,

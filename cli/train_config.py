@@ -1,6 +1,7 @@
 """From the options of `train` to the configuration of a run."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from keras_flowers_settings.training import (
     OPTIMIZER,
     SCHEDULE,
     UNFREEZE_FROM,
+    WARM_UP,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from keras_flowers.training.config import TrainingConfig
 
 
+RateSearch = Callable[["keras.Model", "ImageDatasets"], float]
+
+
 def check_options(given: dict[str, Any]) -> None:
     """Refuses options that contradict each other, before Keras is started."""
     check_backbone_options(given)
@@ -33,12 +38,23 @@ def check_options(given: dict[str, Any]) -> None:
     _check_fine_tuning(given)
 
 
-def build_config(data: str, given: dict[str, Any]) -> "TrainingConfig":
+def find_rate(model: "keras.Model", datasets: "ImageDatasets") -> float:
+    """Returns the learning rate that a range test suggests."""
+    from keras_flowers.training.learning_rate import find_learning_rate
+
+    return find_learning_rate(model, datasets).suggestion
+
+
+def build_config(
+    data: str, given: dict[str, Any], find_rate: RateSearch = find_rate
+) -> "TrainingConfig":
     """Returns the configuration of a new run.
 
     Args:
         data: The data source.
         given: The options that were given.
+        find_rate: Called for the learning rate `auto` with the compiled model and the
+            data.
     """
     from keras_flowers_cli.devices import mixed_precision_policy
 
@@ -52,16 +68,18 @@ def build_config(data: str, given: dict[str, Any]) -> "TrainingConfig":
         **arguments_for("ImageDatasetLoader", "train", given),
     )
     loader, backbone = resolve_backbone(loader, given, policy)
-    builder = _ModelBuilder(given, loader, backbone, policy)
-    fine_tuning = arguments_for("FineTuning", "train", given)
-    if fine_tuning and builder.facts.is_from_scratch:
+    builder = _ModelBuilder(given, loader, backbone, policy, find_rate)
+    fine_tuning = None
+    if "fine_tune_epochs" in given:
+        fine_tuning = FineTuning(**arguments_for("FineTuning", "train", given))
+    if fine_tuning is not None and builder.facts.is_from_scratch:
         raise click.UsageError(
             "--fine-tune-epochs needs a backbone with pretrained weights."
         )
     return TrainingConfig(
         loader,
         builder.build,
-        fine_tuning=FineTuning(**fine_tuning) if fine_tuning else None,
+        fine_tuning=fine_tuning,
         **{
             **arguments_for("TrainingConfig", "train", given),
             "epochs": builder.value_of(EPOCHS),
@@ -89,13 +107,16 @@ class _ModelBuilder:
     loader: "ImageDatasetLoader"
     backbone: "Backbone | None"
     policy: str | None
+    find_rate: RateSearch
 
     @property
     def facts(self) -> ModelFacts:
         """What automatic defaults depend on."""
         backbone = self.backbone
         is_pretrained = backbone is not None and backbone.is_pretrained
-        return ModelFacts(backbone is not None, is_pretrained)
+        facts = ModelFacts(backbone is not None, is_pretrained)
+        schedule = self.given.get("schedule", SCHEDULE.default_for(facts))
+        return dataclasses.replace(facts, is_cosine=schedule == "cosine")
 
     def value_of(self, setting: Setting) -> Any:
         """Returns the given value, or the default for the model."""
@@ -117,23 +138,34 @@ class _ModelBuilder:
             **arguments,
         )
         xla = {"jit_compile": self.given["xla"]} if "xla" in self.given else {}
-        model.compile(self._optimizer(datasets), **xla)
+        rate = self.given.get("learning_rate")
+        if rate == "auto":
+            model.compile(self._optimizer(datasets, None), **xla)
+            rate = self.find_rate(model, datasets)
+        model.compile(self._optimizer(datasets, rate), **xla)
         return model
 
-    def _optimizer(self, datasets: "ImageDatasets") -> "keras.optimizers.Optimizer":
+    def _optimizer(
+        self, datasets: "ImageDatasets", rate: float | None
+    ) -> "keras.optimizers.Optimizer":
         import keras
 
-        from keras_flowers.training.schedules import warm_up_and_cosine
+        from keras_flowers.training.schedules import (
+            warm_up_and_cosine,
+            warm_up_and_hold,
+        )
         from keras_flowers.training.stages import steps_per_epoch
 
-        arguments = {k: v for k, v in self.given.items() if k == "learning_rate"}
+        arguments: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
         optimizer = keras.optimizers.get(
             {"class_name": self.value_of(OPTIMIZER), "config": arguments}
         )
-        if self.value_of(SCHEDULE) == "cosine":
+        warm_up, is_cosine = self.value_of(WARM_UP), self.facts.is_cosine
+        if warm_up or is_cosine:
             highest = float(optimizer.learning_rate)
             steps = self.value_of(EPOCHS) * steps_per_epoch(datasets)
-            arguments["learning_rate"] = warm_up_and_cosine(highest, steps)
+            schedule = warm_up_and_cosine if is_cosine else warm_up_and_hold
+            arguments["learning_rate"] = schedule(highest, steps, warm_up)
             optimizer = type(optimizer)(**arguments)
         return optimizer
 

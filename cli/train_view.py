@@ -1,14 +1,18 @@
 """Shows the data of a run and what has come of it."""
 
-import dataclasses
+import contextlib
 import json
 import math
 import shlex
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.output import Output, TextTable
+from keras_flowers_settings.recorded import learning_rate
 
 if TYPE_CHECKING:
     from keras_flowers.data.dataset_loader import ImageDatasets
@@ -71,6 +75,40 @@ def read_earlier_epochs(directory: Path | None) -> "History":
         return {} if directory is None else read_history(directory)
     except InputError:
         return {}  # no epoch was complete, or a file that `train` will complain of
+
+
+def read_learning_rate(directory: Path | None) -> float | None:
+    """Returns the learning rate of a run that is to be resumed, `None` for a new one.
+
+    It was found when the run was started, and is not searched again.
+    """
+    if directory is None:
+        return None
+    try:
+        return learning_rate(json.loads((directory / "config.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # no run yet, or a file that `train` will complain of
+
+
+@contextlib.contextmanager
+def show_collapse(output: Output) -> Iterator[None]:
+    """Prints the warning that the network has collapsed as a line."""
+    from keras_flowers.callbacks import CollapseWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CollapseWarning)
+        show = warnings.showwarning
+
+        def show_warning(
+            message: Warning | str, category: type[Warning], *where: Any, **more: Any
+        ) -> None:
+            if issubclass(category, CollapseWarning):
+                output.say(name_options(str(message), "train"))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_warning
+        yield
 
 
 def show_run(
@@ -149,6 +187,6 @@ def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str
         "interrupted": run.interrupted,
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},
-        "left_out": [dataclasses.asdict(f) for f in datasets.audit.left_out],
+        "left_out": [found.to_json() for found in datasets.audit.left_out],
         "history": run.history,
     }

@@ -132,6 +132,12 @@ def _show(
     output.show(view.table(result.trials))
     failed = sum(trial.status == "failed" for trial in result.trials)
     output.say(f"{len(result.trials)} trials, {failed} failed, {seconds:.0f} s in all")
+    collapsed = sum(trial.has_collapsed for trial in result.trials)
+    if collapsed:
+        output.say(
+            f"{collapsed} trials collapsed: their networks give every image the same "
+            "answer. A lower --learning-rate avoids it."
+        )
     for path in sorted(result.directory.iterdir()):
         if not path.name.startswith("."):
             output.say(f"  {path}")

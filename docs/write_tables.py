@@ -15,7 +15,7 @@ from keras_flowers_settings.kinds import Choice, Switch
 _DOCS = Path(__file__).parent
 _ROOT = _DOCS.parent
 _CLI, _DESIGN = _DOCS / "cli.md", _DOCS / "design.md"
-_SECTION = re.compile(r"^## keras-flowers (\w+)$", re.MULTILINE)
+_SECTION = re.compile(r"^## keras-flowers ([\w-]+)$", re.MULTILINE)
 _PACKAGE = re.compile(
     r"^### ([\w/]+)\n\n(\| module \|.*?)(?=^(?!\|)|\Z)", re.DOTALL | re.MULTILINE
 )
@@ -73,6 +73,7 @@ def write_module_tables(page: str) -> str:
             "callbacks",
             "tuning",
             "runtime",
+            "serving",
             "cli",
             "settings",
         )

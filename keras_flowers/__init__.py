@@ -14,6 +14,9 @@ from keras_flowers.data.dataset_loader import ImageDatasetLoader as ImageDataset
 from keras_flowers.data.dataset_loader import ImageDatasets as ImageDatasets
 from keras_flowers.data.sample import write_sample as write_sample
 from keras_flowers.errors import InputError as InputError
+from keras_flowers.evaluation.audit_report import (
+    write_audit_report as write_audit_report,
+)
 from keras_flowers.evaluation.calibration import Calibration as Calibration
 from keras_flowers.evaluation.calibration import CalibrationBin as CalibrationBin
 from keras_flowers.evaluation.evaluate import Confusion as Confusion
@@ -38,7 +41,14 @@ from keras_flowers.registration import custom_objects as custom_objects
 from keras_flowers.scores import ClassScores as ClassScores
 from keras_flowers.training.config import FineTuning as FineTuning
 from keras_flowers.training.config import TrainingConfig as TrainingConfig
+from keras_flowers.training.learning_rate import (
+    LearningRateSearch as LearningRateSearch,
+)
+from keras_flowers.training.learning_rate import (
+    find_learning_rate as find_learning_rate,
+)
 from keras_flowers.training.schedules import warm_up_and_cosine as warm_up_and_cosine
+from keras_flowers.training.schedules import warm_up_and_hold as warm_up_and_hold
 from keras_flowers.training.train import TrainingRun as TrainingRun
 from keras_flowers.training.train import train as train
 from keras_flowers.version import __version__ as __version__

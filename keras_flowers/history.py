@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,10 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import json_text, write_text_atomically
 
 History = dict[str, list[float]]
+
+# The column that `CollapseDetector` adds: 1 from the epoch on in which it noticed that
+# the network has collapsed, and 0 from that on in which it has recovered.
+COLLAPSED = "collapsed"
 
 
 def write_history(history: History, directory: Path) -> None:
@@ -50,6 +54,21 @@ def read_history(path: str | os.PathLike[str]) -> History:
         raise InputError(f"There is no history at {file}.") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not the history of a run: {error}") from error
+
+
+def is_collapsed(history: Mapping[str, Sequence[float]]) -> bool:
+    """Tells whether the network had collapsed at the end of a history."""
+    return bool(history.get(COLLAPSED)) and history[COLLAPSED][-1] == 1
+
+
+def collapse_epoch(history: Mapping[str, Sequence[float]]) -> int | None:
+    """Returns the number of the epoch in which the collapse was noticed.
+
+    `None` unless the network had collapsed at the end of the history.
+    """
+    if not is_collapsed(history):
+        return None
+    return int(history["epoch"][list(history[COLLAPSED]).index(1)])
 
 
 def _to_integers(name: str, values: Sequence[float]) -> Sequence[float]:

@@ -26,7 +26,8 @@ def exclusive_lock(path: Path, *, wait: bool = True, hint: str = "") -> Iterator
 
     Raises:
         LockHeldError: If another process holds the lock and `wait` is False.
-        InputError: If the lock file cannot be written, with the reason and the path.
+        FileAccessError: If the lock file cannot be written, with the reason and the
+            path.
     """
     lock = filelock.FileLock(path)
     try:

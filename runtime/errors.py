@@ -1,4 +1,4 @@
-"""The exception for input that cannot be used."""
+"""The exceptions for input that cannot be used."""
 
 
 class InputError(ValueError):
@@ -8,6 +8,10 @@ class InputError(ValueError):
     received, in one or two lines, so that a command line can show it as it is.
     Any other exception that this package raises is a bug.
     """
+
+
+class FileAccessError(InputError):
+    """Raised when the operating system refuses to read or write a file or folder."""
 
 
 def first_line(error: BaseException) -> str:

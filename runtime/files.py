@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from keras_flowers_runtime.errors import InputError
+from keras_flowers_runtime.errors import FileAccessError
 
 _TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}(\.[^.]*)?")
 
@@ -33,7 +33,7 @@ def temporary_sibling(path: str | os.PathLike[str], hint: str = "") -> Iterator[
         The path to write to. No file exists there yet.
 
     Raises:
-        InputError: If the file cannot be written, with the reason: a missing or
+        FileAccessError: If the file cannot be written, with the reason: a missing or
             read-only folder, a full disk.
     """
     target = Path(path)
@@ -61,7 +61,7 @@ def explain_os_error(
     hint: str = "",
     *,
     action: str = "written",
-) -> InputError:
+) -> FileAccessError:
     """Returns the error to raise in place of one of the operating system.
 
     Args:
@@ -77,7 +77,7 @@ def explain_os_error(
     code = None if error.errno is None else os.strerror(error.errno)
     reason = error.strerror or code or str(error) or type(error).__name__
     message = f"`{printable_path(path)}` cannot be {action}: {reason}"
-    return InputError(f"{message}. {hint}" if hint else message)
+    return FileAccessError(f"{message}. {hint}" if hint else message)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -114,7 +114,7 @@ def write_text_atomically(
         hint: As for `explain_os_error`.
 
     Raises:
-        InputError: As for `temporary_sibling`.
+        FileAccessError: As for `temporary_sibling`.
     """
     with temporary_sibling(path, hint) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
@@ -132,7 +132,7 @@ def write_csv_atomically(
         rows: The rows, that of the column names first.
 
     Raises:
-        InputError: As for `temporary_sibling`.
+        FileAccessError: As for `temporary_sibling`.
     """
     with (
         temporary_sibling(path) as temporary,

@@ -183,12 +183,15 @@ def load_image_bytes(
     return resize_image(image, image_size, options.resize)
 
 
-def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
+def load_thumbnail(
+    path: str | os.PathLike[str], side: int, options: ImageOptions = DEFAULT_OPTIONS
+) -> Pixels:
     """Loads a small version of an image for display, decoded as in training.
 
     Args:
         path: The image file.
         side: The maximum length of the longer side in pixels; images are not enlarged.
+        options: How to decode it; `resize` does not matter.
 
     Returns:
         uint8 `(height, width, 3)`, RGB, 0 to 255. The aspect ratio is preserved.
@@ -196,7 +199,7 @@ def load_thumbnail(path: str | os.PathLike[str], side: int) -> Pixels:
     Raises:
         InputError: As for `load_image`.
     """
-    image = _load(path, 2 * side, ImageOptions()).image
+    image = _load(path, 2 * side, options).image
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     return np.array(image)
 

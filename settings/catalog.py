@@ -1,15 +1,25 @@
 """All settings, in the order in which `--help` and the tables list them."""
 
-from keras_flowers_settings import data, files, inference, model, search, training
+from keras_flowers_settings import (
+    data,
+    files,
+    inference,
+    model,
+    search,
+    serving,
+    training,
+)
 from keras_flowers_settings.setting import Setting
 
 ALL_SETTINGS: tuple[Setting, ...] = (
+    *training.RANGE_TEST,
     *search.SEARCH,
     *search.SPACE,
     *data.SETTINGS,
     *model.SETTINGS,
     *training.SETTINGS,
     *inference.SETTINGS,
+    *serving.SETTINGS,
     *files.RUN,
     *files.STORAGE,
     *files.OUTPUT,

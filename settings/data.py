@@ -11,7 +11,11 @@ from keras_flowers_settings.kinds import (
     Number,
     Text,
 )
-from keras_flowers_settings.recorded import near_duplicates_are_split, of_loader
+from keras_flowers_settings.recorded import (
+    excluded_paths,
+    near_duplicates_are_split,
+    of_loader,
+)
 from keras_flowers_settings.setting import DATA, Automatic, ModelFacts, Setting
 
 FRACTION = Number(0, 1, highest_is_open=True)
@@ -26,7 +30,7 @@ IMAGE_SIZE = Setting(
     kind=ImageSize(),
     meaning="Size to which images are resized: the side in pixels, or `HEIGHTxWIDTH`; "
     f"at most {MAX_SIDE}",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default=Automatic("256; that of a backbone", _image_size),
     arguments=("ImageDatasetLoader.image_size",),
@@ -37,7 +41,7 @@ BATCH_SIZE = Setting(
     name="batch_size",
     kind=Integer(highest=MAX_INT32),
     meaning="Images in a batch",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     default=32,
     arguments=("ImageDatasetLoader.batch_size",),
@@ -48,7 +52,7 @@ VALIDATION_SPLIT = Setting(
     name="validation_split",
     kind=FRACTION,
     meaning="Fraction of each class for validation",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default=0.2,
     arguments=("ImageDatasetLoader.validation_split",),
@@ -58,7 +62,7 @@ TEST_SPLIT = Setting(
     name="test_split",
     kind=FRACTION,
     meaning="Fraction of each class that is kept out of training and validation",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default=0.0,
     arguments=("ImageDatasetLoader.test_split",),
@@ -69,7 +73,7 @@ SPLIT_MANIFEST = Setting(
     kind=ExistingFile(),
     meaning="A `split.json` that decides the split; replaces `--validation-split` and "
     "`--test-split`",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     arguments=("ImageDatasetLoader.split_manifest",),
     recorded=of_loader("split_manifest"),
@@ -78,7 +82,7 @@ SPLIT_NEAR_DUPLICATES = Setting(
     name="split_near_duplicates",
     kind=Flag(),
     meaning="Allow images that look alike in different splits: for frames of a video",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     default=False,
     recorded=near_duplicates_are_split,
@@ -87,7 +91,7 @@ ARCHIVE_ENCODING = Setting(
     name="archive_encoding",
     kind=Text("NAME"),
     meaning="Encoding of the names in an archive that does not say it, such as `cp932`",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=DATA,
     default=Automatic("UTF-8, or the code page that fits best"),
     arguments=("ImageDatasetLoader.archive_encoding",),
@@ -98,7 +102,7 @@ SEED = Setting(
     kind=Integer(0, MAX_INT32),
     meaning="Seed of the split, the order, the initial weights, augmentation and "
     "dropout",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=DATA,
     default=42,
     arguments=("ImageDatasetLoader.seed",),
@@ -106,7 +110,7 @@ SEED = Setting(
     hyperparameter="seed",
 )
 
-_LOADERS = ("train", "tune", "evaluate", "audit")
+_LOADERS = ("train", "lr-find", "tune", "evaluate", "audit")
 CLASS_DEPTH = Setting(
     name="class_depth",
     kind=Integer(highest=100),
@@ -122,7 +126,7 @@ SPLIT_MODE = Setting(
     kind=Choice(("auto", "ready-made", "random")),
     meaning="Use the ready-made split of a folder with parts such as `train` and "
     "`test`, or split at random; `auto` uses a ready-made split where there is one",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default="auto",
     arguments=("ImageDatasetLoader.split",),
@@ -133,7 +137,7 @@ RESIZE = Setting(
     kind=Choice(("stretch", "crop", "pad")),
     meaning="How images get the image size: `stretch` ignores the aspect ratio, `crop` "
     "cuts off what is too much, `pad` adds black borders",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     default="stretch",
     arguments=("ImageDatasetLoader.resize",),
@@ -173,7 +177,7 @@ SMALL_CLASSES = Setting(
     kind=Choice(("leave-out", "train-only")),
     meaning="What to do with classes that have too few images to split; without it, "
     "they are an error",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     arguments=("ImageDatasetLoader.small_classes",),
     recorded=of_loader("small_classes"),
@@ -184,7 +188,7 @@ GROUP_BY = Setting(
     meaning="Keep the images of a patient, a place or a video on one side of the "
     "split: those in one `folder`, with one value in a `column` of the label file, or "
     "with one match of a regular expression in their paths",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=DATA,
     arguments=("ImageDatasetLoader.group_by",),
     recorded=of_loader("group_by"),
@@ -217,6 +221,26 @@ PATH_COLUMN = _column("path", "paths of images")
 LABEL_COLUMN = _column("label", "class names")
 SPLIT_COLUMN = _column("split", "`train`, `validation` or `test`")
 GROUP_COLUMN = _column("group", "the group of each image")
+EXCLUDE = Setting(
+    name="exclude",
+    kind=ExistingFile(),
+    meaning="Leave out the images that this text file lists, one path per line, or "
+    "those of findings in the JSON file of an audit",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.exclude",),
+    recorded=excluded_paths,
+)
+EXCLUDE_KINDS = Setting(
+    name="exclude_kinds",
+    kind=Text("KIND[,KIND...]"),
+    meaning="The kinds of findings of the audit to leave out, such as "
+    "`near_duplicate,label_conflict`",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.exclude_kinds",),
+    recorded=of_loader("exclude_kinds"),
+)
 IGNORE_UNKNOWN_CLASSES = Setting(
     name="ignore_unknown_classes",
     kind=Flag(),
@@ -250,5 +274,7 @@ SETTINGS = (
     LABEL_COLUMN,
     SPLIT_COLUMN,
     GROUP_COLUMN,
+    EXCLUDE,
+    EXCLUDE_KINDS,
     IGNORE_UNKNOWN_CLASSES,
 )

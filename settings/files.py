@@ -7,6 +7,7 @@ from keras_flowers_settings.kinds import (
     Flag,
     Folder,
     Integer,
+    NewFile,
 )
 from keras_flowers_settings.recorded import of_loader
 from keras_flowers_settings.setting import ENVIRONMENT, Automatic, Setting
@@ -74,12 +75,20 @@ RUN = (
     RESUME_SEARCH,
 )
 
+HTML_FILE = Setting(
+    name="html_file",
+    kind=NewFile(),
+    option="--html",
+    meaning="Write the findings with their images to this file, one self-contained "
+    "page",
+    commands=("audit",),
+)
 CACHE_DIRECTORY = Setting(
     name="cache_directory",
     kind=Folder(),
     option="--cache-dir",
     meaning="Folder for downloads, unpacked archives and decoded images",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     arguments=("ImageDatasetLoader.cache_directory",),
     recorded=of_loader("cache_directory"),
@@ -89,7 +98,7 @@ DISK_BUDGET = Setting(
     kind=ByteSize(),
     meaning="Maximum disk space for decoded images; images beyond it are decoded on "
     "the fly",
-    commands=("train", "tune", "evaluate"),
+    commands=("train", "lr-find", "tune", "evaluate"),
     group=ENVIRONMENT,
     default=32 * 2**30,
     arguments=("ImageDatasetLoader.disk_budget",),
@@ -99,7 +108,7 @@ MAX_EXTRACTED_SIZE = Setting(
     name="max_extracted_size",
     kind=ByteSize(),
     meaning="Maximum size of an unpacked archive",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     default=10 * 2**30,
     arguments=("ImageDatasetLoader.max_extracted_size",),
@@ -109,7 +118,7 @@ MAX_EXTRACTED_FILES = Setting(
     name="max_extracted_files",
     kind=Integer(highest=MAX_INT32),
     meaning="Maximum number of files in an archive",
-    commands=("train", "tune", "evaluate", "audit"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     default=200_000,
     arguments=("ImageDatasetLoader.max_extracted_files",),
@@ -125,6 +134,7 @@ AS_JSON = Setting(
     meaning="Print the result as JSON on stdout",
     commands=(
         "train",
+        "lr-find",
         "tune",
         "predict",
         "evaluate",
@@ -140,7 +150,7 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "sample", "new", "completion"),
+    commands=(*AS_JSON.commands, "tensorboard", "serve", "sample", "new", "completion"),
     default=False,
 )
-OUTPUT = (AS_JSON, DEBUG)
+OUTPUT = (HTML_FILE, AS_JSON, DEBUG)

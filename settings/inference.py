@@ -31,7 +31,7 @@ BATCH_SIZE = Setting(
     name="batch_size",
     kind=Integer(highest=MAX_INT32),
     meaning="Images classified at once",
-    commands=("predict", "evaluate"),
+    commands=("predict", "evaluate", "serve"),
     default=32,
     arguments=("ImageDatasetLoader.batch_size",),
 )

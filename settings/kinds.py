@@ -22,12 +22,16 @@ class Integer:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A number from `lowest` to `highest`, without an end that is open."""
+    """A number from `lowest` to `highest`, without an end that is open.
+
+    Or one of `words`.
+    """
 
     lowest: float
     highest: float
     lowest_is_open: bool = False
     highest_is_open: bool = False
+    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

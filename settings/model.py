@@ -30,7 +30,7 @@ BACKBONE = Setting(
     kind=Text("NAME|FILE"),
     meaning="Network that computes the features of an image: a name that "
     "`keras-flowers backbones` lists, or a `.keras` file",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=MODEL,
     default=Automatic("none"),
     arguments=("ImageClassifier.backbone", "ImageClassifierHyperModel.backbone"),
@@ -42,7 +42,7 @@ WEIGHTS = Setting(
     kind=Text("imagenet|FILE|none"),
     meaning="Weights of the backbone: `imagenet`, which Keras downloads, an `.h5` or "
     "`.keras` file, or `none` to train it from random weights",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=MODEL,
     default=Automatic("imagenet for a name that has such; those of a .keras file"),
     recorded=weights,
@@ -52,7 +52,7 @@ HIDDEN_UNITS = Setting(
     kind=Widths(),
     meaning=f"Widths of the hidden layers, from 1 to {MAX_WIDTH}, separated by commas, "
     "or `none`",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=MODEL,
     default=Automatic(
         "256,128; none with a backbone without weights",
@@ -66,7 +66,7 @@ DROPOUT = Setting(
     name="dropout",
     kind=FRACTION,
     meaning="Fraction of units to drop after each hidden layer, from 0 to below 1",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=MODEL,
     default=DROPOUT_DEFAULT,
     arguments=("ImageClassifier.dropout",),
@@ -77,7 +77,7 @@ AUGMENTATION = Setting(
     name="augmentation",
     kind=Switch(),
     meaning="Augment the training images at random, or train on them as they are",
-    commands=("train", "tune"),
+    commands=("train", "lr-find", "tune"),
     group=MODEL,
     default=Automatic(
         "yes; no with a pretrained backbone, whose features are then computed once",

@@ -45,6 +45,12 @@ def near_duplicates_are_split(config: Config) -> bool:
     return not config["loader"]["config"]["keep_near_duplicates_together"]
 
 
+def excluded_paths(config: Config) -> str | None:
+    """Returns how many paths are excluded, `None` without any."""
+    paths = config["loader"]["config"]["exclude"]
+    return None if paths is None else f"{len(paths)} paths"
+
+
 def augmentation(config: Config) -> bool | str | None:
     """Returns whether images are augmented, or the class of another augmentation."""
     value: Any = _classifier(config)["augmentation"]
@@ -89,7 +95,21 @@ def schedule(config: Config) -> str:
     if not isinstance(value, Mapping):
         return "constant"
     name = str(value["class_name"])
-    return "cosine" if name == "CosineDecay" else name
+    if name != "CosineDecay":
+        return name
+    return "constant" if value["config"].get("alpha") == 1 else "cosine"
+
+
+def warm_up(config: Config) -> float:
+    """Returns the fraction of the steps in which the learning rate rises."""
+    value = _optimizer(config)["config"]["learning_rate"]
+    if not isinstance(value, Mapping):
+        return 0.0
+    rising = int(value["config"].get("warmup_steps") or 0)
+    steps = rising + int(value["config"]["decay_steps"])
+    # The simplest fraction that gives these steps.
+    fractions = (round(rising / steps, digits) for digits in range(1, 9))
+    return next((f for f in fractions if round(f * steps) == rising), rising / steps)
 
 
 def xla(config: Config) -> bool | None:
@@ -111,6 +131,7 @@ def model_facts(config: Config) -> ModelFacts:
         has_backbone=_or_none(backbone, config) is not None,
         is_pretrained=_or_none(weights, config) not in (None, "none"),
         optimizer=str(_or_none(optimizer, config)).lower(),
+        is_cosine=_or_none(schedule, config) == "cosine",
     )
 
 

@@ -26,11 +26,13 @@ class ModelFacts:
         has_backbone: Whether the model has a backbone.
         is_pretrained: Whether the backbone has pretrained weights.
         optimizer: Name of the optimizer, in lower case.
+        is_cosine: Whether the learning rate falls along a cosine.
     """
 
     has_backbone: bool = False
     is_pretrained: bool = False
     optimizer: str = "adam"
+    is_cosine: bool = False
 
     @property
     def is_from_scratch(self) -> bool:

@@ -1,10 +1,13 @@
 """Settings of training."""
 
+import dataclasses
+
 from keras_flowers_settings.kinds import (
     Choice,
     Count,
     Flag,
     Integer,
+    NewFile,
     Number,
     Switch,
     Text,
@@ -18,6 +21,7 @@ from keras_flowers_settings.recorded import (
     optimizer,
     precision_is_mixed,
     schedule,
+    warm_up,
     xla,
 )
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
@@ -41,6 +45,10 @@ def _schedule(facts: ModelFacts) -> str:
     return "cosine" if facts.has_backbone else "constant"
 
 
+def _warm_up(facts: ModelFacts) -> float:
+    return 0.05 if facts.is_cosine else 0.0
+
+
 EPOCHS = Setting(
     name="epochs",
     kind=Integer(),
@@ -56,7 +64,7 @@ OPTIMIZER = Setting(
     name="optimizer",
     kind=Choice(OPTIMIZERS),
     meaning="Optimizer",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default="adam",
     recorded=lambda config: optimizer(config).lower(),
@@ -64,8 +72,9 @@ OPTIMIZER = Setting(
 )
 LEARNING_RATE = Setting(
     name="learning_rate",
-    kind=RATE,
-    meaning="Learning rate; with the schedule `cosine` the highest one",
+    kind=dataclasses.replace(RATE, words=("auto",)),
+    meaning="Learning rate; with a warm-up or the schedule `cosine` the highest one. "
+    "`auto` finds one, as `keras-flowers lr-find` does",
     commands=("train",),
     group=TRAINING,
     default=Automatic("that of the optimizer", _learning_rate),
@@ -75,12 +84,24 @@ LEARNING_RATE = Setting(
 SCHEDULE = Setting(
     name="schedule",
     kind=Choice(("constant", "cosine")),
-    meaning="Learning rate schedule: `constant`, or `cosine`, which rises for a "
-    "twentieth of the steps and then falls to zero along a cosine",
+    meaning="Learning rate schedule after the warm-up: `constant`, or `cosine`, which "
+    "falls to zero along a cosine",
     commands=("train",),
     group=TRAINING,
     default=Automatic("constant; cosine with a backbone", _schedule),
     recorded=schedule,
+)
+WARM_UP = Setting(
+    name="warm_up",
+    kind=Number(0, 1, highest_is_open=True),
+    meaning="Fraction of the steps of a stage in which the learning rate rises from 0",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.05 with the schedule `cosine` and in the second stage; else 0", _warm_up
+    ),
+    arguments=("FineTuning.warm_up",),
+    recorded=warm_up,
 )
 EARLY_STOPPING = Setting(
     name="early_stopping",
@@ -139,7 +160,7 @@ XLA = Setting(
     name="xla",
     kind=Switch(),
     meaning="Compile the training step with XLA, or do not",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default=Automatic("where it pays"),
     recorded=xla,
@@ -148,7 +169,7 @@ MIXED_PRECISION = Setting(
     name="mixed_precision",
     kind=Flag(),
     meaning="Compute in 16 bits: for GPUs",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     default=False,
     recorded=precision_is_mixed,
@@ -171,11 +192,46 @@ JOIN_TIMEOUT = Setting(
     arguments=("train.join_timeout",),
 )
 
+LOWEST_RATE = Setting(
+    name="lowest",
+    kind=RATE,
+    meaning="Learning rate of the first step",
+    commands=("lr-find",),
+    default=1e-7,
+    arguments=("find_learning_rate.lowest",),
+)
+HIGHEST_RATE = Setting(
+    name="highest",
+    kind=RATE,
+    meaning="Learning rate of the last step",
+    commands=("lr-find",),
+    default=1.0,
+    arguments=("find_learning_rate.highest",),
+)
+STEPS = Setting(
+    name="steps",
+    kind=Integer(20),
+    meaning="Number of training steps, each with a higher learning rate",
+    commands=("lr-find",),
+    default=100,
+    arguments=("find_learning_rate.steps",),
+)
+RATES_PLOT = Setting(
+    name="plot_file",
+    kind=NewFile(),
+    option="--plot",
+    meaning="PNG file for the plot of the loss over the learning rate",
+    commands=("lr-find",),
+    default=Automatic("runs/NAME-lr-TIME.png"),
+)
+
+RANGE_TEST = (LOWEST_RATE, HIGHEST_RATE, STEPS, RATES_PLOT)
 SETTINGS = (
     EPOCHS,
     OPTIMIZER,
     LEARNING_RATE,
     SCHEDULE,
+    WARM_UP,
     EARLY_STOPPING,
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,

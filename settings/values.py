@@ -55,7 +55,7 @@ def to_text(kind: Kind, value: Any) -> str:
     """Returns a value as people write it."""
     match kind:
         case Number():
-            return f"{value:.6g}"
+            return value if isinstance(value, str) else f"{value:.6g}"
         case Flag() | Switch():
             return "yes" if value else "no"
         case ImageSize():

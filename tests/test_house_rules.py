@@ -37,6 +37,7 @@ PACKAGES = {
     "keras_flowers.tuning": ROOT / "tuning",
     "keras_flowers_cli": ROOT / "cli",
     "keras_flowers_runtime": ROOT / "runtime",
+    "keras_flowers_serving": ROOT / "serving",
     "keras_flowers_settings": ROOT / "settings",
 }
 MODULES = [path for folder in PACKAGES.values() for path in folder.glob("*.py")]
@@ -114,6 +115,7 @@ def test_the_command_line_starts_without_keras(path):
         "tensorflow",
         "keras_flowers",
         "keras_flowers_runtime",
+        "keras_flowers_serving",
         "numpy",
         "matplotlib",
     }

@@ -88,7 +88,7 @@ class SearchPlan:
 
     def description(self) -> dict[str, Any]:
         """Returns what a process that joins or resumes the search must agree with."""
-        loader = self.hypermodel.loader.get_config()
+        loader = self.hypermodel.loader.with_listed_exclusions().get_config()
         data = Path(loader["data"])
         if data.exists():
             loader["data"] = str(data.absolute())

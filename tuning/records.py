@@ -27,12 +27,15 @@ class ExecutionRecord:
         score: Objective of its saved model.
         epoch: The epoch of the saved model and the score, from 1.
         metrics: All metrics of that epoch, by name.
+        collapsed: Whether the network had collapsed at the end: it gave every image
+            the same answer.
     """
 
     seed: int
     score: float
     epoch: int
     metrics: dict[str, float]
+    collapsed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,11 @@ class TrialRecord:
     attempts: int = 1
     error: str | None = None
     continues: str | None = None
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the network of an execution had collapsed at the end."""
+        return any(execution.collapsed for execution in self.executions)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON types."""

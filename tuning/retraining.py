@@ -9,7 +9,7 @@ from keras_flowers.tuning.records import TrialRecord
 from keras_flowers.tuning.results import hyperparameters_of
 
 from keras_flowers.data.dataset_loader import ImageDatasets
-from keras_flowers.data.splits import write_manifest
+from keras_flowers.data.split_manifest import write_manifest
 from keras_flowers.training.config import TrainingConfig
 from keras_flowers.training.train import TrainingRun, train
 

@@ -28,7 +28,7 @@ from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.data.splits import write_manifest
+from keras_flowers.data.split_manifest import write_manifest
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 

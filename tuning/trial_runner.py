@@ -6,6 +6,7 @@ import math
 import numbers
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import keras
 import keras_tuner
 from keras_flowers.callbacks import (
+    CollapseDetector,
+    CollapseWarning,
     HistoryLogger,
     TensorBoard,
     TensorBoardOptions,
@@ -37,7 +40,7 @@ from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights, save_w
 
 from keras_flowers.errors import InputError
 from keras_flowers.files import temporary_sibling
-from keras_flowers.history import History, write_history
+from keras_flowers.history import COLLAPSED, History, is_collapsed, write_history
 
 MAX_ATTEMPTS = 2
 _LONGEST_ERROR = 300
@@ -141,24 +144,34 @@ class TrialRunner:
         past = self._load_past(model, trial.record, execution)
         logger = HistoryLogger()
         epochs = epochs_of_round(hp)
-        result = hypermodel.fit(
-            hp,
-            model,
-            callbacks=[
-                logger,
-                self._progress(trial),
-                self._tensorboard(trial.record, execution),
-                *self._best_weights(),
-            ],
-            verbose=0,
-            **({"initial_epoch": epochs[0], "epochs": epochs[1]} if epochs else {}),
-        )
+        with warnings.catch_warnings():
+            # The record says so, and the other trials go on.
+            warnings.simplefilter("ignore", CollapseWarning)
+            result = hypermodel.fit(
+                hp,
+                model,
+                callbacks=[
+                    # Before those that record what it notices.
+                    CollapseDetector(
+                        class_counts=list(
+                            hypermodel.datasets().counts("train").values()
+                        )
+                    ),
+                    logger,
+                    self._progress(trial),
+                    self._tensorboard(trial.record, execution),
+                    *self._best_weights(),
+                ],
+                verbose=0,
+                **({"initial_epoch": epochs[0], "epochs": epochs[1]} if epochs else {}),
+            )
         history = {n: [*past.get(n, []), *v] for n, v in logger.history.items()}
         write_history(history, directory)
         metrics, epoch = self._score(result, trial.record.epoch)
         with temporary_sibling(directory / WEIGHTS_NAME) as path:
             save_weights(model, path)
-        return ExecutionRecord(seed, metrics[self._plan.objective], epoch, metrics)
+        score = metrics[self._plan.objective]
+        return ExecutionRecord(seed, score, epoch, metrics, is_collapsed(history))
 
     def _load_past(
         self, model: keras.Model, record: TrialRecord, execution: int
@@ -228,10 +241,14 @@ class TrialRunner:
                 best = max if self._plan.direction == "max" else min
                 index = columns[objective].index(best(columns[objective]))
             epoch = last_epoch - (count - 1 - index)
-            result = {name: values[index] for name, values in columns.items()}
+            result = {
+                name: values[index]
+                for name, values in columns.items()
+                if name != COLLAPSED
+            }
         elif isinstance(result, numbers.Real):
             result = {objective: result}
-        metrics = {name: float(value) for name, value in result.items()}
+        metrics = {n: float(value) for n, value in result.items() if n != COLLAPSED}
         if objective not in metrics:
             raise ObjectiveError(
                 f"`objective` must be one of {sorted(metrics)}. "

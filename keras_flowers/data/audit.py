@@ -10,7 +10,7 @@ Duplicates are reported and kept: whether a copy is a mistake is up to the user.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +20,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from keras_flowers.data.findings import (
+    AuditError,
+    adding_findings,
+    list_paths,
+    summarize_findings,
+)
 from keras_flowers.data.findings import Finding as Finding
-from keras_flowers.data.findings import list_paths
 from keras_flowers.data.image_files import (
     DEFAULT_OPTIONS,
     ImageOptions,
@@ -33,9 +38,8 @@ from keras_flowers.data.image_listing import (
     require_two_classes,
 )
 from keras_flowers.data.inspection import inspect_files
-from keras_flowers.data.layout import Layout, similar_names
+from keras_flowers.data.layout import SPLIT_NAMES, Layout, similar_names
 from keras_flowers.data.near_duplicates import near_duplicate_pairs
-from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
@@ -43,7 +47,7 @@ from keras_flowers.progress import Progress
 _IMBALANCED = 3.0  # largest class to smallest
 
 
-_LEFT_OUT = frozenset(
+_UNUSABLE_FILES = frozenset(
     {
         "not_an_image",
         "corrupt",
@@ -67,6 +71,7 @@ class Audit:
         duplicate_groups: The paths of images with equal bytes; each group is sorted.
         layout: Which folders are classes, and why; None for images without a folder.
         groups: The names of groups by path, from a label file.
+        excluded: The images that the user has excluded, which are in no other field.
         near_duplicate_groups: The paths of images that show the same picture, whether
             or not their bytes are equal. Each group of `duplicate_groups` is part of
             one of these.
@@ -80,6 +85,7 @@ class Audit:
     near_duplicate_groups: tuple[tuple[str, ...], ...] = ()
     layout: Layout | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    excluded: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Returns the root and the sizes, not the images."""
@@ -110,7 +116,17 @@ class Audit:
     @property
     def left_out(self) -> tuple[Finding, ...]:
         """The findings about files that are not used, one for each."""
-        return tuple(found for found in self.findings if found.kind in _LEFT_OUT)
+        return tuple(found for found in self.findings if found.kind in _UNUSABLE_FILES)
+
+    @property
+    def summary(self) -> str:
+        """What can be used, what is left out, and the findings, in one line."""
+        count = len({path for found in self.left_out for path in found.paths})
+        files = f"{count:,} file{'' if count == 1 else 's'}"
+        return (
+            f"{len(self.images):,} images in {len(self.class_names):,} classes can be "
+            f"used, {files} cannot. {summarize_findings(self.findings)}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything except the records as a dictionary for `json.dump`."""
@@ -120,7 +136,8 @@ class Audit:
             "class_names": list(self.class_names),
             "photos": len(self.images),
             "counts": self.counts,
-            "findings": [asdict(finding) for finding in self.findings],
+            "summary": self.summary,
+            "findings": [finding.to_json() for finding in self.findings],
         }
 
 
@@ -179,7 +196,7 @@ def audit_images(
         also without those that have none in the training part.
 
     Raises:
-        InputError: If fewer than two classes have a usable image.
+        AuditError: If fewer than two classes have a usable image. It has the findings.
     """
     folders = {
         file.path: folder
@@ -192,20 +209,12 @@ def audit_images(
             part=folders[record.path].part,
         )
         for record in sorted(records, key=lambda record: record.path)
+        if record.path in folders
     ]
     usable = tuple(record for record in ordered if record.problem is None)
     images, untrained = _separate_untrained(usable)
-    if not images:
-        raise InputError(
-            f"`{printable_path(listing.root)}` must contain readable images. "
-            f"Received: {len(ordered)} files, none of them readable as an image"
-        )
     present = {record.class_name for record in images}
     class_names = tuple(name for name in listing.class_names if name in present)
-    if not one_class_is_enough:
-        require_two_classes(
-            f"`{printable_path(listing.root)}`", class_names, "with readable images"
-        )
     duplicates = _duplicate_groups(images)
     near_duplicates = _near_duplicate_groups(images, duplicates)
     counts = Counter(record.class_name for record in images)
@@ -222,6 +231,16 @@ def audit_images(
         *_ignored_entries(listing),
         *_imbalance(counts),
     )
+    name = f"`{printable_path(listing.root)}`"
+    if not images:
+        raise AuditError(
+            f"{name} must contain readable images. "
+            f"Received: {len(ordered)} files, none of them readable as an image",
+            findings,
+        )
+    if not one_class_is_enough:
+        with adding_findings(findings):
+            require_two_classes(name, class_names, "with readable images")
     return Audit(
         root=listing.root,
         class_names=class_names,
@@ -231,6 +250,7 @@ def audit_images(
         near_duplicate_groups=tuple(_paths(group) for group in near_duplicates),
         layout=listing.layout,
         groups=listing.groups,
+        excluded=listing.excluded,
     )
 
 
@@ -344,7 +364,10 @@ def _leaks(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
                 f"the same picture in {' and '.join(parts)}: "
                 f"{list_paths(_paths(group))}"
             )
-            yield Finding("leakage", _paths(group), message)
+            # What trains goes first: without it, the scores are those of new images.
+            kept = max(parts, key=SPLIT_NAMES.index)
+            copies = _paths(record for record in group if record.part != kept)
+            yield Finding("leakage", _paths(group), message, exclude=copies)
 
 
 def _notes(images: Iterable[ImageRecord]) -> Iterator[Finding]:
@@ -365,7 +388,7 @@ def _missing_classes(
             f"{printable_path(name)}: not in the training part, so its {len(paths)} "
             f"images are left out: {list_paths(paths)}"
         )
-        yield Finding("missing_class", tuple(paths), message)
+        yield Finding("missing_class", tuple(paths), message, "left out")
     parts: defaultdict[str, set[str]] = defaultdict(set)
     for record in images:
         if record.part is not None:
@@ -437,6 +460,8 @@ def _ignored_entries(listing: ImageListing) -> Iterator[Finding]:
 
 
 def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
+    if not counts:
+        return
     largest = max(counts, key=lambda name: counts[name])
     smallest = min(counts, key=lambda name: counts[name])
     if counts[largest] > _IMBALANCED * counts[smallest]:

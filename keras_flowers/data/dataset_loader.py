@@ -1,6 +1,7 @@
 """Loads a folder of images as tf.data pipelines with an audited split."""
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,13 @@ from keras_flowers.argument_checks import (
     check_integer,
 )
 from keras_flowers.data.audit import Audit, audit_images
-from keras_flowers.data.findings import Finding, list_paths
+from keras_flowers.data.exclusions import (
+    check_exclude,
+    check_kinds,
+    exclude_files,
+    read_exclusions,
+)
+from keras_flowers.data.findings import Finding, adding_findings, list_paths
 from keras_flowers.data.image_cache import (
     DEFAULT_DISK_BUDGET,
     CacheSettings,
@@ -27,6 +34,7 @@ from keras_flowers.data.image_files import (
     ImageRecord,
 )
 from keras_flowers.data.image_listing import ImageListing, list_images
+from keras_flowers.data.inspection import inspect_files
 from keras_flowers.data.label_files import (
     LabelColumns,
     is_label_file,
@@ -43,12 +51,12 @@ from keras_flowers.data.sources import (
     resolve_source,
 )
 from keras_flowers.data.split_assignment import group_images
+from keras_flowers.data.split_manifest import apply_manifest, read_manifest
 from keras_flowers.data.splits import (
     SMALL_CLASSES_MODES,
     Split,
-    apply_manifest,
+    SplitOptions,
     check_fractions,
-    read_manifest,
     select_images,
     split_audit,
     split_ready_made,
@@ -136,6 +144,12 @@ class ImageDatasetLoader:
         label_column: Column of class names in the label file.
         split_column: Column of parts (train, validation, test) in the label file.
         group_column: Column of groups in the label file.
+        exclude: Images to leave out: their paths, or a file. A text file has one path
+            of a file or folder per line, relative to the data folder. Of the JSON file
+            of an audit, `exclude_kinds` chooses the findings.
+        exclude_kinds: The kinds of findings to exclude, such as `"near_duplicate"`, as
+            a list or separated by commas. Of copies, the first is kept; of a label
+            conflict, none.
         class_names: The classes of a trained model. Then the data may have some of
             them only, and labels are positions in this list.
         ignore_unknown_classes: Whether to leave out classes that are not in
@@ -179,6 +193,8 @@ class ImageDatasetLoader:
         label_column: str | None = None,
         split_column: str | None = None,
         group_column: str | None = None,
+        exclude: str | os.PathLike[str] | Sequence[str] | None = None,
+        exclude_kinds: str | Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
         ignore_unknown_classes: bool = False,
     ) -> None:
@@ -214,6 +230,8 @@ class ImageDatasetLoader:
         self.label_column = label_column
         self.split_column = split_column
         self.group_column = group_column
+        self.exclude = check_exclude(exclude)
+        self.exclude_kinds = check_kinds(exclude_kinds)
         self.class_names = None if class_names is None else tuple(class_names)
         self.ignore_unknown_classes = bool(ignore_unknown_classes)
         self.gray_bits = _check_optional("gray_bits", gray_bits, lowest=8, highest=16)
@@ -230,34 +248,82 @@ class ImageDatasetLoader:
             `ImageDatasets`.
 
         Raises:
-            InputError: If the data cannot be used, with the reason.
+            InputError: If the data cannot be used, with the reason. If the images were
+                audited before, it is an `AuditError`, which has the findings.
         """
-        findings: list[Finding] = []
-        listing = self.list_images(progress, findings.append)
+        excluded = self.read_exclusions()
+        listing = self.list_images(progress)
         settings = CacheSettings(self._cache(), self.disk_budget)
+        # The cache also has the images that are excluded, until another run needs them.
         cache = ImageCache.open(
             listing, self.image_size, settings, progress, self.image_options
         )
-        audit = audit_images(
-            listing, cache.records, one_class_is_enough=self.class_names is not None
-        )
-        audit = dataclasses.replace(audit, findings=(*findings, *audit.findings))
-        audit = self._check_known_classes(audit)
-        split = self._split(audit)
+        audit = self._audit(exclude_files(listing, excluded), cache.records)
+        with adding_findings(audit.findings):
+            audit = self._check_known_classes(audit)
+            split = self._split(audit)
         if split.small_classes:
             finding = _describe_small_classes(split.small_classes, self.small_classes)
             audit = dataclasses.replace(audit, findings=(*audit.findings, finding))
         return self._build_datasets(cache, audit, split)
 
-    def list_images(
-        self,
-        progress: Progress | None = None,
-        on_finding: Callable[[Finding], None] | None = None,
-    ) -> ImageListing:
+    def audit(self, progress: Progress | None = None) -> Audit:
+        """Inspects every image once and reports what training would use.
+
+        Nothing is cached, except what is downloaded or extracted.
+
+        Args:
+            progress: As for `load`; the step is `"inspect"`.
+
+        Returns:
+            The audit.
+
+        Raises:
+            InputError: As for `load`.
+        """
+        excluded = self.read_exclusions()
+        listing = exclude_files(self.list_images(progress), excluded)
+        records = inspect_files(
+            listing.root, listing.files, progress=progress, options=self.image_options
+        )
+        return self._audit(listing, records)
+
+    def with_listed_exclusions(self) -> Self:
+        """Returns the loader with the paths to exclude instead of a file of them.
+
+        For what is recorded: the file may change.
+        """
+        paths = list(self.read_exclusions()) or None
+        config = {**self.get_config(), "exclude": paths, "exclude_kinds": None}
+        return self.from_config(config)
+
+    def read_exclusions(self) -> tuple[str, ...]:
+        """Returns the paths to exclude, as they are given or in the file.
+
+        Raises:
+            InputError: If the file cannot be used.
+        """
+        if self.exclude is None and self.exclude_kinds is None:
+            return ()
+        return read_exclusions(self.exclude or (), self.exclude_kinds)
+
+    def _audit(self, listing: ImageListing, records: Sequence[ImageRecord]) -> Audit:
+        return audit_images(
+            listing, records, one_class_is_enough=self.class_names is not None
+        )
+
+    def list_images(self, progress: Progress | None = None) -> ImageListing:
         """Returns the classes and files of the data, before any image is decoded.
 
-        The arguments are those of `find`.
+        Excluded images are among them. Arguments and errors are those of `load`.
         """
+        findings: list[Finding] = []
+        listing = self._list_images(progress, findings.append)
+        return dataclasses.replace(listing, findings=(*findings, *listing.findings))
+
+    def _list_images(
+        self, progress: Progress | None, on_finding: Callable[[Finding], None]
+    ) -> ImageListing:
         columns = LabelColumns(
             self.path_column, self.label_column, self.split_column, self.group_column
         )
@@ -354,15 +420,15 @@ class ImageDatasetLoader:
                 f"{audit.layout.description if audit.layout else 'none'}"
             )
         use_parts = is_ready_made and self.split != "random"
-        split = (split_ready_made if use_parts else split_audit)(
-            audit,
-            validation_split=self.validation_split,
-            test_split=self.test_split,
-            seed=self.seed,
-            keep_near_duplicates_together=self.keep_near_duplicates_together,
-            small_classes=self.small_classes,
-            groups=group_images(audit, self.group_by),
+        options = SplitOptions(
+            self.validation_split,
+            self.test_split,
+            self.seed,
+            self.keep_near_duplicates_together,
+            self.small_classes,
+            group_images(audit, self.group_by),
         )
+        split = (split_ready_made if use_parts else split_audit)(audit, options)
         if self.class_names is None:
             return split
         return dataclasses.replace(
@@ -407,35 +473,10 @@ class ImageDatasetLoader:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
+        values = {name: getattr(self, name) for name in _ARGUMENTS}
         return {
-            "data": self.data,
-            "image_size": list(self.image_size),
-            "batch_size": self.batch_size,
-            "validation_split": self.validation_split,
-            "test_split": self.test_split,
-            "seed": self.seed,
-            "keep_near_duplicates_together": self.keep_near_duplicates_together,
-            "split_manifest": self.split_manifest,
-            "cache_directory": self.cache_directory,
-            "disk_budget": self.disk_budget,
-            "max_extracted_size": self.max_extracted_size,
-            "max_extracted_files": self.max_extracted_files,
-            "archive_encoding": self.archive_encoding,
-            "class_depth": self.class_depth,
-            "split": self.split,
-            "resize": self.resize,
-            "truncated": self.truncated,
-            "max_pixels": self.max_pixels,
-            "gray_bits": self.gray_bits,
-            "small_classes": self.small_classes,
-            "group_by": self.group_by,
-            "labels": self.labels,
-            "path_column": self.path_column,
-            "label_column": self.label_column,
-            "split_column": self.split_column,
-            "group_column": self.group_column,
-            "class_names": None if self.class_names is None else list(self.class_names),
-            "ignore_unknown_classes": self.ignore_unknown_classes,
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
         }
 
     @classmethod
@@ -444,10 +485,13 @@ class ImageDatasetLoader:
         return cls(**config)
 
 
+_ARGUMENTS = tuple(inspect.signature(ImageDatasetLoader).parameters)
+
+
 def _describe_small_classes(names: Sequence[str], treatment: str | None) -> Finding:
-    what = "left out" if treatment == "leave-out" else "only in the training images"
+    what = "left out" if treatment == "leave-out" else "only trained on"
     message = f"classes that are too small to split are {what}: {list_paths(names)}"
-    return Finding("small_class", tuple(names), message)
+    return Finding("small_class", tuple(names), message, what)
 
 
 def _check_optional(

@@ -5,17 +5,18 @@ row belongs to which checksum. Rows are only appended, and the index is replaced
 they are safely on disk. A reader of the index therefore never sees an unfinished row.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_flowers.data.image_cache import LOCK_HINT
-from keras_flowers.errors import InputError
-from keras_flowers.files import write_text_atomically
+from keras_flowers.errors import FileAccessError
+from keras_flowers.files import explain_os_error, write_text_atomically
 from keras_flowers.locks import exclusive_lock
 
 _FORMAT = 1
@@ -23,6 +24,9 @@ _FORMAT = 1
 
 class FeatureCache:
     """The features of images from one backbone.
+
+    Features that cannot be written, as on a full disk, are kept in memory, and a
+    warning says so.
 
     Args:
         directory: The folder of the image cache.
@@ -35,19 +39,24 @@ class FeatureCache:
         self._path = directory / f"features-{key[:20]}.f32"
         self._size = size
         self._rows: dict[str, int] = {}
+        self._in_memory: dict[str, np.ndarray] = {}
+        self._is_writable = True
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keeps other processes from computing the same features at the same time.
-
-        Raises:
-            InputError: If the folder cannot be written.
-        """
-        return exclusive_lock(self._path.with_suffix(".lock"), hint=LOCK_HINT)
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from computing the same features at the same time."""
+        with contextlib.ExitStack() as stack:
+            try:
+                path = self._path.with_suffix(".lock")
+                stack.enter_context(exclusive_lock(path, hint=LOCK_HINT))
+            except FileAccessError as error:
+                self._give_up(error)
+            yield
 
     def missing(self, checksums: Sequence[str]) -> set[str]:
         """Reads the index; returns the checksums whose features are not cached."""
         self._rows = self._read_index()
-        return set(checksums) - self._rows.keys()
+        return set(checksums) - self._rows.keys() - self._in_memory.keys()
 
     def add(self, checksums: Sequence[str], features: np.ndarray) -> None:
         """Appends features. Hold `lock()` while calling it.
@@ -55,34 +64,51 @@ class FeatureCache:
         Args:
             checksums: The SHA-256 of each image.
             features: Float array `(images, size)`.
-
-        Raises:
-            InputError: If the disk is full.
         """
-        row_bytes = 4 * self._size
-        start = len(self._rows) * row_bytes
-        try:
-            with self._path.open("ab") as file:
-                # A writer that was killed may have left unfinished rows.
-                file.truncate(start)
-                file.write(np.ascontiguousarray(features, "<f4").tobytes())
+        rows = np.ascontiguousarray(features, "<f4")
+        if self._is_writable:
+            try:
+                self._append(checksums, rows)
+                return
+            except FileAccessError as error:
+                self._give_up(error)
+            except OSError as error:
+                self._give_up(explain_os_error(error, self._directory, LOCK_HINT))
+        self._in_memory |= dict(zip(checksums, rows, strict=True))
+
+    def _append(self, checksums: Sequence[str], rows: np.ndarray) -> None:
+        start = len(self._rows) * 4 * self._size
+        added = {name: len(self._rows) + row for row, name in enumerate(checksums)}
+        with self._path.open("ab") as file:
+            # A writer that was killed may have left unfinished rows.
+            file.truncate(start)
+            try:
+                file.write(rows.tobytes())
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise InputError(
-                f"The features cannot be cached in {self._directory}: {error.strerror}."
-            ) from error
-        for checksum in checksums:
-            self._rows[checksum] = len(self._rows)
-        self._write_index()
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(start)  # gives the space back
+                raise
+        self._write_index([*self._rows, *added])
+        self._rows |= added
+
+    def _give_up(self, error: FileAccessError) -> None:
+        self._is_writable = False
+        warnings.warn(f"{error}. Until then, features are not cached.", stacklevel=3)
 
     def read(self, checksums: Sequence[str]) -> np.ndarray:
         """Returns features, float32 `(images, size)`, in the order of `checksums`."""
-        rows = np.array([self._rows[checksum] for checksum in checksums], np.int64)
-        if not len(rows):
-            return np.empty((0, self._size), np.float32)
-        shape = (len(self._rows), self._size)
-        return np.asarray(np.memmap(self._path, "<f4", "r", shape=shape)[rows])
+        features = np.empty((len(checksums), self._size), np.float32)
+        on_disk = [index for index, name in enumerate(checksums) if name in self._rows]
+        if on_disk:
+            shape = (len(self._rows), self._size)
+            rows = [self._rows[checksums[index]] for index in on_disk]
+            features[on_disk] = np.memmap(self._path, "<f4", "r", shape=shape)[rows]
+        for index, name in enumerate(checksums):
+            if name not in self._rows:
+                features[index] = self._in_memory[name]
+        return features
 
     @property
     def _index(self) -> Path:
@@ -100,6 +126,6 @@ class FeatureCache:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
 
-    def _write_index(self) -> None:
-        content = {"format": _FORMAT, "checksums": list(self._rows)}
+    def _write_index(self, checksums: Sequence[str]) -> None:
+        content = {"format": _FORMAT, "checksums": list(checksums)}
         write_text_atomically(self._index, json.dumps(content))

@@ -7,21 +7,20 @@ safely on disk. A reader of the index therefore never sees an unfinished row, wh
 happens to a writer.
 """
 
+import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from keras_flowers.data.cache_index import CacheIndex
 from keras_flowers.data.image_files import (
     DEFAULT_OPTIONS,
     ImageOptions,
@@ -31,8 +30,8 @@ from keras_flowers.data.image_files import (
 )
 from keras_flowers.data.image_listing import FileEntry, ImageListing
 from keras_flowers.data.inspection import default_workers, inspect_files
-from keras_flowers.errors import InputError
-from keras_flowers.files import write_text_atomically
+from keras_flowers.errors import FileAccessError, InputError
+from keras_flowers.files import explain_os_error
 from keras_flowers.locks import exclusive_lock
 from keras_flowers.progress import Progress
 
@@ -40,9 +39,8 @@ from keras_flowers.progress import Progress
 # of older versions are not used. A test pins the pixels of a few files.
 DECODER_VERSION = 2
 DEFAULT_DISK_BUDGET = 32 * 2**30
-_INDEX_FORMAT = 2
 _DISK_MARGIN = 512 * 2**20  # bytes to leave free on the disk
-LOCK_HINT = "Pass another folder as `cache_directory`."
+LOCK_HINT = "Pass another folder as `cache_directory` (--cache-dir)"
 
 
 class ImageReader(ABC):
@@ -87,7 +85,12 @@ class CachedImages(ImageReader):
     def read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
         """Reads the images at `positions`."""
         for image, row in zip(images, self._rows[positions].tolist(), strict=True):
-            count = os.preadv(self._file.descriptor, [image], row * image.nbytes)
+            try:
+                count = os.preadv(self._file.descriptor, [image], row * image.nbytes)
+            except OSError as error:
+                raise explain_os_error(
+                    error, self._file.path, LOCK_HINT, action="read"
+                ) from error
             if count != image.nbytes:
                 raise InputError(f"The image cache {self._file.path} was truncated.")
 
@@ -159,7 +162,7 @@ class ImageCache:
     options: ImageOptions
     records: tuple[ImageRecord, ...]
     reason_not_cached: str | None
-    _index: "_Index"
+    _index: CacheIndex
     _file: _RowFile | None
 
     @classmethod
@@ -173,6 +176,8 @@ class ImageCache:
     ) -> "ImageCache":
         """Opens the cache of a data folder; inspects and caches what it lacks.
 
+        Where it cannot be written, the images are decoded on the fly.
+
         Args:
             listing: The files of the data folder.
             image_size: `(height, width)` in pixels.
@@ -183,9 +188,6 @@ class ImageCache:
 
         Returns:
             The cache, which covers every file of the listing.
-
-        Raises:
-            InputError: If the cache folder cannot be written or its disk is full.
         """
         directory = image_cache_directory(
             settings.cache_directory, listing.root, image_size, options
@@ -193,8 +195,7 @@ class ImageCache:
         update = _CacheUpdate(
             directory, listing, image_size, settings, progress, options
         )
-        reason = update.find_reason_not_to_cache()
-        index, file = update.open_rows(with_rows=reason is None)
+        index, file, reason = update.open_rows()
         records = tuple(index.entries[file.path][0] for file in listing.files)
         return cls(
             directory, listing.root, image_size, options, records, reason, index, file
@@ -219,12 +220,27 @@ class _CacheUpdate:
     settings: CacheSettings
     progress: Progress | None
     options: ImageOptions
+    _inspected: dict[str, ImageRecord] = dataclasses.field(default_factory=dict)
 
     @property
     def _row_bytes(self) -> int:
         return self.image_size[0] * self.image_size[1] * 3
 
-    def find_reason_not_to_cache(self) -> str | None:
+    def open_rows(self) -> tuple[CacheIndex, _RowFile | None, str | None]:
+        """Returns an index that covers the listing, and the rows it refers to.
+
+        Where the pixels are not cached, there are no rows but a reason.
+        """
+        reason = self._find_reason_not_to_cache()
+        try:
+            index, file = self._open_rows(with_rows=reason is None)
+        except FileAccessError as error:
+            # A full disk or quota, a folder that is read-only or of somebody else.
+            reason = f"{error}. Until then, images are decoded on the fly."
+            return self._inspect_without_cache(), None, reason
+        return index, file, reason
+
+    def _find_reason_not_to_cache(self) -> str | None:
         """Returns why the pixels should not be cached, or None if they should."""
         files, budget = self.listing.files, self.settings.disk_budget
         needed = len(files) * self._row_bytes
@@ -233,11 +249,10 @@ class _CacheUpdate:
                 f"The decoded images take {_format_size(needed)}, more than the disk "
                 f"budget of {_format_size(budget)}: images are decoded on the fly."
             )
-        missing = _Index.read(self.directory).missing(files, with_rows=True)
+        missing = CacheIndex.read(self.directory).missing(files, with_rows=True)
         new = len(missing) * self._row_bytes
-        places = (self.directory, *self.directory.absolute().parents)
-        existing = next(place for place in places if place.exists())
-        if new > shutil.disk_usage(existing).free - _DISK_MARGIN:
+        free = _find_free_space(self.directory)
+        if free is not None and new > free - _DISK_MARGIN:
             return (
                 f"The decoded images take {_format_size(new)}, which do not fit on the "
                 f"disk of {self.settings.cache_directory}: images are decoded on the "
@@ -245,10 +260,9 @@ class _CacheUpdate:
             )
         return None
 
-    def open_rows(self, *, with_rows: bool) -> tuple["_Index", _RowFile | None]:
-        """Returns an index that covers the listing, and the rows it refers to."""
+    def _open_rows(self, *, with_rows: bool) -> tuple[CacheIndex, _RowFile | None]:
         for _ in range(5):
-            index = _Index.read(self.directory)
+            index = CacheIndex.read(self.directory)
             if not index.covers(self.listing.files, with_rows=with_rows):
                 index = self._inspect_and_cache(with_rows=with_rows)
             if not with_rows:
@@ -257,38 +271,38 @@ class _CacheUpdate:
                 return index, _RowFile(self.directory / index.file_name)
             except FileNotFoundError:
                 continue  # Another process has just replaced index and rows.
+            except OSError as error:
+                raise explain_os_error(
+                    error, self.directory, LOCK_HINT, action="read"
+                ) from error
         raise InputError(f"The image cache {self.directory} is damaged: remove it.")
 
-    def _inspect_and_cache(self, *, with_rows: bool) -> "_Index":
-        """Inspects new and changed files; with rows, also caches their pixels."""
+    def _inspect_and_cache(self, *, with_rows: bool) -> CacheIndex:
+        """Inspects new and changed files; with rows, also caches their pixels.
+
+        Raises:
+            FileAccessError: If the cache cannot be written.
+        """
+        try:
+            return self._update_cache(with_rows=with_rows)
+        except OSError as error:
+            raise explain_os_error(error, self.directory, LOCK_HINT) from error
+
+    def _update_cache(self, *, with_rows: bool) -> CacheIndex:
         files = self.listing.files
         with exclusive_lock(self.directory / "lock", hint=LOCK_HINT):
             # Another process may have done the work while this one waited.
-            index = _Index.read(self.directory).keep_unchanged(files)
+            index = CacheIndex.read(self.directory).keep_unchanged(files)
             _remove_other_rows(self.directory, index.file_name)
             if not index.cached_paths():
-                index = _Index.empty(index.entries)
+                index = CacheIndex.empty(index.entries)
             missing = index.missing(files, with_rows=with_rows)
             if with_rows:
                 path = self.directory / index.file_name
                 with _RowWriter(path, index.row_count, self._row_bytes) as rows:
-                    records = inspect_files(
-                        self.listing.root,
-                        missing,
-                        image_size=self.image_size,
-                        progress=self.progress,
-                        step="decode",
-                        options=self.options,
-                        visit=rows.write,
-                    )
+                    records = self._inspect(missing, rows)
             else:
-                records = inspect_files(
-                    self.listing.root,
-                    missing,
-                    progress=self.progress,
-                    step="decode",
-                    options=self.options,
-                )
+                records = self._inspect(missing)
             index = index.append(records, with_rows=with_rows)
             if self._wastes_space(index):
                 index = self._compact(index)
@@ -296,14 +310,47 @@ class _CacheUpdate:
             _remove_other_rows(self.directory, index.file_name)
             return index
 
-    def _wastes_space(self, index: "_Index") -> bool:
+    def _inspect(
+        self, files: Sequence[FileEntry], rows: "_RowWriter | None" = None
+    ) -> list[ImageRecord]:
+        """Inspects files, and writes their pixels as rows if there is a writer."""
+
+        def visit(position: int, record: ImageRecord, pixels: Pixels | None) -> None:
+            self._inspected[record.path] = record
+            if rows is not None:
+                rows.write(position, pixels)
+
+        return inspect_files(
+            self.listing.root,
+            files,
+            image_size=None if rows is None else self.image_size,
+            progress=self.progress,
+            step="decode",
+            options=self.options,
+            visit=visit,
+        )
+
+    def _inspect_without_cache(self) -> CacheIndex:
+        """Returns an index without rows; inspects what the failed update has not."""
+        index = CacheIndex.read(self.directory).keep_unchanged(self.listing.files)
+        known = CacheIndex.empty(index.entries).append(
+            list(self._inspected.values()), with_rows=False
+        )
+        missing = [
+            file
+            for file in known.missing(self.listing.files, with_rows=False)
+            if file.path not in self._inspected
+        ]
+        return known.append(self._inspect(missing), with_rows=False)
+
+    def _wastes_space(self, index: CacheIndex) -> bool:
         """Returns whether rows without an image take too much space."""
         used = len(index.cached_paths())
         size = index.row_count * self._row_bytes
         is_over_budget = size > self.settings.disk_budget and index.row_count > used
         return is_over_budget or index.row_count > 2 * used
 
-    def _compact(self, index: "_Index") -> "_Index":
+    def _compact(self, index: CacheIndex) -> CacheIndex:
         """Copies the rows in use into a new file; open readers keep the old one."""
         compact = index.renumber()
         source = self.directory / index.file_name
@@ -318,12 +365,17 @@ class _CacheUpdate:
 
 
 class _RowWriter:
-    """Appends rows; they count only if it closes without an error."""
+    """Appends rows; they count only if it closes without an error.
+
+    After an error of the system, further rows are dropped; the error is raised at the
+    end of the `with` block.
+    """
 
     def __init__(self, path: Path, first_row: int, row_bytes: int) -> None:
         self._path = path
         self._start = first_row * row_bytes
         self._row_bytes = row_bytes
+        self._error: OSError | None = None
 
     def __enter__(self) -> "_RowWriter":
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -331,29 +383,31 @@ class _RowWriter:
         os.ftruncate(self._descriptor, self._start)
         return self
 
-    def write(self, position: int, _: ImageRecord, pixels: Pixels | None) -> None:
+    def write(self, position: int, pixels: Pixels | None) -> None:
         """Writes the pixels of the file at `position`. Thread-safe."""
-        if pixels is None:
+        if pixels is None or self._error is not None:
             return
         view = np.ascontiguousarray(pixels).data.cast("B")
         offset = self._start + position * self._row_bytes
-        while view:
-            written = os.pwrite(self._descriptor, view, offset)
-            view, offset = view[written:], offset + written
+        try:
+            while view:
+                written = os.pwrite(self._descriptor, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            self._error = error
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         try:
-            if error is None:
+            if error is None and self._error is None:
                 os.fsync(self._descriptor)
-            else:
+                return
+            # Gives the space back.
+            with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._start)
         finally:
             os.close(self._descriptor)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise InputError(
-                f"The disk of the image cache {self._path.parent} is full. Pass "
-                "another `cache_directory`, or `disk_budget=0` to decode on the fly."
-            ) from error
+        if error is None and self._error is not None:
+            raise self._error
 
 
 def image_cache_directory(
@@ -369,117 +423,12 @@ def image_cache_directory(
     return cache_directory / "stores" / name
 
 
-@dataclasses.dataclass(frozen=True)
-class _Index:
-    """Which image is in which row of which file, and the record of every file."""
-
-    file_name: str
-    row_count: int
-    entries: dict[str, tuple[ImageRecord, int | None]]
-
-    @classmethod
-    def empty(cls, entries: dict[str, Any] | None = None) -> "_Index":
-        """Returns an index without rows and with a new file name."""
-        return cls(f"photos-{secrets.token_hex(8)}.u8", 0, entries or {})
-
-    @classmethod
-    def read(cls, directory: Path) -> "_Index":
-        """Reads the index; a missing or damaged one counts as empty."""
-        try:
-            content = json.loads((directory / "index.json").read_text())
-            if content["format"] != _INDEX_FORMAT:
-                return cls.empty()
-            entries = {}
-            for fields, row in content["entries"]:
-                record = ImageRecord.from_json(fields)
-                entries[record.path] = (record, row)
-            index = cls(content["file_name"], content["row_count"], entries)
-            size = index.row_count * content["row_bytes"]
-            if size and (directory / index.file_name).stat().st_size < size:
-                return cls.empty()
-        except (OSError, ValueError, KeyError, TypeError):
-            return cls.empty()
-        return index
-
-    def write(self, directory: Path, row_bytes: int) -> None:
-        """Replaces the index of the cache."""
-        # Unusable files have no pixels; the file must cover their rows nevertheless.
-        if self.row_count:
-            os.truncate(directory / self.file_name, self.row_count * row_bytes)
-        content = {
-            "format": _INDEX_FORMAT,
-            "file_name": self.file_name,
-            "row_count": self.row_count,
-            "row_bytes": row_bytes,
-            "entries": [[r.to_json(), row] for r, row in self.entries.values()],
-        }
-        write_text_atomically(directory / "index.json", json.dumps(content))
-
-    def row_of(self, record: ImageRecord) -> int:
-        """Returns the row of a usable image."""
-        row = self.entries[record.path][1]
-        if row is None:
-            raise ValueError(f"{record.path} has no row: {record.problem}")
-        return row
-
-    def missing(
-        self, files: Sequence[FileEntry], *, with_rows: bool
-    ) -> list[FileEntry]:
-        """Returns the files that are new or changed, or lack a row."""
-        return [file for file in files if not self._holds(file, with_rows)]
-
-    def covers(self, files: Sequence[FileEntry], *, with_rows: bool) -> bool:
-        """Returns whether the index describes exactly these files."""
-        same_count = len(files) == len(self.entries)
-        return same_count and not self.missing(files, with_rows=with_rows)
-
-    def _holds(self, file: FileEntry, with_rows: bool) -> bool:
-        record, row = self.entries.get(file.path, (None, None))
-        if record is None or not _is_unchanged(record, file):
-            return False
-        if record.problem_kind == "unreadable":
-            return False  # Its permissions may have changed since.
-        return row is not None or record.problem is not None or not with_rows
-
-    def keep_unchanged(self, files: Sequence[FileEntry]) -> "_Index":
-        """Returns the index without the entries of removed and changed files."""
-        present = {file.path: file for file in files}
-        entries = {
-            path: (record, row)
-            for path, (record, row) in self.entries.items()
-            if path in present and _is_unchanged(record, present[path])
-        }
-        return dataclasses.replace(self, entries=entries)
-
-    def append(self, records: Sequence[ImageRecord], *, with_rows: bool) -> "_Index":
-        """Returns the index with new records; their rows follow the last one."""
-        entries = dict(self.entries)
-        for row, record in enumerate(records, start=self.row_count):
-            has_row = with_rows and record.problem is None
-            entries[record.path] = (record, row if has_row else None)
-        row_count = self.row_count + (len(records) if with_rows else 0)
-        return dataclasses.replace(self, entries=entries, row_count=row_count)
-
-    def cached_paths(self) -> list[str]:
-        """Returns the images that have a row."""
-        return [path for path, (_, row) in self.entries.items() if row is not None]
-
-    def renumber(self) -> "_Index":
-        """Returns the index of a new file, with rows from 0 up."""
-        rows = {path: row for row, path in enumerate(self.cached_paths())}
-        entries = {p: (r, rows.get(p)) for p, (r, _) in self.entries.items()}
-        return dataclasses.replace(_Index.empty(entries), row_count=len(rows))
-
-
-def _is_unchanged(record: ImageRecord, file: FileEntry) -> bool:
-    # A program may set the time of modification, and `mv` keeps it: the inode and the
-    # time of change show that another file has the name now.
-    return (record.size, record.modified_ns, record.changed_ns, record.inode) == (
-        file.size,
-        file.modified_ns,
-        file.changed_ns,
-        file.inode,
-    )
+def _find_free_space(folder: Path) -> int | None:
+    """Returns the free bytes of the disk that a folder is or will be on, if known."""
+    for place in (folder, *folder.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(place).free
+    return None
 
 
 def _format_size(count: int) -> str:

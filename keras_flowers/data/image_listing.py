@@ -57,7 +57,8 @@ class ImageListing:
         circles: Links to folders that contain them or are already listed.
         unreadable: Folders that cannot be listed.
         groups: The names of groups by path, from a label file.
-        findings: What a label file is wrong about.
+        excluded: The files that the user has excluded, which are not in `files`.
+        findings: What a label file is wrong about, and what is excluded.
     """
 
     root: Path
@@ -71,6 +72,7 @@ class ImageListing:
     circles: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    excluded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property

@@ -35,6 +35,8 @@ _PROGRAM_FOLDERS = (
     {"cachedir.tag"},
 )
 
+SPLIT_NAMES = ("train", "validation", "test")
+
 _PARTS = {
     "train": "train",
     "training": "train",

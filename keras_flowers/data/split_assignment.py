@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from keras_flowers.data.audit import Audit, join_groups
 from keras_flowers.data.image_files import ImageRecord
+from keras_flowers.data.layout import SPLIT_NAMES as SPLIT_NAMES
 from keras_flowers.errors import InputError
-
-SPLIT_NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

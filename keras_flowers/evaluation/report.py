@@ -1,31 +1,30 @@
 """A run as one self-contained page: `report.html`, from `templates/report.html.j2`."""
 
 import base64
-import functools
-import hashlib
 import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import keras
 import keras_flowers_settings as settings
+import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
 
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.data.findings import group_findings
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.evaluation.evaluate import (
     Evaluation,
     arrange_confusion_matrix,
     load_mistakes,
 )
-from keras_flowers.files import json_text, printable_path, write_text_atomically
+from keras_flowers.evaluation.pages import format_number, render_page
+from keras_flowers.files import json_text, write_text_atomically
+from keras_flowers.history import collapse_epoch
 from keras_flowers.notebook import jpeg_address
 from keras_flowers.plots.confusion_matrix import draw_confusion_matrix
 from keras_flowers.plots.history import PANELS, draw_metric
@@ -34,7 +33,6 @@ from keras_flowers.plots.svg import svg_markup
 from keras_flowers.plots.text import shorten
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
 # Longer lists are cut, and the page says by how much.
@@ -50,7 +48,6 @@ _LIMITS = {
 _MOST_IN_MATRIX = 15
 _MOST_MISTAKES = 24
 _HEAD_COLUMNS = 16
-_CAPTION_COLUMNS = 60
 _MATRIX_SIDE = 900
 
 
@@ -89,7 +86,7 @@ def write_report(
         InputError: If the file cannot be written.
     """
     path = Path(path)
-    style, text = _read_template("report.css"), json_text(config)
+    text = json_text(config)
     splits = {n: datasets.counts(n) for n in SPLIT_NAMES if getattr(datasets.split, n)}
     sections = {
         "data": "Data",
@@ -110,15 +107,15 @@ def write_report(
     values: dict[str, Any] = {"reason": evaluation, "evaluation": None}
     if not isinstance(evaluation, str):
         values = _describe_evaluation(evaluation)
-    page = _load_template().render(
-        values,
+    page = render_page(
+        "report.html.j2",
+        "report.css",
+        **values,
         title=f"Training run {path.absolute().parent.name}",
-        style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        now=datetime.now().astimezone(),
         limits=_LIMITS,
         sections=sections,
         datasets=datasets,
+        findings=group_findings(datasets.audit.findings),
         splits=splits,
         totals={name: sum(counts.values()) for name, counts in splits.items()},
         groups=_describe_config(config),
@@ -130,38 +127,6 @@ def write_report(
         **_describe_history(history),
     )
     write_text_atomically(path, page)
-
-
-@functools.cache
-def _load_template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_make_printable,
-    )
-    environment.filters |= {
-        "count": _format_count,
-        "duration": _format_duration,
-        "metric": _format_metric,
-        "size": _format_size,
-        "number": _format_number,
-        "short": functools.partial(shorten, room=_CAPTION_COLUMNS),
-    }
-    return environment.from_string(_read_template("report.html.j2"))
-
-
-def _read_template(name: str) -> str:
-    folder = resources.files("keras_flowers.evaluation") / "templates"
-    return (folder / name).read_text(encoding="utf-8")
-
-
-def _make_printable(value: Any) -> Any:
-    """Shows control characters and undecodable bytes of names as escapes."""
-    is_plain = isinstance(value, str) and not isinstance(value, Markup)
-    return printable_path(value) if is_plain else value
 
 
 def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -177,6 +142,7 @@ def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
             if epochs and {metric, f"val_{metric}"} & set(history)
         ],
         "best_accuracy": max(scores, default=None),
+        "collapse_epoch": collapse_epoch(history),
         "speed": round(speed) if math.isfinite(speed) else None,
     }
 
@@ -193,6 +159,7 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "calibration": calibration,
         "scores": list(evaluation.per_class.values()),
         "total": len(evaluation.labels),
+        "has_one_answer": len(np.unique(evaluation.predictions)) == 1,
         "split_name": "training" if split == "train" else split,
         "guessing_loss": math.log(len(evaluation.class_names)),
         "short_names": [shorten(n, _HEAD_COLUMNS) for n in evaluation.class_names],
@@ -201,7 +168,7 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
             calibration.plot(),
             "reliability",
             f"Reliability diagram; expected calibration error "
-            f"{_format_number(calibration.error)}. The numbers are in the table.",
+            f"{format_number(calibration.error)}. The numbers are in the table.",
         ),
         "mistakes": [
             (mistake, None if tile.image is None else _embed_photo(tile.image))
@@ -235,7 +202,7 @@ def _describe_model(model: keras.Model, path: Path) -> dict[str, Any]:
     }
 
 
-def _embed_photo(pixels: "np.ndarray") -> dict[str, Any]:
+def _embed_photo(pixels: np.ndarray) -> dict[str, Any]:
     height, width = pixels.shape[:2]
     return {"source": jpeg_address(pixels), "width": width, "height": height}
 
@@ -253,33 +220,3 @@ def _draw(figure: "Figure", name: str, description: str) -> Markup:
 
 def _describe_curves(metric: str) -> str:
     return f"The {metric} of each epoch; the numbers are in the table below."
-
-
-def _format_count(count: int) -> str:
-    return f"{count:,}"
-
-
-def _format_number(value: float | None, pattern: str = ".3f") -> str:
-    if value is None:
-        return "—"
-    if math.isfinite(value):
-        return format(value, pattern)
-    return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
-
-
-def _format_metric(value: float, name: str) -> str:
-    return str(int(value)) if name == "epoch" else _format_number(value, ".4g")
-
-
-def _format_size(size: int) -> str:
-    return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
-
-
-def _format_duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return _format_number(seconds)
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras_flowers_runtime.heat import resize_heat
 from keras_flowers_runtime.images import ImageOptions, load_image
 
 from keras_flowers.errors import InputError
-from keras_flowers.explanation.heatmaps import (
-    GradCam,
-    Occlusion,
-    find_maps,
-    resize_heat,
-)
+from keras_flowers.explanation.heatmaps import GradCam, Occlusion, find_maps
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.plots.heatmap import draw_heatmap
 from keras_flowers.progress import Progress
@@ -139,6 +135,11 @@ def explain(
             )
         ]
     return explanations
+
+
+def find_method(model: ImageClassifier) -> str:
+    """Returns the method that `explain` uses for a model by default."""
+    return OCCLUSION if find_maps(model) is None else GRAD_CAM
 
 
 def _choose_method(model: ImageClassifier, method: str | None) -> tuple[Any, str]:

@@ -1,20 +1,17 @@
 """Computes which parts of an image speak for a class, on every backend."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from PIL import Image
+from keras_flowers_runtime.heat import occlude
 
 from keras_flowers.errors import InputError
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.models.image_classifier import ImageClassifier
-
-_BATCH_SIZE = 32
-# Patches per side; each overlaps half of the next one.
-_PATCHES = 8
 
 
 def find_maps(model: ImageClassifier) -> Any | None:
@@ -81,9 +78,8 @@ class GradCam:
 class Occlusion:
     """Covers one patch after the other and measures what that costs the class.
 
-    After Zeiler and Fergus (2014). Patches have an eighth of each side, overlap by
-    half, and show the mean colour of the image. It needs nothing but predictions, so
-    it also explains a dense network, whose layers have no positions.
+    It needs nothing but predictions, so it also explains a dense network, whose layers
+    have no positions. See `keras_flowers_runtime.heat.occlude`.
     """
 
     def __init__(self, model: ImageClassifier) -> None:
@@ -97,30 +93,12 @@ class Occlusion:
             images: uint8 `(batch, height, width, 3)`.
             labels: int32 `(batch,)`, the class to explain for each image.
         """
-        pairs = zip(images, labels, strict=True)
-        return np.stack([self._heat(image, label) for image, label in pairs])
-
-    def _heat(self, image: np.ndarray, label: int) -> np.ndarray:
-        height, width, _ = image.shape
-        mean = image.mean(axis=(0, 1)).round().astype(np.uint8)
-        tops, tall = _places(height)
-        lefts, wide = _places(width)
-        windows = [
-            (slice(top, top + tall), slice(left, left + wide))
-            for top in tops
-            for left in lefts
-        ]
-        whole = self._odds(image[None], label)[0]
-        drop, covered = np.zeros((height, width)), np.zeros((height, width))
-        for start in range(0, len(windows), _BATCH_SIZE):
-            some = windows[start : start + _BATCH_SIZE]
-            batch = np.repeat(image[None], len(some), axis=0)
-            for row, window in zip(batch, some, strict=True):
-                row[window] = mean
-            for window, odds in zip(some, self._odds(batch, label), strict=True):
-                drop[window] += whole - odds
-                covered[window] += 1
-        return np.maximum(drop / covered, 0.0).astype(np.float32)
+        return np.stack(
+            [
+                occlude(image, functools.partial(self._odds, label=int(label)))
+                for image, label in zip(images, labels, strict=True)
+            ]
+        )
 
     def _odds(self, images: np.ndarray, label: int) -> np.ndarray:
         hidden = self._to_hidden(images, training=False)
@@ -129,26 +107,6 @@ class Occlusion:
             _log_odds(_logits(self._output, hidden), labels)
         )
         return odds
-
-
-def resize_heat(heat: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Returns heat as float32 of the size of the image, the hottest part at 1.
-
-    All zero where nothing speaks for the class.
-    """
-    highest = float(heat.max())
-    scaled = heat / highest if highest > 0 else heat
-    height, width = image_size
-    image = Image.fromarray(scaled.astype(np.float32))
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.float32)
-
-
-def _places(side: int) -> tuple[np.ndarray, int]:
-    """Returns where patches begin along a side, and their length."""
-    length = max(1, round(side / _PATCHES))
-    count = 1 if length >= side else -(-2 * (side - length) // length) + 1
-    return np.linspace(0, side - length, count).round().astype(int), length
 
 
 def _logits(output: keras.layers.Dense, hidden: Any) -> Any:

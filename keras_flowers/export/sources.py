@@ -11,7 +11,7 @@ import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasetLoader
 from keras_flowers.data.layout import normalize_name
-from keras_flowers.data.splits import read_manifest
+from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier

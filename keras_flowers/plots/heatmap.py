@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+from keras_flowers_runtime.heat import blend_heat
 
 from keras_flowers.plots.rendering import DPI
 from keras_flowers.plots.text import figure_text_style, fit_name
@@ -48,21 +49,3 @@ def draw_heatmap(
 
 def _fit_line(text: str, points: int) -> str:
     return fit_name(text, round(points / 72 * DPI), 0.95 * _WIDTH * DPI)
-
-
-def blend_heat(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """Returns the image in grey with the heat over it, uint8 `(height, width, 3)`.
-
-    Args:
-        image: uint8 `(height, width, 3)`.
-        heatmap: `(height, width)`, 0..1.
-    """
-    from matplotlib import colormaps
-
-    heat = np.clip(heatmap, 0, 1)[..., None]
-    grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
-    colours = colormaps["inferno"](heat[..., 0])[..., :3] * 255
-    # Half of the image stays visible everywhere.
-    mixed = 0.55 * (0.35 + 0.65 * heat) * grey + 0.45 * colours
-    blended: np.ndarray = mixed.round().astype(np.uint8)
-    return blended

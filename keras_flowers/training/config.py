@@ -15,7 +15,7 @@ import keras
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.data.splits import read_manifest
+from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier
@@ -35,13 +35,15 @@ class FineTuning:
 
     It follows the stage in which a pretrained backbone is frozen. Batch normalization
     keeps the statistics of its pretraining. The optimizer starts afresh; its learning
-    rate rises for the first twentieth of the steps and then falls along a cosine.
+    rate rises for the first steps and then falls to zero along a cosine.
 
     Attributes:
         epochs: Positive integer, the number of passes over the training images.
         learning_rate: The highest learning rate, above 0.
         unfreeze_from: Name of the first layer of the backbone to train, with all that
             follow it; `None` for the whole backbone.
+        warm_up: Fraction of the steps, from 0 to below 1, in which the learning rate
+            rises; `None` for a twentieth.
 
     Raises:
         InputError: If an attribute is not as described above.
@@ -50,6 +52,7 @@ class FineTuning:
     epochs: int
     learning_rate: float = 1e-4
     unfreeze_from: str | None = None
+    warm_up: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
@@ -61,6 +64,15 @@ class FineTuning:
                 f"Received: learning_rate={rate!r}"
             )
         _store(self, "learning_rate", float(rate))
+        warm_up: Any = self.warm_up
+        if warm_up is None:
+            return
+        if not isinstance(warm_up, numbers.Real) or not 0 <= float(warm_up) < 1:
+            raise InputError(
+                "`warm_up` must be a number from 0 to below 1. "
+                f"Received: warm_up={warm_up!r}"
+            )
+        _store(self, "warm_up", float(warm_up))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +130,9 @@ class TrainingConfig:
         Args:
             model: What `build_model` returned for the run.
         """
-        loader = keras.saving.serialize_keras_object(self.loader)
+        loader = keras.saving.serialize_keras_object(
+            self.loader.with_listed_exclusions()
+        )
         tuning = self.fine_tuning
         data = Path(self.loader.data)
         if data.is_dir() or (data.suffix and data.is_file()):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_flowers.data.dataset_loader import ImageDatasets
-from keras_flowers.data.splits import write_manifest
+from keras_flowers.data.split_manifest import write_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import (
     printable_path,

@@ -26,3 +26,18 @@ def warm_up_and_cosine(
         warmup_target=learning_rate if rising else None,
         warmup_steps=rising,
     )
+
+
+def warm_up_and_hold(
+    learning_rate: float, steps: int, warm_up: float = WARM_UP
+) -> keras.optimizers.schedules.CosineDecay:
+    """Returns a schedule with a linear warm-up to a constant learning rate.
+
+    Args:
+        learning_rate: The learning rate after the warm-up.
+        steps: Total number of training steps, a positive integer.
+        warm_up: Fraction of the steps, from 0 to below 1, in which the rate rises.
+    """
+    schedule = warm_up_and_cosine(learning_rate, steps, warm_up)
+    # Decay to all of the rate is no decay.
+    return type(schedule).from_config({**schedule.get_config(), "alpha": 1.0})

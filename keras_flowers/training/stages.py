@@ -18,7 +18,7 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, TrainingConfig
 from keras_flowers.training.feature_datasets import with_features
-from keras_flowers.training.schedules import warm_up_and_cosine
+from keras_flowers.training.schedules import WARM_UP, warm_up_and_cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,8 @@ def begin_fine_tuning_stage(
     steps = tuning.epochs * steps_per_epoch(datasets)
     # Mixed precision wraps the optimizer in another one.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    rate = warm_up_and_cosine(tuning.learning_rate, steps)
+    warm_up = WARM_UP if tuning.warm_up is None else tuning.warm_up
+    rate = warm_up_and_cosine(tuning.learning_rate, steps, warm_up)
     new_optimizer = type(optimizer).from_config(
         {**optimizer.get_config(), "learning_rate": rate}
     )

@@ -28,11 +28,11 @@ from typing import Any
 import keras
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.callbacks import HistoryLogger, read_history
+from keras_flowers.callbacks import CollapseDetector, HistoryLogger, read_history
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
-from keras_flowers.history import History
+from keras_flowers.history import History, is_collapsed
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
@@ -78,6 +78,11 @@ class TrainingRun:
     directory: Path | None
     interrupted: bool
 
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the model gives every image the same answer: it learned nothing."""
+        return is_collapsed(self.history)
+
     def __repr__(self) -> str:
         """Returns a line: the model, how far it was trained, and where it is."""
         columns = list(self.history.values())
@@ -91,6 +96,7 @@ class TrainingRun:
             *last,
             "not saved" if self.directory is None else printable_path(self.directory),
             *(["interrupted"] if self.interrupted else []),
+            *(["collapsed"] if self.has_collapsed else []),
         ]
         return f"TrainingRun({', '.join(parts)})"
 
@@ -128,6 +134,9 @@ def train(
     `train(TrainingConfig.read("config.json"))`) and `report.html` (everything on one
     page, with an evaluation on the validation images). Ctrl-C ends the training; the
     model as it is then is saved and returned.
+
+    If the network collapses, which means that it gives every image the same answer, a
+    `CollapseWarning` says so once, and the history gets the column `collapsed`.
 
     If the model has a pretrained backbone and no augmentation, the features of the
     images are computed once and its head is trained on them; `callbacks` then see the
@@ -430,6 +439,7 @@ class _RunInProgress:
     def _fit(self, stage: Stage) -> None:
         self._stage = stage
         stateful = [
+            self._collapse_detector(stage),
             *_early_stopping(self._prepared.config),
             self._logger,
             *self._callbacks,
@@ -458,6 +468,16 @@ class _RunInProgress:
         )
         if self._recorder is not None:
             self._recorder.wait()
+
+    def _collapse_detector(self, stage: Stage) -> keras.callbacks.Callback:
+        """Returns what notices a collapse; the callbacks after it record it."""
+        datasets = self._prepared.datasets
+        return CollapseDetector(
+            stage.datasets.validation,
+            class_counts=list(datasets.counts("train").values()),
+            class_weights=self._prepared.class_weights,
+            class_names=datasets.class_names,
+        )
 
     def _keep_what_can_be_resumed(
         self, recorder: RunRecorder, error: BaseException

@@ -12,7 +12,7 @@ from PIL import Image
 import keras_flowers
 from keras_flowers import ImageDatasetLoader, InputError
 from keras_flowers.data.image_files import ImageOptions, load_image
-from keras_flowers.data.splits import write_manifest
+from keras_flowers.data.split_manifest import write_manifest
 
 
 def images_and_labels(dataset):

@@ -1,7 +1,9 @@
 import base64
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,6 @@ import pytest
 from helpers import draw_images
 from PIL import Image
 
-from keras_flowers import InputError
 from keras_flowers.data import image_cache
 from keras_flowers.data.image_cache import CacheSettings, ImageCache
 from keras_flowers.data.image_files import ImageOptions, load_image
@@ -160,8 +161,9 @@ def test_a_disk_that_fills_up_leaves_the_old_cache(folder, settings, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(image_cache.os, "pwrite", full)
-        with pytest.raises(InputError, match="full.*cache_directory.*disk_budget"):
-            opened(folder, settings)
+        on_the_fly = opened(folder, settings)
+    assert re.search("No space.*cache_directory.*fly", on_the_fly.reason_not_cached)
+    np.testing.assert_array_equal(pixels(on_the_fly), expected(folder))
     assert path.stat().st_size == size
     new.unlink()
     np.testing.assert_array_equal(pixels(opened(folder, settings)), before)
@@ -262,8 +264,39 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(folder, settings
 
 def test_a_cache_that_is_a_file_is_named(folder, tmp_path):
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(InputError, match="cache"):
-        opened(folder, CacheSettings(tmp_path / "cache"))
+    cache = opened(folder, CacheSettings(tmp_path / "cache"))
+    assert f"{tmp_path / 'cache'}" in cache.reason_not_cached
+    np.testing.assert_array_equal(pixels(cache), expected(folder))
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EDQUOT, errno.ENOSPC, errno.EROFS, errno.EACCES]
+)
+@pytest.mark.parametrize("call", ["makedirs", "open", "pwrite", "fsync", "truncate"])
+def test_where_nothing_can_be_written_images_are_decoded_on_the_fly(
+    folder, settings, monkeypatch, code, call
+):
+    def refuse(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    before = expected(folder)
+    decoded = []
+    with monkeypatch.context() as patch:
+        if call == "makedirs":
+            patch.setattr(Path, "mkdir", refuse)
+        else:
+            patch.setattr(image_cache.os, call, refuse)
+        cache = opened(folder, settings, decoded)
+    assert os.strerror(code) in cache.reason_not_cached
+    assert str(settings.cache_directory) in cache.reason_not_cached
+    assert "cache_directory" in cache.reason_not_cached
+    assert "\n" not in cache.reason_not_cached
+    assert len(decoded) == 7, "no image is inspected twice"
+    np.testing.assert_array_equal(pixels(cache), before)
+    # The next opening, on a disk with room, caches everything.
+    again = opened(folder, settings)
+    assert again.reason_not_cached is None
+    np.testing.assert_array_equal(pixels(again), before)
 
 
 def test_an_interrupt_leaves_the_old_cache(folder, settings):

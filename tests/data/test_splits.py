@@ -17,16 +17,23 @@ from image_drawing import draw_data_set, draw_image
 from keras_flowers.data.audit import Audit, scan
 from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.data.split_assignment import group_images
+from keras_flowers.data.split_manifest import (
+    apply_manifest,
+    read_manifest,
+    write_manifest,
+)
 from keras_flowers.data.splits import (
     SPLIT_NAMES,
     Split,
-    apply_manifest,
-    read_manifest,
+    SplitOptions,
     split_audit,
     split_ready_made,
-    write_manifest,
 )
 from keras_flowers.errors import InputError
+
+
+def split_images(audit: Audit, **options: Any) -> Split:
+    return split_audit(audit, SplitOptions(**options))
 
 
 def record(path: str, content: str | None = None) -> ImageRecord:
@@ -95,7 +102,7 @@ fractions = st.tuples(
 
 def split_or_none(audit: Audit, pair: tuple[float, float], seed: int = 42):
     try:
-        return split_audit(
+        return split_images(
             audit, validation_split=pair[0], test_split=pair[1], seed=seed
         )
     except InputError as error:
@@ -167,7 +174,7 @@ def test_neither_order_nor_names_of_files_decide(
 
 
 def test_without_copies_the_fractions_are_exact() -> None:
-    split = split_audit(
+    split = split_images(
         singles({"a": 100, "b": 53, "c": 4}), validation_split=0.2, test_split=0.1
     )
     assert counts_of(split.validation) == {"a": 20, "b": 11, "c": 1}
@@ -180,7 +187,7 @@ def test_without_copies_the_fractions_are_exact() -> None:
 
 def test_the_split_is_the_same_for_ever() -> None:
     # Manifests and published results rely on it.
-    split = split_audit(singles({"a": 10, "b": 10}), validation_split=0.2)
+    split = split_images(singles({"a": 10, "b": 10}), validation_split=0.2)
     assert paths_of(split)["validation"] == [
         "a/0004",
         "a/0007",
@@ -191,7 +198,7 @@ def test_the_split_is_the_same_for_ever() -> None:
 
 def test_another_seed_gives_another_split() -> None:
     audit = singles({"a": 50, "b": 50})
-    splits = [part_of(split_audit(audit, seed=seed)) for seed in (1, 1, 2)]
+    splits = [part_of(split_images(audit, seed=seed)) for seed in (1, 1, 2)]
     assert splits[0] == splits[1]
     moved = sum(splits[0][path] != splits[2][path] for path in splits[0])
     assert moved > 10
@@ -203,14 +210,14 @@ def test_an_added_image_moves_few_others(count: int, number: int) -> None:
     audit = singles({"a": count, "b": 10})
     more = audit_of([*audit.images, record(f"a/new{number}")])
     before, after = (
-        part_of(split_audit(c, validation_split=0.2, test_split=0.1))
+        part_of(split_images(c, validation_split=0.2, test_split=0.1))
         for c in (audit, more)
     )
     assert sum(before[path] != after[path] for path in before) <= 4
 
 
 def test_no_validation_and_no_test() -> None:
-    split = split_audit(singles({"a": 1, "b": 3}), validation_split=0)
+    split = split_images(singles({"a": 1, "b": 3}), validation_split=0)
     assert len(split.train) == 4
     assert split.validation == split.test == ()
 
@@ -220,11 +227,11 @@ def test_near_duplicates_stand_together_unless_that_is_turned_off() -> None:
     near = [["a/0", "a/1", "a/10", "a/11"], ["a/2", "a/3", "b/1"]]
     audit = audit_of(images, [], near)
     for seed in range(20):
-        where = part_of(split_audit(audit, validation_split=0.5, seed=seed))
+        where = part_of(split_images(audit, validation_split=0.5, seed=seed))
         assert all(len({where[path] for path in group}) == 1 for group in near)
     apart = [
         part_of(
-            split_audit(
+            split_images(
                 audit,
                 validation_split=0.5,
                 seed=seed,
@@ -240,7 +247,7 @@ def test_a_group_too_large_for_its_target_is_moved_where_nothing_else_is_left() 
     images = [record(f"a/{i}", f"content {i // 5}") for i in range(10)]
     groups = [[f"a/{i}" for i in range(5)], [f"a/{i}" for i in range(5, 10)]]
     images += [record(f"b/{i}") for i in range(5)]
-    split = split_audit(audit_of(images, groups), validation_split=0.2)
+    split = split_images(audit_of(images, groups), validation_split=0.2)
     assert counts_of(split.validation) == {"a": 5, "b": 1}
     assert counts_of(split.train) == {"a": 5, "b": 4}
 
@@ -251,7 +258,7 @@ def test_a_group_too_large_for_its_target_is_moved_where_nothing_else_is_left() 
 @pytest.mark.parametrize(("size", "test_split"), [(1, 0.0), (1, 0.1), (2, 0.1)])
 def test_a_class_too_small_is_named(size: int, test_split: float) -> None:
     with pytest.raises(InputError, match=r"class b\\n is too small to split into") as e:
-        split_audit(singles({"a": 10, "b\n": size}), test_split=test_split)
+        split_images(singles({"a": 10, "b\n": size}), test_split=test_split)
     assert str(e.value).endswith(f"Received: {size} images")
 
 
@@ -260,7 +267,7 @@ def test_copies_that_make_a_class_too_small_are_named() -> None:
     images += [record(f"b/{i}") for i in range(5)]
     audit = audit_of(images, [[f"a/{i}" for i in range(10)]])
     with pytest.raises(InputError, match="class a .*10 images, in groups of copies"):
-        split_audit(audit)
+        split_images(audit)
 
 
 @pytest.mark.parametrize("name", ["validation_split", "test_split"])
@@ -269,7 +276,7 @@ def test_copies_that_make_a_class_too_small_are_named() -> None:
 )
 def test_a_fraction_out_of_range_is_named(name: str, value: Any) -> None:
     with pytest.raises(InputError) as caught:
-        split_audit(singles({"a": 5, "b": 5}), **{name: value})
+        split_images(singles({"a": 5, "b": 5}), **{name: value})
     assert str(caught.value) == (
         f"`{name}` must be a number from 0 to less than 1. Received: {name}={value!r}"
     )
@@ -277,7 +284,7 @@ def test_a_fraction_out_of_range_is_named(name: str, value: Any) -> None:
 
 def test_fractions_that_leave_nothing_for_training() -> None:
     with pytest.raises(InputError, match="together less than 1") as caught:
-        split_audit(
+        split_images(
             singles({"a": 5, "b": 5}), validation_split=0.5, test_split=np.float64(0.5)
         )
     assert "validation_split=0.5" in str(caught.value)
@@ -286,8 +293,8 @@ def test_fractions_that_leave_nothing_for_training() -> None:
 @pytest.mark.parametrize("seed", [1.5, "1", None, True])
 def test_a_seed_is_an_integer(seed: Any) -> None:
     with pytest.raises(InputError, match="`seed` must be an integer"):
-        split_audit(singles({"a": 5, "b": 5}), seed=seed)
-    assert split_audit(singles({"a": 5, "b": 5}), seed=np.int64(3)).seed == 3
+        split_images(singles({"a": 5, "b": 5}), seed=seed)
+    assert split_images(singles({"a": 5, "b": 5}), seed=np.int64(3)).seed == 3
 
 
 # Manifests
@@ -302,7 +309,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def manifest(root: Path, tmp_path: Path) -> Path:
     path = tmp_path / "split.json"
-    write_manifest(split_audit(scan(root), test_split=0.2, seed=7), path)
+    write_manifest(split_images(scan(root), test_split=0.2, seed=7), path)
     return path
 
 
@@ -314,7 +321,7 @@ def changed(manifest: Path, **changes: Any) -> Path:
 
 def test_a_manifest_reproduces_the_split(root: Path, manifest: Path) -> None:
     audit = scan(root)
-    expected = split_audit(audit, test_split=0.2, seed=7)
+    expected = split_images(audit, test_split=0.2, seed=7)
     assert apply_manifest(audit, read_manifest(manifest)) == expected
     root = root.rename(root.with_name("elsewhere"))
     assert part_of(apply_manifest(scan(root), read_manifest(manifest))) == part_of(
@@ -349,7 +356,7 @@ def test_names_of_a_manifest_may_have_another_unicode_form(
     root: Path, tmp_path: Path
 ) -> None:
     (root / "roses").rename(root / unicodedata.normalize("NFD", "Rosé"))
-    split = split_audit(scan(root))
+    split = split_images(scan(root))
     assert split.class_names == ("Rosé", "daisy")
     write_manifest(split, tmp_path / "split.json")
     text = (tmp_path / "split.json").read_text()
@@ -382,21 +389,21 @@ def test_a_ready_made_split_is_used() -> None:
 
 def test_missing_parts_are_taken_from_the_training_part() -> None:
     audit = ready_made(train="train", test="test")
-    split = split_ready_made(audit, validation_split=0.3)
+    split = split_ready_made(audit, SplitOptions(validation_split=0.3))
     assert counts_of(split.validation) == {"a": 2, "b": 2}
     assert counts_of(split.train) == {"a": 4, "b": 4}
     assert {r.part for r in split.validation} == {"train"}
     assert [r.part for r in split.test] == ["test"] * 12
-    alone = split_ready_made(ready_made(train="train"), test_split=0.2)
+    alone = split_ready_made(ready_made(train="train"), SplitOptions(test_split=0.2))
     assert counts_of(alone.test) == {"a": 1, "b": 1}
-    assert not split_ready_made(audit, validation_split=0.0).validation
+    assert not split_ready_made(audit, SplitOptions(validation_split=0.0)).validation
 
 
 def test_copies_across_parts_do_not_move() -> None:
     audit = ready_made(train="train", test="test")
     groups = (("test/a/0", "train/a/0", "train/a/1"),)
     audit = replace(audit, duplicate_groups=groups, near_duplicate_groups=groups)
-    where = part_of(split_ready_made(audit, validation_split=0.5))
+    where = part_of(split_ready_made(audit, SplitOptions(validation_split=0.5)))
     assert where["test/a/0"] == "test"
     assert where["train/a/0"] == where["train/a/1"] != "test"
 
@@ -458,7 +465,7 @@ def test_images_of_another_content_are_named(root: Path, manifest: Path) -> None
 
 
 def test_a_manifest_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
-    split = split_audit(scan(root))
+    split = split_images(scan(root))
     with pytest.raises(InputError, match=r"missing/split\.json` cannot be written"):
         write_manifest(split, tmp_path / "missing" / "split.json")
 
@@ -581,7 +588,7 @@ def test_a_manifest_without_training_images(manifest: Path) -> None:
 def test_small_classes_are_named_all_at_once() -> None:
     audit = singles({f"{i:02}": 1 for i in range(30)} | {"a": 9, "b": 9})
     with pytest.raises(InputError) as caught:
-        split_audit(audit)
+        split_images(audit)
     message = str(caught.value)
     assert message.startswith("30 classes are too small to split into train and valid")
     assert "00 (1 images), 01 (1 images)" in message
@@ -591,23 +598,23 @@ def test_small_classes_are_named_all_at_once() -> None:
 
 def test_small_classes_are_left_out_or_only_trained_on() -> None:
     audit = singles({"a": 9, "b": 9, "c": 1, "d": 1})
-    split = split_audit(audit, small_classes="leave-out")
+    split = split_images(audit, small_classes="leave-out")
     assert split.class_names == ("a", "b")
     assert split.small_classes == ("c", "d")
     assert counts_of(split.train) == {"a": 7, "b": 7}
-    split = split_audit(audit, small_classes="train-only", test_split=0.1)
+    split = split_images(audit, small_classes="train-only", test_split=0.1)
     assert split.class_names == ("a", "b", "c", "d")
     assert split.small_classes == ("c", "d")
     assert counts_of(split.train) == {"a": 6, "b": 6, "c": 1, "d": 1}
     assert counts_of(split.validation) == {"a": 2, "b": 2}
-    assert split_audit(singles({"a": 9, "b": 9})).small_classes == ()
+    assert split_images(singles({"a": 9, "b": 9})).small_classes == ()
 
 
 def test_two_classes_must_be_large_enough() -> None:
     with pytest.raises(InputError, match="large enough to split. Received: 1"):
-        split_audit(singles({"a": 9, "b": 1}), small_classes="leave-out")
+        split_images(singles({"a": 9, "b": 1}), small_classes="leave-out")
     with pytest.raises(InputError, match="`small_classes` must be one of 'leave-out'"):
-        split_audit(singles({"a": 9, "b": 1}), small_classes="drop")
+        split_images(singles({"a": 9, "b": 1}), small_classes="drop")
 
 
 # Groups
@@ -624,7 +631,7 @@ def test_groups_stay_together() -> None:
         ):
             groups = group_images(audit, group_by)
             assert groups == {name: key(name) for name in names}
-            split = split_audit(audit, validation_split=0.3, seed=seed, groups=groups)
+            split = split_images(audit, validation_split=0.3, seed=seed, groups=groups)
             sides = defaultdict(set)
             for path, part in part_of(split).items():
                 sides[key(path)].add(part)
@@ -639,7 +646,7 @@ def test_groups_are_joined_with_copies() -> None:
     groups = {"a/0": "x", "a/1": "x", "b/0": "y", "b/1": "y"}
     for seed in range(5):
         where = part_of(
-            split_audit(audit, validation_split=0.5, seed=seed, groups=groups)
+            split_images(audit, validation_split=0.5, seed=seed, groups=groups)
         )
         assert len({where[path] for path in groups}) == 1
 

@@ -22,7 +22,7 @@ from PIL import Image
 import keras_flowers
 from keras_flowers import Evaluation, ImageClassifier, InputError, train, write_report
 from keras_flowers.data.audit import Finding
-from keras_flowers.evaluation.report import _load_template
+from keras_flowers.evaluation.pages import page_environment
 from keras_flowers.files import printable_path
 
 CONFIG = {
@@ -362,7 +362,7 @@ ANY_TEXT = st.text() | st.text(alphabet="<>&\"'/=-! \n\0\udcff")
 def rendered(text):
     """A text in an element and in an attribute, as the template renders them."""
     source = '<p title="{{ text }}">{{ text }}</p>{{ text }}'
-    markup = _load_template().environment.from_string(source).render(text=text)
+    markup = page_environment().from_string(source).render(text=text)
     markup.encode("utf-8")
     return read_html(markup).content
 

@@ -24,6 +24,7 @@ from keras_flowers import (
     ImageDatasetLoader,
     InputError,
     TrainingConfig,
+    find_learning_rate,
     train,
     write_sample,
 )
@@ -41,6 +42,7 @@ CALLEES = {
         ImageDatasetLoader,
         TrainingConfig,
         export_model,
+        find_learning_rate,
         search,
         train,
         write_sample,
@@ -59,6 +61,7 @@ WITHOUT_OPTION = {
     },
     "TrainingConfig": {"loader", "build_model", "fine_tuning"},
     "export_model": {"model", "directory", "progress"},
+    "find_learning_rate": {"model", "data", "progress"},
     "search": {"hypermodel", "directory", "workers", "progress"},
 }
 ARGUMENTS = [

@@ -123,9 +123,11 @@ def test_a_full_disk_is_named_and_keeps_what_is_there(tmp_path):
     with (
         no_file_larger_than(20),
         store.lock(),
-        pytest.raises(InputError, match="features cannot be cached in .*store: "),
+        pytest.warns(UserWarning, match="store` cannot be written: .*not cached"),
     ):
         store.add(["b"], rows(1, 3))
+    assert not store.missing(["a", "b"])
+    np.testing.assert_array_equal(store.read(["b", "a"]), rows(2)[::-1])
     again = FeatureCache(tmp_path / "store", "key", 3)
     assert again.missing(["a", "b"]) == {"b"}
     np.testing.assert_array_equal(again.read(["a"]), rows(1))
@@ -135,12 +137,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "store").touch()
     store = FeatureCache(tmp_path / "store", "key", 3)
     with (
-        pytest.raises(
-            InputError, match="store` cannot be written: File .*cache_directory"
+        pytest.warns(
+            UserWarning, match="store` cannot be written: File .*cache_directory"
         ),
         store.lock(),
     ):
-        pass
+        store.add(["a"], rows(1))
+    np.testing.assert_array_equal(store.read(["a", "a"]), rows(1)[[0, 0]])
 
 
 # --- features instead of images

@@ -1,0 +1,89 @@
+"""What a server needs to know of a model, whatever library computes it."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from keras_flowers_runtime.exported import load_exported
+from keras_flowers_runtime.heat import Heat, log_odds_of, occlude, resize_heat
+from keras_flowers_runtime.images import Pixels, Resize
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedModel:
+    """A classifier that a server can call.
+
+    Attributes:
+        class_names: Position `i` is the name of label `i`.
+        image_size: `(height, width)` in pixels of the images that `predict` takes.
+        resize: How images become `image_size`: `"stretch"`, `"crop"` or `"pad"`.
+        predict: Maps uint8 `(batch, height, width, 3)` to probabilities,
+            `(batch, classes)`. Called from one thread.
+        explain: Maps an image, uint8 `(height, width, 3)`, and a label to heat,
+            float32 `(height, width)`, 0..1. Called from another thread, at the same
+            time as `predict`.
+        method: How `explain` works: `"grad_cam"` or `"occlusion"`.
+        format: `"keras"` or the format of an exported model.
+        precision: `"float32"`, `"float16"` or `"int8"`.
+        unknown_threshold: Below this probability an image is unknown; `None` where the
+            model always names a class.
+        temperature: What the logits are divided by, or `None`.
+        versions: The versions of the packages that wrote the model.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    resize: Resize
+    predict: Callable[[Pixels], Any]
+    explain: Callable[[Pixels, int], Heat]
+    method: str
+    format: str
+    precision: str = "float32"
+    unknown_threshold: float | None = None
+    temperature: float | None = None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def serve_exported(
+    folder: str | os.PathLike[str], threads: int | None = None
+) -> ServedModel:
+    """Loads an exported model for a server.
+
+    Args:
+        folder: What `export_model` or `keras-flowers export` wrote.
+        threads: As for `load_exported`.
+
+    Raises:
+        InputError: As `load_exported` does.
+    """
+    classifier = load_exported(folder, threads)
+
+    def explain(image: Pixels, label: int) -> Heat:
+        def odds(images: Pixels) -> np.ndarray:
+            return log_odds_of(classifier.predict(images), label)
+
+        return resize_heat(occlude(image, odds), classifier.image_size)
+
+    description = classifier.description
+    read = functools.partial(_read_number, description)
+    return ServedModel(
+        class_names=classifier.class_names,
+        image_size=classifier.image_size,
+        resize=classifier.resize,
+        predict=classifier.predict,
+        explain=explain,
+        method="occlusion",
+        format=classifier.format,
+        precision=classifier.precision,
+        unknown_threshold=read("unknown_threshold"),
+        temperature=read("temperature"),
+        versions=dict(description.get("versions", {})),
+    )
+
+
+def _read_number(description: Mapping[str, Any], name: str) -> float | None:
+    value = description.get(name)
+    return None if value is None else float(value)
