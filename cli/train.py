@@ -65,6 +65,8 @@ def train(
     # Before anything is computed: JAX must know of the other processes.
     team = join_processes(join_timeout)
     is_first = team is None or team.is_first
+    if team is not None:
+        runtime.keep_libraries_off_stdout()
     output, progress = Output(as_json), ProgressBars()
     if team is not None and not is_first:
         output.say(
