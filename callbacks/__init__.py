@@ -5,7 +5,6 @@ from keras_flowers.callbacks.collapse_detector import (
     CollapseDetector as CollapseDetector,
 )
 from keras_flowers.callbacks.collapse_detector import CollapseWarning as CollapseWarning
-from keras_flowers.callbacks.collapse_detector import DeadUnits as DeadUnits
 from keras_flowers.callbacks.history_logger import HistoryLogger as HistoryLogger
 from keras_flowers.callbacks.run_record import TensorBoardOptions as TensorBoardOptions
 from keras_flowers.callbacks.tensorboard import TensorBoard as TensorBoard

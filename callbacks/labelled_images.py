@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.scores import predict_labels, rank_mistakes
 
@@ -73,7 +74,7 @@ def classify_batches(
     worst: list[MisclassifiedImage] = []
     count, classes = 0, 0
     for images, labels in iterate_batches(data):
-        rows = to_probabilities(model.predict_on_batch(images))
+        rows = to_probabilities(predict_batch(model, images))
         classes = rows.shape[1]
         predicted = predict_labels(rows)
         is_finite = predicted >= 0

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras_flowers.callbacks.labelled_images import iterate_batches, to_probabilities
 
+from keras_flowers.distribution import predict_batch, strategy_scope
 from keras_flowers.files import (
     printable_path,
     temporary_sibling,
@@ -72,12 +73,12 @@ def _build_embedding(model: keras.Model) -> Callable[[Any], tuple[Any, Any]]:
     """Returns a function from a batch of images to embeddings and outputs."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
-        return lambda images: (outputs := model.predict_on_batch(images), outputs)
+        return lambda images: (outputs := predict_batch(model, images), outputs)
     if len(inputs) == 1:
         inputs = inputs[0]
-    both = keras.Model(inputs, [model.layers[-1].input, *model.outputs[:1]])
-    predict: Callable[[Any], tuple[Any, Any]] = both.predict_on_batch
-    return predict
+    with strategy_scope(model):
+        both = keras.Model(inputs, [model.layers[-1].input, *model.outputs[:1]])
+    return lambda images: predict_batch(both, images)
 
 
 def write_projector(

@@ -16,9 +16,14 @@ from keras_flowers.callbacks.hyperparameters import (
     HyperparameterLog,
     select_results,
 )
-from keras_flowers.callbacks.labelled_images import Predictions, classify_batches
+from keras_flowers.callbacks.labelled_images import (
+    MisclassifiedImage,
+    Predictions,
+    classify_batches,
+)
 from keras_flowers.callbacks.model_graph import write_model_graphs
 from keras_flowers.callbacks.projector_files import embed_images, write_projector
+from keras_flowers_runtime.heat import blend_heat
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.errors import InputError
@@ -42,6 +47,8 @@ class TensorBoardOptions:
         class_scores: Whether to write precision and recall of each class.
         mistakes: Maximum number of validation images in the grid of mistakes, those of
             the highest loss; 0 for none.
+        heatmaps: Maximum number of the worst mistakes that have a heat map, at the end
+            of training; 0 for none.
         images_every: Epochs from one pair of grids to the next. Mistakes take a pass
             over the validation images. Augmented images are also drawn after the first
             epoch, mistakes after the last one.
@@ -59,6 +66,7 @@ class TensorBoardOptions:
     confusion_matrix: bool = True
     class_scores: bool = True
     mistakes: int = 9
+    heatmaps: int = 4
     images_every: int = 5
     embedded_images: int = 0
     image_side: int = 108
@@ -88,6 +96,7 @@ class RunContents:
     training_images: np.ndarray | None
     validation_data: Any
     image_of: Callable[[int], np.ndarray] | None
+    heatmap_of: Callable[[np.ndarray, int], np.ndarray] | None
     hparams: Mapping[str, Hyperparameter] | None
     configuration: Any
     images_per_epoch: int | None
@@ -125,6 +134,7 @@ class RunRecord:
         self._training_end: float | None = None
         self._matrix: np.ndarray | None = None
         self._has_mistakes = False
+        self._worst: Sequence[MisclassifiedImage] = ()
         self._image_layers: keras.Model | None = None
         self._grid: np.ndarray | None = None
 
@@ -181,6 +191,7 @@ class RunRecord:
         """Writes what there is to show of the whole training."""
         if self._epoch >= 0 and not self._has_mistakes and self._can_find_mistakes():
             self._write_mistakes(self._classify(self._options.mistakes))
+        self._write_heatmaps()
         if self._options.embedded_images and self._contents.validation_data is not None:
             self._write_projector()
         if self._hparams is not None:
@@ -273,6 +284,25 @@ class RunRecord:
         grid = draw_image_grid(tiles, title, self._options.image_side)
         self._write_image(VALIDATION, "mistakes", np.asarray(grid))
         self._has_mistakes = True
+        self._worst = predictions.mistakes
+
+    def _write_heatmaps(self) -> None:
+        """Writes which parts of the worst mistakes speak for the predicted class."""
+        heatmap_of = self._contents.heatmap_of
+        worst = [one for one in self._worst if one.predicted >= 0]
+        worst = worst[: self._options.heatmaps]
+        if heatmap_of is None or not worst:
+            return
+        names = self._contents.names(1 + max(one.predicted for one in worst))
+        tiles = []
+        for one in worst:
+            image = scale_to_pixels(one.image)
+            heat = heatmap_of(image, one.predicted)
+            caption = f"{one.probability:.0%} {names[one.predicted]}"
+            tiles.append(Tile(blend_heat(image, heat), (caption,)))
+        title = "bright: speaks for the predicted class"
+        grid = draw_image_grid(tiles, title, self._options.image_side)
+        self._write_image(VALIDATION, "mistakes_heat_maps", np.asarray(grid))
 
     def _write_image(self, run: str, tag: str, image: np.ndarray) -> None:
         self._events.write_images(run, self._epoch, {tag: image})

@@ -18,6 +18,7 @@ from keras_flowers.callbacks.tensor_file import (
 )
 
 from keras_flowers.argument_checks import check_integer
+from keras_flowers.distribution import build_optimizer, read_variable
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 
@@ -235,8 +236,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 def _name_variables(model: keras.Model) -> dict[str, Any]:
     """Returns all variables of model and optimizer by names that do not change."""
     optimizer = model.optimizer
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     named = {f"model/{i}": v for i, v in enumerate(model.variables)}
     return named | {f"optimizer/{i}": v for i, v in enumerate(optimizer.variables)}
 
@@ -247,10 +247,7 @@ def _copy_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     Fresh memory costs more than the copy: the kernel clears every page of it.
     """
     for name, variable in _name_variables(model).items():
-        if keras.backend.backend() == "torch":
-            value = keras.ops.convert_to_numpy(variable)
-        else:
-            value = np.asarray(variable.value)  # the memory of the backend itself
+        value = read_variable(variable)
         kept = arrays.get(name)
         if kept is None or (kept.shape, kept.dtype) != (value.shape, value.dtype):
             kept = arrays[name] = np.empty(value.shape, value.dtype)
@@ -324,7 +321,8 @@ def _swap_once(callback: keras.callbacks.SwapEMAWeights, model: keras.Model) -> 
 def _extract_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """Returns what JSON can hold; moves arrays to `arrays`, under names below `name`.
 
-    They are copied: their owner may change them while they are being written.
+    They are copied unless they are read-only: their owner may change them while they
+    are being written.
     """
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {
@@ -336,7 +334,7 @@ def _extract_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any
             _extract_arrays(item, f"{name}/{i}", arrays) for i, item in enumerate(value)
         ]
     if isinstance(value, np.ndarray) and value.dtype in STORABLE:
-        arrays[name] = value.copy()
+        arrays[name] = value.copy() if value.flags.writeable else value
         return {"tensor": name}
     plain = value.item() if isinstance(value, np.generic) else value
     if plain is None or isinstance(plain, str | int | float):

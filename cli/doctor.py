@@ -7,7 +7,7 @@ from typing import Any
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.errors import first_line
-from keras_flowers_cli.options import is_writable, setting_options
+from keras_flowers_cli.options import setting_options
 from keras_flowers_cli.output import Output, TextTable
 
 _OTHER_CACHE = "choose another with --cache-dir or KERAS_FLOWERS_CACHE"
@@ -60,9 +60,15 @@ def _test_xla() -> str:
 
 def _inspect_cache() -> dict[str, Any]:
     from keras_flowers.data.sources import default_cache_directory
+    from keras_flowers.errors import InputError
+    from keras_flowers.files import require_writable_folder
 
     folder = default_cache_directory()
-    writable = "yes" if is_writable(folder) else f"no; {_OTHER_CACHE}"
+    try:
+        require_writable_folder(folder)
+        writable = "yes"
+    except InputError:
+        writable = f"no; {_OTHER_CACHE}"
     return {
         "cache_folder": str(folder),
         "cache_writable": writable,

@@ -1,10 +1,12 @@
 """`keras-flowers evaluate`: how accurate a saved model is on labelled images."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.comparison import compare
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
     EXISTING_FILE,
@@ -17,6 +19,7 @@ from keras_flowers_cli.output import Output, ProgressBars, TextTable, write_figu
 
 if TYPE_CHECKING:
     from keras_flowers.evaluation.evaluate import Evaluation
+    from keras_flowers.models.image_classifier import ImageClassifier
 
 # The most rows that a terminal shows; the files hold everything.
 MOST_CLASSES = 50
@@ -27,17 +30,18 @@ MOST_IN_HEADER = 36
 
 
 @click.command()
-@click.argument("model_file", metavar="MODEL", type=EXISTING_FILE)
-@click.argument("data")
+@click.argument("paths", metavar="MODEL [MODEL_B] DATA", nargs=-1, required=True)
 @setting_options("evaluate")
+@click.pass_context
 def evaluate(
-    model_file: Path,
-    data: str,
+    context: click.Context,
+    paths: tuple[str, ...],
     split_manifest: Path | None,
     split: str | None,
     top: int,
     mistakes: int,
     output_dir: Path | None,
+    explain_to: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -46,66 +50,137 @@ def evaluate(
     Writes evaluation.json, predictions.csv, confusion_matrix.png, reliability.png and
     mistakes.png, the images that the model was most wrong about.
 
+    With MODEL_B, compares two models on the same images: the differences of their
+    scores with intervals, McNemar's test, and the images whose predicted class changed,
+    in comparison.json and changed.csv.
+
     Without --split-manifest every image counts, including the training images: pass
     the split.json of the run to evaluate the model on images it has not seen.
     """
+    *models, data = paths
+    if len(models) not in (1, 2):
+        raise click.UsageError("evaluate takes one or two models and DATA.")
+    model_file, *others = (EXISTING_FILE.convert(m, None, context) for m in models)
     if split is not None and split_manifest is None:
         raise click.UsageError("--split needs --split-manifest.")
-    folder = output_dir or model_file.parent / "evaluation"
+    if others and explain_to is not None:
+        raise click.UsageError("--explain takes one model.")
+    default = (others or [model_file])[0].parent
+    folder = output_dir or default / ("comparison" if others else "evaluation")
     check_writable(folder, "--output-dir")
+    if explain_to is not None:
+        check_writable(explain_to, "--explain")
     arguments = arguments_for("ImageDatasetLoader", "evaluate", given_options(options))
     runtime.start_keras()
-    from keras_flowers.data.dataset_loader import ImageDatasetLoader
-    from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
-    from keras_flowers.files import json_text, write_text_atomically
 
     output = Output(as_json)
-    model = load_classifier(model_file)
-    with ProgressBars() as progress:
-        datasets = ImageDatasetLoader(
-            data,
-            image_size=model.image_size,
-            resize=model.resize,
-            validation_split=0.0,
-            split="random",
-            class_names=model.class_names,
-            split_manifest=split_manifest,
-            **arguments,
-        ).load(progress)
-    if split_manifest is None:
-        split = "train"  # that of a loader without other splits: all images
-    elif split is None:
-        split = "validation" if datasets.test is None else "test"
-    evaluation = evaluate_model(model, datasets, split)
-    if split_manifest is None:
-        name = f"all images of {datasets.audit.root}"
-    else:
-        name = f"{split} images of {split_manifest}"
-    _show(output, evaluation, name)
+    images = _Images(data, split_manifest, split, arguments)
     report = {
         "model": str(model_file),
         "data": data,
         "split_manifest": None if split_manifest is None else str(split_manifest),
-        "split": None if split_manifest is None else split,
-        **evaluation.to_json(mistakes),
     }
+    model = load_classifier(model_file)
+    evaluation, name = images.evaluate(model)
+    report["split"] = None if split_manifest is None else evaluation.split
+    output.say(f"Evaluated: {name}")
+    if others:
+        second, _ = images.evaluate(load_classifier(others[0]))
+        report = {**report, "model_b": str(others[0])}
+        report |= compare(output, evaluation, second, models, folder, report)
+    else:
+        _show(output, evaluation)
+        report |= evaluation.to_json(mistakes)
+        _write(evaluation, report, folder, top, mistakes)
+    output.say(f"written to {folder}")
+    if explain_to is not None:
+        _explain_mistakes(output, model, evaluation, mistakes, explain_to)
+    output.result(report)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """The images to evaluate models on."""
+
+    data: str
+    split_manifest: Path | None
+    split: str | None
+    arguments: dict[str, Any]
+
+    def evaluate(self, model: "ImageClassifier") -> tuple["Evaluation", str]:
+        """Returns the evaluation of a model, and what it was evaluated on."""
+        from keras_flowers.data.dataset_loader import ImageDatasetLoader
+        from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
+
+        with ProgressBars() as progress:
+            datasets = ImageDatasetLoader(
+                self.data,
+                image_size=model.image_size,
+                resize=model.resize,
+                validation_split=0.0,
+                split="random",
+                class_names=model.class_names,
+                split_manifest=self.split_manifest,
+                **self.arguments,
+            ).load(progress)
+        if self.split_manifest is None:
+            # "train" is that of a loader without other splits: all images.
+            evaluation = evaluate_model(model, datasets, "train")
+            return evaluation, f"all images of {datasets.audit.root}"
+        split = self.split or ("validation" if datasets.test is None else "test")
+        name = f"{split} images of {self.split_manifest}"
+        return evaluate_model(model, datasets, split), name
+
+
+def _write(
+    evaluation: "Evaluation",
+    report: dict[str, Any],
+    folder: Path,
+    top: int,
+    mistakes: int,
+) -> None:
+    from keras_flowers.files import json_text, write_text_atomically
+
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / "evaluation.json", json_text(report))
     evaluation.write_predictions(folder / "predictions.csv", top)
     write_figure(evaluation.plot_confusion_matrix(), folder / "confusion_matrix.png")
     write_figure(evaluation.plot_reliability(), folder / "reliability.png")
     write_figure(evaluation.plot_mistakes(mistakes), folder / "mistakes.png")
-    output.say(f"written to {folder}")
-    output.result(report)
 
 
-def _show(output: Output, evaluation: "Evaluation", name: str) -> None:
+def _explain_mistakes(
+    output: Output,
+    model: "ImageClassifier",
+    evaluation: "Evaluation",
+    count: int,
+    folder: Path,
+) -> None:
+    """Writes two pictures for each of the worst mistakes."""
+    from keras_flowers.explanation import explain
+
+    worst = [m for m in evaluation.worst_mistakes(count) if m.predicted_class]
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProgressBars() as progress:
+        for number, mistake in enumerate(worst, 1):
+            progress("explain", number - 1, len(worst))
+            name = f"{number:0{len(str(len(worst)))}}-{mistake.path.stem}"
+            for kind, class_name in (
+                ("predicted", mistake.predicted_class),
+                ("true", mistake.true_class),
+            ):
+                (one,) = explain(model, [mistake.path], class_name)
+                write_figure(one.plot(), folder / f"{name}-{kind}.png")
+    output.say(f"{len(worst)} mistakes explained in {folder}")
+
+
+def _show(output: Output, evaluation: "Evaluation") -> None:
     calibration = evaluation.calibration()
-    output.say(f"Evaluated: {name}")
+    low, high = evaluation.accuracy_interval
     output.say(
-        f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f}, "
-        f"loss {evaluation.loss:.4f}, expected calibration error "
-        f"{calibration.error:.4f}"
+        f"{len(evaluation.labels)} images: accuracy {evaluation.accuracy:.4f} "
+        f"({low:.4f} to {high:.4f}), loss {evaluation.loss:.4f}, expected "
+        f"calibration error {calibration.error:.4f}"
     )
     if evaluation.non_finite:
         output.say(

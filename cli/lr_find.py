@@ -48,7 +48,7 @@ def lr_find(data: str, plot_file: Path | None, as_json: bool, **options: Any) ->
             progress=progress,
             **arguments_for("find_learning_rate", "lr-find", given),
         )
-    rows = TextTable("learning rate", "loss", "running mean")
+    rows = TextTable("learning rate", "loss", "mean")
     means = search.smoothed_losses
     for step in range(0, len(means), max(1, len(means) // _ROWS)):
         rows.add_row(

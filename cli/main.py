@@ -9,6 +9,7 @@ from importlib import metadata
 import click
 from keras_flowers_cli.audit import audit
 from keras_flowers_cli.backbones import backbones
+from keras_flowers_cli.card import card
 from keras_flowers_cli.compare import compare
 from keras_flowers_cli.completion import completion
 from keras_flowers_cli.doctor import doctor
@@ -39,7 +40,7 @@ from keras_flowers_cli.tune import tune
 _TASKS = {
     "Data": (audit, sample),
     "Training": (train, lr_find, tune, backbones),
-    "Results": (predict, evaluate, export, serve, compare, tensorboard),
+    "Results": (predict, evaluate, export, card, serve, compare, tensorboard),
     "Setup": (new, doctor, completion),
 }
 # No first sentence is longer, so none is cut.

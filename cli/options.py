@@ -187,16 +187,14 @@ def check_backbone_options(options: dict[str, Any]) -> None:
 
 def check_writable(folder: Path, option: str) -> None:
     """Refuses a folder in which nothing can be written, before the work for it."""
-    if not is_writable(folder):
-        raise click.UsageError(f"{option}: the folder {folder} cannot be written.")
+    # Here, because it imports NumPy, which --help does not need.
+    from keras_flowers_runtime.errors import InputError
+    from keras_flowers_runtime.files import require_writable_folder
 
-
-def is_writable(folder: Path) -> bool:
-    """Tells whether files can be written in a folder, which need not exist yet."""
-    existing = next(
-        path for path in (folder, *folder.absolute().parents) if path.exists()
-    )
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    try:
+        require_writable_folder(folder)
+    except InputError as error:
+        raise click.UsageError(f"{option}: {error}.") from error
 
 
 def new_run_directory(data: str, kind: str = "") -> Path:

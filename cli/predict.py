@@ -1,5 +1,6 @@
 """`keras-flowers predict`: classifies images with a saved or an exported model."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from keras_flowers.models.image_classifier import ImageClassifier
 
 _EXPLAINED_AT_ONCE = 32
+_NONE = "none of these"
 
 
 @click.command()
@@ -56,6 +58,7 @@ def predict(
     images: Sequence[Path],
     top: int,
     batch_size: int,
+    unknown: str | None,
     csv_file: Path | None,
     move_to: Path | None,
     copy_to: Path | None,
@@ -74,6 +77,7 @@ def predict(
     """
     if csv_file is not None:
         check_writable(csv_file.parent, "--csv")
+    threshold = _parse_unknown(unknown)
     sorting = choose_sorting(move_to, copy_to, dry_run)
     if explain_to is not None:
         check_writable(explain_to, "--explain")
@@ -84,21 +88,36 @@ def predict(
     if sorting is not None:
         check_class_names(sorting, model.class_names)
     paths = [image for path in images for image in _find_images(path)]
-    results, unreadable = _classify_all(model, paths, batch_size)
+    results, unreadable = _classify_all(model, paths, batch_size, threshold)
     for message in unreadable.values():
         echo_error(f"error: {message}")
     _show(output, results, top)
     if csv_file is not None:
-        _write_csv(csv_file, model.class_names, results)
+        _write_csv(csv_file, model.class_names, results, threshold is not None)
         output.say(f"written to {csv_file}")
     if explain_to is not None:
         _explain(output, model, results, explain_to)
     # This comes last because it may move the images.
     placed = {} if sorting is None else _sort(output, sorting, results)
-    output.result([_as_json(result, top, placed) for result in results])
+    has_unknown = threshold is not None
+    output.result([_as_json(result, top, placed, has_unknown) for result in results])
     if not results or any(os.fspath(path) in unreadable for path in images):
         return EXIT_BAD_INPUT
     return EXIT_DONE
+
+
+def _parse_unknown(text: str | None) -> str | float | None:
+    if text is None or text == "auto":
+        return text
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = math.nan
+    if not 0 <= threshold <= 1:
+        raise click.UsageError(
+            f"--unknown must be auto or a probability from 0 to 1. Received: {text}"
+        )
+    return threshold
 
 
 def _load_model(path: Path) -> "ImageClassifier | ExportedClassifier":
@@ -136,6 +155,7 @@ def _classify_all(
     model: "ImageClassifier | ExportedClassifier",
     paths: Sequence[Path],
     batch_size: int,
+    unknown: str | float | None,
 ) -> tuple[list["Classification"], dict[str, str]]:
     """Returns the classifications, and the reason for each unreadable image."""
     from keras_flowers_runtime.classification import UnreadableImage
@@ -146,7 +166,7 @@ def _classify_all(
     results: list[Classification] = []
     unreadable: dict[str, str] = {}
     with ProgressBars() as progress:
-        for done, result in enumerate(model.classify_each(paths, batch_size)):
+        for done, result in enumerate(model.classify_each(paths, batch_size, unknown)):
             if done % batch_size == 0:
                 progress("predict", done, len(paths))
             if isinstance(result, UnreadableImage):
@@ -161,7 +181,11 @@ def _show(output: Output, results: Sequence["Classification"], top: int) -> None
     for result in results:
         best, *others = _top(result, top)
         following = ", ".join(f"{name} {value:.3f}" for name, value in others)
-        rows.add_row(result.path, best[0], f"{best[1]:.3f}", following)
+        if result.is_unknown:
+            following = f"{best[0]} {best[1]:.3f}, {following}".removesuffix(", ")
+            rows.add_row(result.path, _NONE, "", following)
+        else:
+            rows.add_row(result.path, best[0], f"{best[1]:.3f}", following)
     if results:
         output.show(rows)
 
@@ -171,14 +195,17 @@ def _sort(
 ) -> dict[str, str]:
     """Moves or copies the images, says so, and returns where each one is now."""
     placed: dict[str, str] = {}
-    for source, target in sort_images(sorting, results):
+    known = [result for result in results if not result.is_unknown]
+    for source, target in sort_images(sorting, known):
         placed[os.fspath(source)] = os.fspath(target)
         if sorting.is_dry:
             output.say(f"{source} -> {target}")
     verb = "moved" if sorting.moves else "copied"
     would = "would be " if sorting.is_dry else ""
-    stay = len(results) - len(placed)
+    stay, unknown = len(known) - len(placed), len(results) - len(known)
     note = f", {stay} are there already" if stay else ""
+    if unknown:
+        note += f", {unknown} show none of the classes and stay where they are"
     output.say(f"{len(placed)} images {would}{verb} to {sorting.folder}{note}")
     return placed
 
@@ -205,14 +232,16 @@ def _explain(
 
 
 def _as_json(
-    result: "Classification", top: int, placed: dict[str, str]
+    result: "Classification", top: int, placed: dict[str, str], has_unknown: bool
 ) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "path": result.path,
         "class": result.label,
         "probability": result.probability,
         "top": [{"class": name, "probability": p} for name, p in _top(result, top)],
     }
+    if has_unknown:
+        row["unknown"] = result.is_unknown
     return row | {"placed": placed[result.path]} if result.path in placed else row
 
 
@@ -221,15 +250,20 @@ def _top(result: "Classification", top: int) -> list[tuple[str, float]]:
 
 
 def _write_csv(
-    path: Path, class_names: Sequence[str], results: Iterable["Classification"]
+    path: Path,
+    class_names: Sequence[str],
+    results: Iterable["Classification"],
+    has_unknown: bool,
 ) -> None:
     from keras_flowers_runtime.files import write_csv_atomically
 
     def rows() -> Iterator[list[Any]]:
-        yield ["path", "class", *class_names]
+        head, name_unknown = ["path", "class"], ["unknown"] if has_unknown else []
+        yield [*head, *name_unknown, *class_names]
         for result in results:
             values = (result.probabilities[name] for name in class_names)
-            yield [result.path, result.label, *values]
+            is_unknown = [int(result.is_unknown)] if has_unknown else []
+            yield [result.path, result.label, *is_unknown, *values]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_csv_atomically(path, rows())

@@ -112,10 +112,15 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
     import numpy as np
     from keras_flowers_serving import ServedModel
 
-    from keras_flowers.explanation import explain, find_method
+    from keras_flowers.explanation import find_method, heatmap_function
     from keras_flowers.training.config import versions
 
     lock = threading.Lock()
+    heatmap_of = heatmap_function(model)
+    if heatmap_of is None:
+        raise click.ClickException(
+            "serve needs the TensorFlow or the JAX backend for a model with a backbone."
+        )
 
     def predict(images: "np.ndarray") -> Any:
         # Keras compiles its step once for each size of a batch.
@@ -127,8 +132,7 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
 
     def explain_image(image: "np.ndarray", label: int) -> "np.ndarray":
         with lock:
-            (one,) = explain(model, image[None], model.class_names[label])
-        return one.heatmap
+            return heatmap_of(image, label)
 
     return ServedModel(
         class_names=model.class_names,

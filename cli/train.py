@@ -13,13 +13,14 @@ from keras_flowers_cli.options import (
     setting_options,
 )
 from keras_flowers_cli.output import Output, ProgressBars
+from keras_flowers_cli.resumption import resume_config
 from keras_flowers_cli.train_config import build_config, check_options, read_config
 from keras_flowers_cli.train_view import (
     read_earlier_epochs,
-    read_learning_rate,
     run_as_json,
     show_collapse,
     show_datasets,
+    show_how_to_train_further,
     show_other_versions,
     show_run,
 )
@@ -44,6 +45,8 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    save_optimizer: bool,
+    discard_checkpoint: bool,
     as_json: bool,
     devices: int | str | None,
     join_timeout: int,
@@ -53,8 +56,12 @@ def train(
     given = given_options(options)
     if resume is not None and run_dir is not None:
         raise click.UsageError("--resume replaces --run-dir.")
-    config_file = _choose_config(context.command, data, config_file, resume, given)
-    check_options(given)
+    is_resumed = config_file is None and resume is not None and _is_started(resume)
+    if not is_resumed:
+        if resume is not None and data is None and config_file is None:
+            raise click.UsageError(f"--resume: there is no run in {resume}.")
+        _check_source(context.command, data, config_file, given)
+        check_options(given)
     runtime.start_keras()
     from keras_flowers_cli.epoch_lines import EpochLines
 
@@ -85,12 +92,12 @@ def train(
         output.say(f"Learning rate {found.suggestion:g}: found by a range test")
         return found.suggestion
 
-    if config_file is None:
-        if given.get("learning_rate") == "auto":
-            given["learning_rate"] = read_learning_rate(resume) or "auto"
-        config = build_config(data or "", given, find_rate)
-    else:
+    if is_resumed and resume is not None:
+        config = resume_config(resume, data, given)
+    elif config_file is not None:
         config = read_config(config_file, given)
+    else:
+        config = build_config(data or "", given, find_rate)
     run_dir = resume or run_dir or new_run_directory(config.loader.data)
     if resume is not None:
         show_other_versions(output, resume)
@@ -115,41 +122,43 @@ def train(
             verbose=0,
             progress=show_progress,
             on_loaded=show_data,
+            on_transferred=output.say,
             tensorboard=not no_tensorboard,
             devices=devices,
             join_timeout=join_timeout,
+            save_optimizer=save_optimizer,
+            discard_checkpoint=discard_checkpoint,
         )
     seconds = time.monotonic() - started
     if not is_first:
         return EXIT_DONE
     lines.show(run.history)
-    show_run(output, config, run, run_dir, seconds)
+    show_run(output, run, run_dir, seconds)
+    show_how_to_train_further(output, config, run_dir)
     output.result(run_as_json(run, run_dir, seconds))
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
 
 
-def _choose_config(
+def _is_started(run: Path) -> bool:
+    # An empty one is of a process that died before it had written what to train.
+    config = run / "config.json"
+    return config.is_file() and config.stat().st_size > 0
+
+
+def _check_source(
     command: click.Command,
     data: str | None,
     config_file: Path | None,
-    resume: Path | None,
     given: dict[str, Any],
-) -> Path | None:
-    """Returns the configuration to reproduce or to resume, `None` for a new one."""
-    if resume is not None and data is None and config_file is None:
-        config_file = resume / "config.json"
-        # An empty one is of a process that died before it had written what to train.
-        if not config_file.is_file() or not config_file.stat().st_size:
-            raise click.UsageError(f"--resume: there is no run in {resume}.")
+) -> None:
+    """Makes sure that a new run is described once."""
     if (data is None) == (config_file is None):
         raise click.UsageError("Give either DATA or --config.")
-    storage = {setting.name for setting in STORAGE}
-    replaced = {name: value for name, value in given.items() if name not in storage}
+    allowed = {setting.name for setting in STORAGE}
+    replaced = {name: value for name, value in given.items() if name not in allowed}
     if config_file is not None and replaced:
-        replacement = "--config" if resume is None else "--resume without DATA"
         names = _option_names(command, replaced)
-        raise click.UsageError(f"{replacement} replaces {names}.")
-    return config_file
+        raise click.UsageError(f"--config replaces {names}.")
 
 
 def _option_names(command: click.Command, given: dict[str, Any]) -> str:

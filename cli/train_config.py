@@ -9,11 +9,25 @@ import click
 from keras_flowers_cli.backbones import resolve_backbone
 from keras_flowers_cli.options import arguments_for, check_backbone_options
 from keras_flowers_settings import ModelFacts, Setting
-from keras_flowers_settings.data import TEST_SPLIT, VALIDATION_SPLIT
-from keras_flowers_settings.model import HIDDEN_UNITS
+from keras_flowers_settings.data import (
+    IMAGE_SIZE,
+    RESIZE,
+    TEST_SPLIT,
+    VALIDATION_SPLIT,
+)
+from keras_flowers_settings.model import (
+    AUGMENTATION,
+    BACKBONE,
+    DROPOUT,
+    HIDDEN_UNITS,
+    WEIGHTS,
+)
 from keras_flowers_settings.training import (
     EPOCHS,
+    FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,
+    INIT_FROM,
+    MIXED_PRECISION,
     OPTIMIZER,
     SCHEDULE,
     UNFREEZE_FROM,
@@ -25,15 +39,30 @@ if TYPE_CHECKING:
 
     from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
     from keras_flowers.models.backbone import Backbone
+    from keras_flowers.models.image_classifier import ImageClassifier
     from keras_flowers.training.config import TrainingConfig
 
 
+# What trains a finished run further.
+MORE_EPOCHS = (EPOCHS, FINE_TUNE_EPOCHS, FINE_TUNE_LEARNING_RATE, UNFREEZE_FROM)
+# What the model of --init-from decides.
+_OF_MODEL = (
+    IMAGE_SIZE,
+    RESIZE,
+    HIDDEN_UNITS,
+    DROPOUT,
+    AUGMENTATION,
+    BACKBONE,
+    WEIGHTS,
+    MIXED_PRECISION,
+)
 RateSearch = Callable[["keras.Model", "ImageDatasets"], float]
 
 
 def check_options(given: dict[str, Any]) -> None:
     """Refuses options that contradict each other, before Keras is started."""
     check_backbone_options(given)
+    _check_init_from(given)
     _check_splits(given)
     _check_fine_tuning(given)
 
@@ -57,17 +86,25 @@ def build_config(
             data.
     """
     from keras_flowers_cli.devices import mixed_precision_policy
+    from keras_flowers_cli.models import load_classifier
 
     from keras_flowers.data.dataset_loader import ImageDatasetLoader
     from keras_flowers.training.config import FineTuning, TrainingConfig
 
     policy = mixed_precision_policy() if given.get("mixed_precision") else None
+    initial = given.get(INIT_FROM.name)
+    source = None if initial is None else load_classifier(initial)
+    if source is not None:
+        given = given | {"image_size": source.image_size, "resize": source.resize}
     loader = ImageDatasetLoader(
         data,
         keep_near_duplicates_together="split_near_duplicates" not in given,
         **arguments_for("ImageDatasetLoader", "train", given),
     )
-    loader, backbone = resolve_backbone(loader, given, policy)
+    if source is None:
+        loader, backbone = resolve_backbone(loader, given, policy)
+    else:
+        backbone = source.backbone
     builder = _ModelBuilder(given, loader, backbone, policy, find_rate)
     fine_tuning = None
     if "fine_tune_epochs" in given:
@@ -92,11 +129,26 @@ def read_config(path: Path, given: dict[str, Any]) -> "TrainingConfig":
     from keras_flowers.training.config import TrainingConfig
 
     config = TrainingConfig.read(path)
+    config = _add_epochs(config, given)
     arguments = arguments_for("ImageDatasetLoader", "train", given)
     loader = type(config.loader).from_config(
         {**config.loader.get_config(), **arguments}
     )
     return dataclasses.replace(config, loader=loader)
+
+
+def _add_epochs(config: "TrainingConfig", given: dict[str, Any]) -> "TrainingConfig":
+    """Returns the configuration with the epochs that were given, if any."""
+    from keras_flowers.training.config import FineTuning
+
+    tuning, arguments = config.fine_tuning, arguments_for("FineTuning", "train", given)
+    if tuning is not None:
+        tuning = dataclasses.replace(tuning, **arguments)
+    elif arguments:
+        if "epochs" not in arguments:
+            raise click.UsageError("Fine-tuning needs --fine-tune-epochs.")
+        tuning = FineTuning(**arguments)
+    return config.with_epochs(given.get(EPOCHS.name), tuning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +177,13 @@ class _ModelBuilder:
     def build(self, datasets: "ImageDatasets") -> "keras.Model":
         """Returns the compiled model for the loaded data."""
         from keras_flowers.models.image_classifier import ImageClassifier
+        from keras_flowers.models.transfer import build_like
 
+        initial = self.given.get(INIT_FROM.name)
+        if initial is not None:
+            model = build_like(initial, datasets.class_names, self.loader.seed)
+            self._compile(model, datasets)
+            return model
         arguments = arguments_for("ImageClassifier", "train", self.given)
         arguments["backbone"] = self.backbone
         arguments["hidden_units"] = self.value_of(HIDDEN_UNITS)
@@ -137,13 +195,16 @@ class _ModelBuilder:
             dtype=self.policy,
             **arguments,
         )
+        self._compile(model, datasets)
+        return model
+
+    def _compile(self, model: "ImageClassifier", datasets: "ImageDatasets") -> None:
         xla = {"jit_compile": self.given["xla"]} if "xla" in self.given else {}
         rate = self.given.get("learning_rate")
         if rate == "auto":
             model.compile(self._optimizer(datasets, None), **xla)
             rate = self.find_rate(model, datasets)
         model.compile(self._optimizer(datasets, rate), **xla)
-        return model
 
     def _optimizer(
         self, datasets: "ImageDatasets", rate: float | None
@@ -188,9 +249,17 @@ def _check_splits(given: dict[str, Any]) -> None:
         raise click.UsageError("--early-stopping needs a --validation-split above 0.")
 
 
+def _check_init_from(given: dict[str, Any]) -> None:
+    if INIT_FROM.name not in given:
+        return
+    for setting in _OF_MODEL:
+        if setting.name in given:
+            raise click.UsageError(f"--init-from replaces {setting.flag}.")
+
+
 def _check_fine_tuning(given: dict[str, Any]) -> None:
     if "fine_tune_epochs" in given:
-        if "backbone" not in given:
+        if "backbone" not in given and INIT_FROM.name not in given:
             raise click.UsageError("--fine-tune-epochs needs a --backbone.")
         return
     for setting in (FINE_TUNE_LEARNING_RATE, UNFREEZE_FROM):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import shlex
 import warnings
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.output import Output, TextTable
-from keras_flowers_settings.recorded import learning_rate
 
 if TYPE_CHECKING:
     from keras_flowers.data.dataset_loader import ImageDatasets
@@ -77,19 +75,6 @@ def read_earlier_epochs(directory: Path | None) -> "History":
         return {}  # no epoch was complete, or a file that `train` will complain of
 
 
-def read_learning_rate(directory: Path | None) -> float | None:
-    """Returns the learning rate of a run that is to be resumed, `None` for a new one.
-
-    It was found when the run was started, and is not searched again.
-    """
-    if directory is None:
-        return None
-    try:
-        return learning_rate(json.loads((directory / "config.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # no run yet, or a file that `train` will complain of
-
-
 @contextlib.contextmanager
 def show_collapse(output: Output) -> Iterator[None]:
     """Prints the warning that the network has collapsed as a line."""
@@ -112,11 +97,7 @@ def show_collapse(output: Output) -> Iterator[None]:
 
 
 def show_run(
-    output: Output,
-    config: "TrainingConfig",
-    run: "TrainingRun",
-    directory: Path,
-    seconds: float,
+    output: Output, run: "TrainingRun", directory: Path, seconds: float
 ) -> None:
     """Prints what the run achieved, the files and what comes next."""
     if run.interrupted:
@@ -126,19 +107,22 @@ def show_run(
         how = "resumes it" if has_checkpoint else "starts it again"
         output.say("Interrupted: what was trained so far is saved.")
         output.say(f"keras-flowers train --resume {shlex.quote(str(directory))} {how}.")
-    _show_best(output, config, run, seconds)
+    _show_best(output, run, seconds)
+    temperature = _temperature_of(run)
+    if temperature != 1:
+        output.say(
+            f"The probabilities are calibrated with the temperature {temperature:.2f}."
+        )
     for path in sorted(directory.iterdir()):
         output.say(f"  {path}")
     model = shlex.quote(str(directory / "model.keras"))
     output.say(f"Next: keras-flowers predict {model} PHOTO")
 
 
-def _show_best(
-    output: Output, config: "TrainingConfig", run: "TrainingRun", seconds: float
-) -> None:
+def _show_best(output: Output, run: "TrainingRun", seconds: float) -> None:
     from keras_flowers_cli.epoch_lines import best_epoch
 
-    history = run.history
+    history, saved = run.history, run.saved_epoch
     best = best_epoch(history)
     if best is None:
         return
@@ -146,36 +130,39 @@ def _show_best(
     if not scores:
         name, scores = "training", history["accuracy"]
     found = dict(zip(map(int, history["epoch"]), scores, strict=True))
-    saved = saved_epoch(config, run)
     if saved is None:
         saved_text = "model.keras has the last weights"
     elif saved == best:
         saved_text = "model.keras has it"
     else:
-        saved_text = f"model.keras has epoch {saved} ({found[saved]:.3f})"
+        losses = history.get("val_loss")
+        is_lowest = losses and losses[history["epoch"].index(saved)] == min(losses)
+        why = "the lowest validation loss" if is_lowest else "the last one"
+        saved_text = f"model.keras has epoch {saved} ({found[saved]:.3f}), {why}"
     output.say(f"Best {name} accuracy {found[best]:.3f} in epoch {best}; {saved_text}")
     output.say(f"{seconds:.0f} s in all")
 
 
-def saved_epoch(config: "TrainingConfig", run: "TrainingRun") -> int | None:
-    """Returns the number of the epoch whose weights the model has.
+def show_how_to_train_further(
+    output: Output, config: "TrainingConfig", directory: Path
+) -> None:
+    """Prints how a finished run is trained further, and what that takes on the disk."""
+    kept = directory / "last-checkpoint"
+    size = sum(file.stat().st_size for file in kept.rglob("*.safetensors"))
+    if not size:
+        return
+    epochs, option = config.epochs, "--epochs"
+    if config.fine_tuning is not None:
+        epochs, option = config.fine_tuning.epochs, "--fine-tune-epochs"
+    run = shlex.quote(str(directory))
+    output.say(
+        f"More epochs: keras-flowers train --resume {run} {option} {2 * epochs}. Only "
+        f"this needs last-checkpoint ({size / 1e6:.1f} MB); you can delete it."
+    )
 
-    `None` after an interruption, which may have been within an epoch.
-    """
-    if run.interrupted:
-        return None
-    epochs = [int(number) for number in run.history["epoch"]]
-    losses = run.history.get("val_loss")
-    if config.early_stopping is None or not losses:
-        return epochs[-1]
-    begin = 0 if config.fine_tuning is None else config.epochs
-    # Early stopping restores the weights with the lowest loss of the last stage.
-    last_stage = [
-        (loss, number)
-        for loss, number in zip(losses, epochs, strict=True)
-        if number > begin and not math.isnan(loss)
-    ]
-    return min(last_stage)[1] if last_stage else epochs[-1]
+
+def _temperature_of(run: "TrainingRun") -> float:
+    return float(getattr(run.model, "temperature", 1.0))
 
 
 def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, Any]:
@@ -185,6 +172,8 @@ def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str
         "run_directory": str(directory),
         "model": str(directory / "model.keras"),
         "interrupted": run.interrupted,
+        "saved_epoch": run.saved_epoch,
+        "temperature": _temperature_of(run),
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},
         "left_out": [found.to_json() for found in datasets.audit.left_out],

@@ -18,6 +18,7 @@ from keras_flowers_cli.errors import (
 from keras_flowers_cli.options import (
     arguments_for,
     check_backbone_options,
+    check_writable,
     given_options,
     new_run_directory,
     setting_options,
@@ -64,6 +65,7 @@ def tune(
     started = time.monotonic()
     hypermodel = _build_hypermodel(data, max_epochs, given)
     directory = run_dir or new_run_directory(data, "-search")
+    check_writable(directory, "--run-dir")
     with ProgressBars() as progress:
         datasets = hypermodel.load(progress)
     show_datasets(output, datasets)

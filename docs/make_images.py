@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import find_all, open_page, wait_for_text  # noqa: E402
+from keras_flowers_cli.main import run as main_of_command_line  # noqa: E402
 from tensorboard_server import running_tensorboard, runs_of  # noqa: E402
 
 import keras_flowers  # noqa: E402
@@ -107,10 +108,34 @@ def picture_explanation(folder: Path) -> None:
     surest.plot().savefig(ROOT / "docs" / "images" / "explain.png", dpi=110)
 
 
+def draw_faults(folder: Path) -> None:
+    """Draws the sample with a label conflict, copies and a damaged file."""
+    keras_flowers.write_sample(folder)
+    daisy = folder / "daisy"
+    first, second, third = sorted(daisy.iterdir())[:3]
+    with Image.open(first) as image:
+        image.resize((160, 160)).save(daisy / f"{first.stem} (web).jpg", quality=70)
+    (daisy / f"{second.stem} (copy).jpg").write_bytes(second.read_bytes())
+    (folder / "roses" / "bouquet.jpg").write_bytes(third.read_bytes())
+    tulip = min((folder / "tulips").iterdir())
+    (folder / "tulips" / "cut.jpg").write_bytes(tulip.read_bytes()[:2000])
+    (folder / "roses" / ".DS_Store").touch()
+
+
+def picture_audit(folder: Path) -> None:
+    """The page of an audit, whose output on the command line is in the guide."""
+    draw_faults(folder / "photos")
+    main_of_command_line(["audit", "photos", "--html", "audit.html"])
+    page = (folder / "audit.html").absolute().as_uri()
+    with open_page(page, folder, (1000, 1600)) as driver:
+        save(driver, "audit.png", (0, 0, 1000, 1250))
+
+
 def main() -> None:
     """Makes all pictures."""
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # paths on the pictures are then short
+        picture_audit(Path(scratch))
         train_all(Path("runs"))
         picture_images(Path(scratch), Path("runs/first"))
         picture_hparams(Path(scratch), Path("runs"))

@@ -1,8 +1,9 @@
 """Writes the generated tables of the documentation: `python docs/write_tables.py`.
 
-The tables of options in docs/cli.md follow from the settings, and those of modules in
-docs/design.md from the first lines of docstrings. They are part of the pages, so that
-these read well without a build; a test fails when a table is out of date.
+The tables of options in docs/cli.md follow from the settings, that of findings in
+docs/guides/clean.md from their kinds, and those of modules in docs/design.md from the
+first lines of docstrings. They are part of the pages, so that these read well without a
+build; a test fails when a table is out of date.
 """
 
 import ast
@@ -15,6 +16,7 @@ from keras_flowers_settings.kinds import Choice, Switch
 _DOCS = Path(__file__).parent
 _ROOT = _DOCS.parent
 _CLI, _DESIGN = _DOCS / "cli.md", _DOCS / "design.md"
+_CLEAN = _DOCS / "guides" / "clean.md"
 _SECTION = re.compile(r"^## keras-flowers ([\w-]+)$", re.MULTILINE)
 _PACKAGE = re.compile(
     r"^### ([\w/]+)\n\n(\| module \|.*?)(?=^(?!\|)|\Z)", re.DOTALL | re.MULTILINE
@@ -60,6 +62,22 @@ def _meaning(setting: Setting) -> str:
     return f"{setting.meaning}: {', '.join(words[:-1])} or {words[-1]}"
 
 
+def write_finding_table(page: str) -> str:
+    """Returns the text of the page with the table of the kinds of findings."""
+    from keras_flowers.data.findings import KINDS
+
+    head = "| kind | meaning | in training |\n| --- | --- | --- |\n"
+    rows = "".join(
+        f"| `{kind.name}` | {kind.meaning} | {kind.action} |\n"
+        for kind in KINDS.values()
+    )
+    pattern = re.escape(head) + r"(?:\|.*\n)*"
+    page, count = re.subn(pattern, lambda _: head + rows, page)
+    if count != 1:
+        raise ValueError(f"the page has {count} tables of findings")
+    return page
+
+
 def write_module_tables(page: str) -> str:
     """Returns the text of the page with the tables of all packages it has sections of.
 
@@ -99,3 +117,4 @@ def module_table(package: Path) -> str:
 if __name__ == "__main__":
     _CLI.write_text(write_option_tables(_CLI.read_text()))
     _DESIGN.write_text(write_module_tables(_DESIGN.read_text()))
+    _CLEAN.write_text(write_finding_table(_CLEAN.read_text()))

@@ -19,6 +19,12 @@ from keras_flowers.evaluation.audit_report import (
 )
 from keras_flowers.evaluation.calibration import Calibration as Calibration
 from keras_flowers.evaluation.calibration import CalibrationBin as CalibrationBin
+from keras_flowers.evaluation.comparison import ChangedImage as ChangedImage
+from keras_flowers.evaluation.comparison import Comparison as Comparison
+from keras_flowers.evaluation.comparison import Difference as Difference
+from keras_flowers.evaluation.comparison import (
+    compare_evaluations as compare_evaluations,
+)
 from keras_flowers.evaluation.evaluate import Confusion as Confusion
 from keras_flowers.evaluation.evaluate import Evaluation as Evaluation
 from keras_flowers.evaluation.evaluate import Mistake as Mistake

@@ -91,3 +91,18 @@ def score_classes(
     precision, recall, f1, support = (column.tolist() for column in columns)
     rows = zip(precision, recall, f1, map(round, support), strict=True)
     return [ClassScores(*row) for row in rows]
+
+
+def wilson_interval(successes: int, total: int) -> tuple[float, float]:
+    """Returns the 95 % confidence interval of a proportion (Wilson, 1927).
+
+    Args:
+        successes: Number of successes.
+        total: Number of trials. Without any, the interval is all of 0..1.
+    """
+    from scipy.stats import binomtest
+
+    if not total:
+        return 0.0, 1.0
+    interval = binomtest(successes, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -5,9 +5,9 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,15 @@ class Classification:
         label: The most probable class name.
         probability: Float in 0..1, the probability of `label`.
         probabilities: Every class name with its probability, most probable first.
+        is_unknown: Whether the image was found to show none of the classes. Only looked
+            for on request.
     """
 
     path: str
     label: str
     probability: float
     probabilities: dict[str, float]
+    is_unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def classify_files(
 
     Args:
         predict: Maps images, uint8 `(batch, height, width, 3)`, to probabilities,
-            `(batch, classes)`.
+            `(batch, classes)`, or to a pair of these and bool `(batch,)`, whether the
+            images show none of the classes.
         class_names: Position `i` is the name of label `i`.
         image_size: `(height, width)` of the images that `predict` takes.
         paths: Files in any format that training reads.
@@ -73,12 +77,54 @@ def classify_files(
     """
     for names, images in _decode_ahead(paths, image_size, batch_size, resize):
         readable = [image for image in images if not isinstance(image, InputError)]
-        rows = iter(np.asarray(predict(np.stack(readable))) if readable else ())
+        answers: Iterator[tuple[Any, Any]] = iter(())
+        if readable:
+            answers = _predict_pairs(predict, np.stack(readable))
         for name, image in zip(names, images, strict=True):
             if isinstance(image, InputError):
                 yield UnreadableImage(name, image)
             else:
-                yield rank_classes(name, class_names, next(rows))
+                row, is_unknown = next(answers)
+                found = rank_classes(name, class_names, row)
+                yield replace(found, is_unknown=bool(is_unknown))
+
+
+def _predict_pairs(
+    predict: Callable[[Pixels], Any], images: Pixels
+) -> Iterator[tuple[Any, Any]]:
+    """Returns the probabilities of each image, and whether it is unknown."""
+    found = predict(images)
+    if isinstance(found, tuple):
+        return zip(*found, strict=True)
+    return ((row, False) for row in np.asarray(found))
+
+
+def check_unknown(unknown: Any) -> float | Literal["auto"] | None:
+    """Returns the argument `unknown` of `classify`: `None`, `"auto"` or a threshold.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if unknown is None:
+        return None
+    if unknown == "auto":
+        return "auto"
+    is_number = isinstance(unknown, int | float) and not isinstance(unknown, bool)
+    if not is_number or not 0 <= unknown <= 1:
+        raise InputError(
+            "`unknown` must be None, 'auto' or a probability from 0 to 1. "
+            f"Received: unknown={unknown!r}"
+        )
+    return float(unknown)
+
+
+def no_detector_error(reason: str) -> InputError:
+    """Returns the error for a model that cannot tell unknown images by itself."""
+    return InputError(
+        f"The model cannot tell which images show none of its classes: {reason}. Use a "
+        "threshold in place of `unknown='auto'`: the lowest probability of a known "
+        "image, such as 0.5."
+    )
 
 
 def rank_classes(

@@ -58,6 +58,14 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (rb"<svg|<\?xml.{0,20}<svg", "SVG"),
 )
 
+# What people have in place of an image without knowing it.
+_OTHER_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (rb"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches it)"),
+    (rb"\s*<(?:!doctype html|html|!DOCTYPE HTML|HTML|!DOCTYPE html)", "a web page"),
+    (rb".{4}ftyp", "a video"),
+    (rb"PK\x03\x04", "a zip archive"),
+)
+
 # Larger than any uncompressed image within the default pixel limit.
 _MAX_FILE_BYTES = 2**30
 # A reduced JPEG allocates little, but its decoder still reads every pixel.
@@ -151,7 +159,9 @@ def identify_format(data: bytes, size: int) -> str:
     if name is None:
         unsupported = _match_signature(_UNSUPPORTED_SIGNATURES, data)
         if unsupported is None:
-            raise UnusableImageError("not_an_image", "not an image")
+            other = _match_signature(_OTHER_SIGNATURES, data)
+            reason = f"{other}, not an image" if other else "not an image"
+            raise UnusableImageError("not_an_image", reason)
         reason = f"unsupported format {unsupported}; use {SUPPORTED_FORMATS}"
         raise UnusableImageError("unsupported_format", reason)
     if size > _MAX_FILE_BYTES:

@@ -10,7 +10,9 @@ import numpy as np
 from keras_flowers_runtime.classification import (
     Classification,
     UnreadableImage,
+    check_unknown,
     classify_files,
+    no_detector_error,
     require_readable,
 )
 from keras_flowers_runtime.engines import Engine, load_engine
@@ -36,6 +38,8 @@ class ExportedClassifier:
         resize: How images become `image_size`: `"stretch"`, `"crop"` or `"pad"`.
         format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
         precision: `"float32"`, `"float16"` or `"int8"`.
+        unknown_threshold: The lowest probability of an image of a known class, or
+            `None` if the model has none.
         description: The content of `model.json`.
     """
 
@@ -47,6 +51,7 @@ class ExportedClassifier:
         self.resize: Resize = description["resize"]["mode"]
         self.format: str = description["format"]
         self.precision: str = description["precision"]
+        self.unknown_threshold: float | None = description.get("unknown_threshold")
         self._engine = engine
 
     def predict(self, images: Pixels) -> np.ndarray:
@@ -65,13 +70,20 @@ class ExportedClassifier:
         return probabilities
 
     def classify(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> list[Classification]:
         """Classifies image files, decoded exactly as in training.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Positive integer, how many images are classified at once.
+            unknown: Which images show none of the classes, in `is_unknown` of each
+                result: those whose most probable class has a probability below this
+                threshold; `"auto"` for the threshold in `model.json`; or `None` for
+                none.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -87,23 +99,39 @@ class ExportedClassifier:
                 "`batch_size` must be a positive integer. "
                 f"Received: batch_size={batch_size!r}"
             )
-        return require_readable(self.classify_each(paths, int(batch_size)))
+        return require_readable(self.classify_each(paths, int(batch_size), unknown))
 
     def classify_each(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> Iterator[Classification | UnreadableImage]:
         """Classifies image files one by one while the next ones are decoded.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Positive integer, how many images are classified at once.
+            unknown: As for `classify`.
 
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
         """
+        threshold = check_unknown(unknown)
+        if threshold == "auto":
+            threshold = self.unknown_threshold
+            if threshold is None:
+                raise no_detector_error("its model.json has no threshold")
+
+        def predict(images: Pixels) -> Any:
+            probabilities = self.predict(images)
+            if threshold is None:
+                return probabilities
+            return probabilities, ~(probabilities.max(axis=1) >= threshold)
+
         return classify_files(
-            self.predict,
+            predict,
             self.class_names,
             self.image_size,
             paths,
@@ -209,6 +237,9 @@ def _check_description(content: Any) -> dict[str, Any]:
         # Nothing outside of the folder is ever read.
         if os.path.isabs(name) or ".." in Path(name).parts:  # noqa: PTH117
             raise _DescriptionError(f"the file {name!r}, which is not in the folder")
+    threshold = content.get("unknown_threshold")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise _DescriptionError(f'the "unknown_threshold" {threshold!r}')
     if not all(type(entry["size"]) is int for entry in content["files"].values()):
         raise _DescriptionError('"files" without sizes')
     return content

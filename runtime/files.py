@@ -1,6 +1,7 @@
 """Writes files that appear at once; shows paths on one line and numbers in JSON."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -78,6 +79,37 @@ def explain_os_error(
     reason = error.strerror or code or str(error) or type(error).__name__
     message = f"`{printable_path(path)}` cannot be {action}: {reason}"
     return FileAccessError(f"{message}. {hint}" if hint else message)
+
+
+def find_existing_folder(path: str | os.PathLike[str]) -> Path:
+    """Returns a path, or the nearest one above it that exists and can be seen."""
+    for place in (Path(path), *Path(path).absolute().parents):
+        with suppress(PermissionError):
+            if place.exists():
+                return place
+    return Path(os.sep)
+
+
+def require_writable_folder(path: str | os.PathLike[str], hint: str = "") -> None:
+    """Makes sure that files can be written in a folder, which need not exist yet.
+
+    Args:
+        path: The folder.
+        hint: As for `explain_os_error`.
+
+    Raises:
+        FileAccessError: If they cannot, with the reason.
+    """
+    existing = find_existing_folder(path)
+    if not existing.is_dir():
+        code = errno.ENOTDIR
+    elif os.statvfs(existing).f_flag & os.ST_RDONLY:
+        code = errno.EROFS
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    else:
+        return
+    raise explain_os_error(OSError(code, os.strerror(code)), path, hint)
 
 
 def _sync_folder(folder: Path) -> None:

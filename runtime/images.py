@@ -92,6 +92,9 @@ _CLUTTER = frozenset(
     }
 )
 
+# Folders in which programs that manage photos keep them, and their previews.
+_LIBRARIES = (".photoslibrary", ".photolibrary", ".aplibrary", ".lrdata", ".cocatalog")
+
 # The perceptual hash is computed from an image decoded to at least this side, so that
 # it does not depend on the requested image size.
 HASH_DECODE_SIDE = 512
@@ -114,7 +117,8 @@ DEFAULT_OPTIONS = ImageOptions()
 
 def is_clutter(name: str) -> bool:
     """Returns whether a file or folder is hidden or belongs to a system or program."""
-    return name.startswith(".") or name.lower() in _CLUTTER
+    lower = name.lower()
+    return lower.startswith(".") or lower in _CLUTTER or lower.endswith(_LIBRARIES)
 
 
 def starts_like_an_image(path: Path) -> bool:
@@ -268,9 +272,11 @@ def resize_image(
     if resize == "crop":
         # The largest box of the target's aspect ratio, in the middle.
         scale = min(image.width / width, image.height / height)
-        left = (image.width - width * scale) / 2
-        top = (image.height - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
+        # The product may exceed the side by its rounding.
+        columns = min(image.width, width * scale)
+        rows = min(image.height, height * scale)
+        left, top = (image.width - columns) / 2, (image.height - rows) / 2
+        box = (left, top, left + columns, top + rows)
     elif resize == "pad":
         inner_width, inner_height = fit_inside(image.size, (width, height))
     pixels = np.array(

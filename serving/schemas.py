@@ -10,7 +10,7 @@ class ImageInJson(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     data: str = Field(description="The file in base64; a `data:` URL also works.")
-    name: str = Field("", description="What the answer calls the image.")
+    name: str = Field(default="", description="What the answer calls the image.")
 
 
 class ImagesInJson(BaseModel):
@@ -38,11 +38,11 @@ class Result(BaseModel):
     """The answer for one image: a class, or why there is none."""
 
     name: str = Field(description="The file name from the request.")
-    error: str | None = Field(None, description="Why the image cannot be used.")
-    predicted: str | None = Field(None, description="The most probable class.")
-    probability: float | None = Field(None, description="Its probability.")
+    error: str | None = Field(default=None, description="Why the image cannot be used.")
+    predicted: str | None = Field(default=None, description="The most probable class.")
+    probability: float | None = Field(default=None, description="Its probability.")
     unknown: bool | None = Field(
-        None,
+        default=None,
         description="Whether the probability is below the threshold of the model; "
         "null where the model has none.",
     )
@@ -50,7 +50,7 @@ class Result(BaseModel):
         default_factory=list, description="The most probable classes, best first."
     )
     preview: str | None = Field(
-        None, description="A `data:` URL of a small version, if asked for."
+        default=None, description="A `data:` URL of a small version, if asked for."
     )
     heatmap: HeatMap | None = None
 

@@ -37,6 +37,11 @@ class _MemoryParser(MultiPartParser):
     """Keeps every part in memory: nothing of a request touches the disk."""
 
     spool_max_size = 2**62
+    is_complete = False
+
+    def on_end(self) -> None:
+        """Notes that the last boundary has come."""
+        self.is_complete = True
 
 
 async def read_uploads(request: Request, limits: Limits, share: Share) -> list[Upload]:
@@ -102,6 +107,8 @@ async def _read_form(
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST, error.message) from error
+    if not parser.is_complete:
+        raise _bad("The form ends early.")
     uploads = []
     for field in form.getlist("files"):
         if not isinstance(field, UploadFile):

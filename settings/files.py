@@ -31,8 +31,9 @@ RESUME = Setting(
     name="resume",
     kind=Folder("RUN"),
     meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
-    "start it if there is none. `DATA` and options may be omitted; options given with "
-    "`--resume` must match the original run",
+    "start it if there is none. What is not given is taken from the run; options that "
+    "are given must match it. More `--epochs` or `--fine-tune-epochs` than before train "
+    "a finished run further",
     commands=("train",),
 )
 CHECKPOINT_EVERY = Setting(
@@ -49,6 +50,24 @@ NO_TENSORBOARD = Setting(
     meaning="Write nothing for TensorBoard",
     commands=("train",),
     default=False,
+)
+SAVE_OPTIMIZER = Setting(
+    name="save_optimizer",
+    kind=Flag(),
+    meaning="Save the state of the optimizer in `model.keras`, which makes it up to "
+    "three times as large. `--resume` does not need it",
+    commands=("train",),
+    default=False,
+    arguments=("train.save_optimizer",),
+)
+DISCARD_CHECKPOINT = Setting(
+    name="discard_checkpoint",
+    kind=Flag(),
+    meaning="Remove the last checkpoint of the finished run, which `--resume RUN "
+    "--epochs MORE` needs",
+    commands=("train",),
+    default=False,
+    arguments=("train.discard_checkpoint",),
 )
 SEARCH_DIRECTORY = Setting(
     name="run_dir",
@@ -71,6 +90,8 @@ RUN = (
     RESUME,
     CHECKPOINT_EVERY,
     NO_TENSORBOARD,
+    SAVE_OPTIMIZER,
+    DISCARD_CHECKPOINT,
     SEARCH_DIRECTORY,
     RESUME_SEARCH,
 )
@@ -150,7 +171,15 @@ DEBUG = Setting(
     name="debug",
     kind=Flag(),
     meaning="Show the traceback of an error",
-    commands=(*AS_JSON.commands, "tensorboard", "serve", "sample", "new", "completion"),
+    commands=(
+        *AS_JSON.commands,
+        "tensorboard",
+        "card",
+        "serve",
+        "sample",
+        "new",
+        "completion",
+    ),
     default=False,
 )
 OUTPUT = (HTML_FILE, AS_JSON, DEBUG)

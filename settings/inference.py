@@ -55,7 +55,7 @@ OUTPUT_DIRECTORY = Setting(
     kind=Folder(),
     meaning="Folder for the tables and plots",
     commands=("evaluate",),
-    default=Automatic("evaluation next to MODEL"),
+    default=Automatic("evaluation next to MODEL; comparison next to MODEL_B"),
 )
 TOP = Setting(
     name="top",
@@ -63,6 +63,14 @@ TOP = Setting(
     meaning="Number of classes shown for each image",
     commands=("predict",),
     default=3,
+)
+UNKNOWN = Setting(
+    name="unknown",
+    kind=Text("auto|THRESHOLD"),
+    meaning="Say `none of these` of images that show none of the classes: with `auto` "
+    "by what training has found to reject 5 % of the validation images, else where the "
+    "highest probability is below this threshold, from 0 to 1",
+    commands=("predict",),
 )
 CSV_FILE = Setting(
     name="csv_file",
@@ -99,6 +107,14 @@ EXPLAIN = Setting(
     "the image decide its class. Not for an exported model",
     commands=("predict",),
 )
+EXPLAIN_MISTAKES = Setting(
+    name="explain_to",
+    kind=Folder(),
+    option="--explain",
+    meaning="Write pictures of the worst mistakes to this folder that show which parts "
+    "of the image speak for the predicted class, and which for the true class",
+    commands=("evaluate",),
+)
 FORMAT = Setting(
     name="format",
     kind=Choice(("onnx", "litert", "openvino", "saved_model")),
@@ -123,6 +139,14 @@ EXPORT_DIRECTORY = Setting(
     meaning="New or empty folder for the exported model",
     commands=("export",),
     default=Automatic("named after the format, in RUN or next to MODEL"),
+)
+CARD_FILE = Setting(
+    name="card_file",
+    kind=NewFile(),
+    option="--output",
+    meaning="Markdown file to write or to replace",
+    commands=("card",),
+    default=Automatic("MODEL_CARD.md in RUN or next to MODEL"),
 )
 PLOT_FILE = Setting(
     name="plot_file",
@@ -181,14 +205,17 @@ SETTINGS = (
     MISTAKES,
     OUTPUT_DIRECTORY,
     TOP,
+    UNKNOWN,
     CSV_FILE,
     MOVE_TO,
     COPY_TO,
     DRY_RUN,
     EXPLAIN,
+    EXPLAIN_MISTAKES,
     FORMAT,
     QUANTIZE,
     EXPORT_DIRECTORY,
+    CARD_FILE,
     PLOT_FILE,
     SCRIPT_DATA,
     HOST,

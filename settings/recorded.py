@@ -40,6 +40,12 @@ def fine_tuning_epochs(config: Config) -> int | None:
     return int(tuning["epochs"]) if tuning else None
 
 
+def init_from(config: Config) -> str | None:
+    """Returns the file of the model that a run started from, or `None`."""
+    value = config["init_from"]
+    return str(value["file"]) if value else None
+
+
 def near_duplicates_are_split(config: Config) -> bool:
     """Tells whether images that look alike may be in different splits."""
     return not config["loader"]["config"]["keep_near_duplicates_together"]

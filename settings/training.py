@@ -5,6 +5,7 @@ import dataclasses
 from keras_flowers_settings.kinds import (
     Choice,
     Count,
+    ExistingFile,
     Flag,
     Integer,
     NewFile,
@@ -15,6 +16,7 @@ from keras_flowers_settings.kinds import (
 from keras_flowers_settings.recorded import (
     class_weights,
     fine_tuning_epochs,
+    init_from,
     learning_rate,
     of_fine_tuning,
     of_run,
@@ -107,12 +109,45 @@ EARLY_STOPPING = Setting(
     name="early_stopping",
     kind=Integer(),
     meaning="Stop each stage after this many epochs without a lower validation loss, "
-    "and keep the best weights",
+    "and restore its best weights unless `--keep last`",
     commands=("train",),
     group=TRAINING,
     arguments=("TrainingConfig.early_stopping",),
     recorded=of_run("early_stopping"),
     hyperparameter="early_stopping",
+)
+CALIBRATE = Setting(
+    name="calibrate",
+    kind=Switch(),
+    meaning="After training, learn from the validation images how sure the model may "
+    "be: the temperature of its probabilities, and what tells images of none of the "
+    "classes; or do not",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("with 50 validation images or more", lambda _: True),
+    arguments=("TrainingConfig.calibrate", "train.calibrate"),
+    recorded=of_run("calibrate"),
+)
+INIT_FROM = Setting(
+    name="init_from",
+    kind=ExistingFile(),
+    meaning="Start from the weights of this `model.keras`, with its architecture, "
+    "image size and resizing. Of classes that it does not have, the weights are new",
+    commands=("train",),
+    group=TRAINING,
+    arguments=("TrainingConfig.init_from", "train.init_from"),
+    recorded=init_from,
+)
+KEEP = Setting(
+    name="keep",
+    kind=Choice(("best", "last")),
+    meaning="Which epoch `model.keras` has: `best`, the one with the lowest validation "
+    "loss, or `last`. Without validation images it is the last one",
+    commands=("train",),
+    group=TRAINING,
+    default="best",
+    arguments=("TrainingConfig.keep", "train.keep"),
+    recorded=of_run("keep"),
 )
 CLASS_WEIGHTS = Setting(
     name="class_weights",
@@ -233,6 +268,9 @@ SETTINGS = (
     SCHEDULE,
     WARM_UP,
     EARLY_STOPPING,
+    CALIBRATE,
+    INIT_FROM,
+    KEEP,
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,

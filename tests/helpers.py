@@ -12,6 +12,7 @@ RESULTS = [
     "history.csv",
     "history.json",
     "history.png",
+    "last-checkpoint",
     "model.keras",
     "report.html",
     "split.json",

@@ -156,6 +156,7 @@ def test_the_generated_tables_are_up_to_date():
     for name, write in (
         ("cli.md", program["write_option_tables"]),
         ("design.md", program["write_module_tables"]),
+        ("guides/clean.md", program["write_finding_table"]),
     ):
         page = (DOCS / name).read_text()
         assert write(page) == page, "python docs/write_tables.py"
@@ -164,6 +165,9 @@ def test_the_generated_tables_are_up_to_date():
     assert program["write_option_tables"](changed) == options.read_text() != changed
     changed = modules.read_text().replace("| `errors` |", "| `mistakes` |")
     assert program["write_module_tables"](changed) == modules.read_text() != changed
+    findings = (DOCS / "guides" / "clean.md").read_text()
+    changed = findings.replace("| `corrupt` |", "| `broken` |")
+    assert program["write_finding_table"](changed) == findings != changed
 
 
 def command_lines(page):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 COMPONENTS = (
+    "test_distribution.py",
     "callbacks/test_tensorboard.py",
     "test_metrics.py",
     "layers/test_augmentation.py",
@@ -37,7 +38,12 @@ def test_the_components_pass_their_tests_on_jax():
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-n0", "-qp", "no:cacheprovider", *files],
         cwd=tests.parent,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
+        env=os.environ
+        | {
+            "KERAS_BACKEND": "jax",
+            # For test_distribution.py; all other tests use the first one.
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ from keras_flowers.tuning.records import (
 from keras_flowers.tuning.search_plots import write_plots
 from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError
 from keras_flowers.files import (
     json_text,
@@ -27,6 +28,7 @@ from keras_flowers.files import (
     write_text_atomically,
 )
 from keras_flowers.history import write_history
+from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 
 _LOST = "its process ended before it was done"
@@ -164,7 +166,10 @@ def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
     with temporary_sibling(directory / "history.png") as path:
         plot_history(history).savefig(path, dpi=120)
     model = load_trial_model(plan, best, number)
-    # Keras warns when it loads a model whose optimizer was saved unbuilt.
-    model.optimizer.build(model.trainable_variables)
     with temporary_sibling(directory / "model.keras") as path:
-        model.save(path)
+        if isinstance(model, ImageClassifier):
+            model.save(path, include_optimizer=False)
+        else:
+            # Keras warns when it loads a model whose optimizer was saved unbuilt.
+            build_optimizer(model)
+            model.save(path)

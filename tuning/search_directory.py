@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from keras_flowers.errors import InputError
-from keras_flowers.files import json_text, printable_path, write_text_atomically
+from keras_flowers.files import (
+    json_text,
+    printable_path,
+    require_writable_folder,
+    write_text_atomically,
+)
 from keras_flowers.locks import LockHeldError, exclusive_lock
 
 _FORMAT = 1
 _NAME = "search.json"
 _LOCK = ".lock"
+_HINT = "Name another folder with `directory` (--run-dir)"
 _OWN_NAMES = (_NAME, _LOCK, "trials", "tensorboard", "workers")
 # Neither changes what a trial is.
 _MAY_CHANGE = ("trials", "versions")
@@ -76,6 +82,7 @@ class SearchDirectory:
         name = printable_path(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"The search directory {name} is a file.")
+        require_writable_folder(self.path, _HINT)
         if not self.path.is_dir():
             return
         if not (self.path / _NAME).exists():
@@ -105,7 +112,7 @@ class SearchDirectory:
         """
         self.check(description, resume=resume)
         try:
-            with exclusive_lock(self.path / _LOCK, wait=False):
+            with exclusive_lock(self.path / _LOCK, wait=False, hint=_HINT):
                 # Again: another process may have been first.
                 self.check(description, resume=resume)
                 for folder in (self.trials, self.logs, self.workers):

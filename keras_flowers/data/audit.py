@@ -38,7 +38,12 @@ from keras_flowers.data.image_listing import (
     require_two_classes,
 )
 from keras_flowers.data.inspection import inspect_files
-from keras_flowers.data.layout import SPLIT_NAMES, Layout, similar_names
+from keras_flowers.data.layout import (
+    SPLIT_NAMES,
+    Layout,
+    normalize_name,
+    similar_names,
+)
 from keras_flowers.data.near_duplicates import near_duplicate_pairs
 from keras_flowers.files import printable_path
 from keras_flowers.notebook import html_table
@@ -226,7 +231,7 @@ def audit_images(
         *_leaks(near_duplicates),
         *_notes(images),
         *_missing_classes(images, untrained),
-        *_similar_classes(listing, class_names),
+        *_similar_classes(listing),
         *_empty_classes(listing, {record.class_name for record in usable}),
         *_ignored_entries(listing),
         *_imbalance(counts),
@@ -328,18 +333,27 @@ def _unusable_files(
 
 def _copies(duplicates: Iterable[_Group]) -> Iterator[Finding]:
     for group in duplicates:
+        paths = _paths(group)
         if len({record.class_name for record in group}) > 1:
-            kind, text = "label_conflict", "the same file in several classes"
+            message = f"the same file in several classes: {list_paths(paths)}"
+            yield Finding("label_conflict", paths, message)
         else:
-            kind, text = "duplicate", "the same file"
-        yield Finding(kind, _paths(group), f"{text}: {list_paths(_paths(group))}")
+            message = f"the same file: {list_paths(paths)}"
+            yield Finding("duplicate", paths, message, exclude=_all_but_best(group))
+
+
+def _all_but_best(group: _Group) -> tuple[str, ...]:
+    """Returns the paths without that of the largest image, or of the shortest name."""
+    best = min(group, key=lambda r: (-r.width * r.height, -r.size, len(r.path), r.path))
+    return _paths(record for record in group if record is not best)
 
 
 def _same_pictures(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
     for group in near_duplicates:
         if len({record.sha256 for record in group}) > 1:
             message = f"nearly the same picture: {list_paths(_paths(group))}"
-            yield Finding("near_duplicate", _paths(group), message)
+            copies = _all_but_best(group)
+            yield Finding("near_duplicate", _paths(group), message, exclude=copies)
 
 
 def _separate_untrained(
@@ -400,15 +414,17 @@ def _missing_classes(
             yield Finding("missing_class", (name,), message)
 
 
-def _similar_classes(
-    listing: ImageListing, class_names: Sequence[str]
-) -> Iterator[Finding]:
-    for group in similar_names(class_names):
+def _similar_classes(listing: ImageListing) -> Iterator[Finding]:
+    for group in similar_names(listing.class_names):
         message = f"classes with nearly the same name: {list_paths(group)}"
         yield Finding("similar_classes", group, message)
     spellings: defaultdict[str, set[str]] = defaultdict(set)
     for folder in listing.layout.class_folders:
-        spellings[folder.class_name].add(folder.path.rpartition("/")[2])
+        spellings[folder.class_name].update(
+            name
+            for name in folder.path.split("/")
+            if normalize_name(name) == folder.class_name
+        )
     for name, found in spellings.items():
         if len(found) > 1:
             paths = tuple(

@@ -148,7 +148,7 @@ class ImageDatasetLoader:
             of a file or folder per line, relative to the data folder. Of the JSON file
             of an audit, `exclude_kinds` chooses the findings.
         exclude_kinds: The kinds of findings to exclude, such as `"near_duplicate"`, as
-            a list or separated by commas. Of copies, the first is kept; of a label
+            a list or separated by commas. Of copies, the largest is kept; of a label
             conflict, none.
         class_names: The classes of a trained model. Then the data may have some of
             them only, and labels are positions in this list.

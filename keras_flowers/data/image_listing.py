@@ -18,6 +18,8 @@ from keras_flowers.data.layout import (
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 
+_TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
@@ -119,15 +121,25 @@ def list_images(
             f"{name} must be a folder with one folder of images per class. "
             f"Received: {error.strerror or type(error).__name__}"
         ) from error
-    layout = find_layout(
-        sorted(walk.images),
-        name=name,
-        class_depth=class_depth,
-        class_names=class_names,
-    )
-    listing = _sort_into_classes(walk, layout)
-    if not class_names:
-        require_two_classes(name, listing.class_names, "with images")
+    try:
+        layout = find_layout(
+            sorted(walk.images),
+            name=name,
+            class_depth=class_depth,
+            class_names=class_names,
+        )
+        listing = _sort_into_classes(walk, layout)
+        if not class_names:
+            require_two_classes(name, listing.class_names, "with images")
+    except InputError as error:
+        names = (file.path for file in walk.files)
+        tables = [name for name in names if name.lower().endswith(_TABLE_SUFFIXES)]
+        if not tables:
+            raise
+        raise InputError(
+            f"{error}. If a label file such as {printable_path(min(tables))} names the "
+            "classes, pass it as `labels` (--labels)"
+        ) from error
     return listing
 
 

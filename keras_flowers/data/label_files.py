@@ -5,6 +5,7 @@ one column of zeros and ones per class. Columns for the part of a split and for 
 are optional.
 """
 
+import codecs
 import csv
 import os
 from collections import defaultdict
@@ -103,12 +104,21 @@ class _Row:
     group: str | None
 
 
+def _find_encoding(path: Path) -> str:
+    """Returns UTF-16 for what Excel saves as Unicode text, UTF-8 for all else."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return (
+        "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    )
+
+
 def _read_table(path: Path) -> _Table:
     name = printable_path(path)
     try:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path)
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding=_find_encoding(path)) as file:
             head = file.readline()
             file.seek(0)
             delimiter = max("\t,;", key=head.count)
@@ -118,7 +128,7 @@ def _read_table(path: Path) -> _Table:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"`{name}` cannot be read: {reason}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeError, csv.Error) as error:
         raise InputError(
             f"`{name}` must be a table in UTF-8. Received: {error}"
         ) from error
@@ -313,9 +323,8 @@ class _FileFinder:
 
     def __call__(self, path: str) -> str | None:
         """Returns the path relative to the root, or None if there is no such file."""
-        relative = os.path.normpath(path)
-        if Path(relative).is_absolute():
-            relative = os.path.relpath(relative, self._root.absolute())
+        root = self._root.absolute()
+        relative = os.path.relpath(root / path, root)
         if relative.startswith(".."):
             return None
         if (self._root / relative).is_file():

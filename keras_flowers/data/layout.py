@@ -282,10 +282,12 @@ def _find_parts(base: _Folder) -> dict[str, tuple[str, _Folder]]:
     if reference is None or not reference[1].folders:
         return {}
     class_names = reference[1].class_names()
+    # Names that differ in case are different classes, but those of a part.
+    keys = {_comparison_key(name) for name in class_names}
     parts = {}
     for name, (part, folder) in named.items():
         for inner in _wrapped_folders(folder):
-            if inner.class_names() & class_names:
+            if not keys.isdisjoint(map(_comparison_key, inner.class_names())):
                 parts[name] = part, inner
                 break
     if len({part for part, _ in parts.values()}) > 1:
@@ -446,6 +448,11 @@ def _list_names(names: Iterable[str]) -> str:
     return shown + (f" and {len(ordered) - 4} more" if len(ordered) > 4 else "")
 
 
+def _comparison_key(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in folded if c.isalnum()) or folded
+
+
 def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Returns the groups of names that differ only in case, spaces or punctuation.
 
@@ -454,7 +461,5 @@ def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     """
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        folded = unicodedata.normalize("NFKC", name).casefold()
-        key = "".join(c for c in folded if c.isalnum()) or folded
-        groups[key].append(name)
+        groups[_comparison_key(name)].append(name)
     return [tuple(sorted(group)) for group in groups.values() if len(group) > 1]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_BINS = 10_000
+# With fewer images, chance decides the temperature.
+MIN_IMAGES = 50
+_TEMPERATURES = (0.05, 20.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,3 +161,35 @@ def measure_calibration(
         ),
         non_finite=int(np.count_nonzero(~is_finite)),
     )
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the temperature with the lowest cross-entropy.
+
+    Args:
+        probabilities: Float `(count, classes)`, a softmax, of images that the model was
+            not trained on.
+        labels: Integers `(count,)`, the true labels.
+
+    Returns:
+        The temperature, from 0.05 to 20. 1 where it cannot be known: of fewer than 50
+        images, if none of them is a mistake, or if a prediction is non-finite.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    is_known = len(labels) >= MIN_IMAGES and np.isfinite(probabilities).all()
+    if not is_known or (probabilities.argmax(axis=1) == labels).all():
+        return 1.0
+    # The logits but for a constant of each row.
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny), dtype=float)
+    of_true = logits[np.arange(len(labels)), labels]
+
+    def loss(log_temperature: float) -> float:
+        inverse = math.exp(-log_temperature)
+        terms = logsumexp(logits * inverse, axis=1) - of_true * inverse
+        return float(terms.mean())
+
+    limits = [math.log(limit) for limit in _TEMPERATURES]
+    found = minimize_scalar(loss, bounds=limits, method="bounded")
+    return math.exp(found.x) if loss(found.x) < loss(0.0) else 1.0

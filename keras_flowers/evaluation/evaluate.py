@@ -13,6 +13,7 @@ import numpy as np
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.image_files import load_thumbnail
+from keras_flowers.distribution import predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
@@ -29,6 +30,7 @@ from keras_flowers.scores import (
     predict_labels,
     rank_mistakes,
     score_classes,
+    wilson_interval,
 )
 
 if TYPE_CHECKING:
@@ -118,8 +120,9 @@ class Evaluation:
         split = f" of {self.split}" if self.split else ""
         return (
             f"Evaluation({len(self.labels)} images{split}, "
-            f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f}, "
-            f"loss {self.loss:.3f}, {self.mistakes} mistakes)"
+            f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f} "
+            "({:.3f} to {:.3f}), ".format(*self.accuracy_interval)
+            + f"loss {self.loss:.3f}, {self.mistakes} mistakes)"
         )
 
     def _repr_html_(self) -> str:
@@ -152,6 +155,16 @@ class Evaluation:
     def accuracy(self) -> float:
         """The fraction of images whose most probable class is the true one."""
         return float((self.predictions == self.labels).mean())
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy (Wilson, 1927).
+
+        It says how far the accuracy on these images may be from that on all images like
+        them.
+        """
+        total = len(self.labels)
+        return wilson_interval(total - self.mistakes, total)
 
     @property
     def mistakes(self) -> int:
@@ -263,6 +276,7 @@ class Evaluation:
             "photos": len(self.labels),
             "loss": self.loss,
             "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
             "mistakes": self.mistakes,
             "unanswered": self.non_finite,
             "per_class": {
@@ -416,7 +430,7 @@ def evaluate(
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
     with datasets.naming_unreadable_images():
-        probabilities = model.predict(images, verbose=0)
+        probabilities = predict_batches(model, images)
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import keras
 import keras_flowers_settings as settings
 import numpy as np
+from keras_flowers_runtime.heat import blend_heat, place_heat
+from keras_flowers_runtime.images import ImageOptions, load_image
 from markupsafe import Markup, escape
 from PIL import Image
 
+from keras_flowers import explanation
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.findings import group_findings
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.evaluation.evaluate import (
     Evaluation,
+    Mistake,
     arrange_confusion_matrix,
     load_mistakes,
 )
@@ -47,6 +51,8 @@ _LIMITS = {
 }
 _MOST_IN_MATRIX = 15
 _MOST_MISTAKES = 24
+# A heat map takes a moment.
+_MOST_EXPLAINED = 4
 _HEAD_COLUMNS = 16
 _MATRIX_SIDE = 900
 
@@ -59,6 +65,8 @@ def write_report(
     history: Mapping[str, Sequence[float]],
     evaluation: Evaluation | str,
     model: keras.Model | None = None,
+    saved_epoch: int | None = None,
+    uncalibrated: Evaluation | None = None,
     seconds: float | None = None,
 ) -> None:
     """Writes a run as one self-contained HTML page.
@@ -77,8 +85,12 @@ def write_report(
         history: The list of values, one per epoch, of each metric; may be empty.
         evaluation: What `evaluate` returned, or a sentence that says why there is no
             evaluation.
-        model: The built model, for its layers and parameters. If `model.keras` is in
-            the folder of the report, its size is shown.
+        model: The built model, for its layers and parameters, and, if it is an
+            `ImageClassifier`, for heat maps of the four worst mistakes. If
+            `model.keras` is in the folder of the report, its size is shown.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1.
+        uncalibrated: The evaluation of the same images without the temperature of the
+            model; `None` if it has none.
         seconds: How long the whole run took, including what is not part of an epoch,
             such as reading the images.
 
@@ -106,7 +118,7 @@ def write_report(
     }
     values: dict[str, Any] = {"reason": evaluation, "evaluation": None}
     if not isinstance(evaluation, str):
-        values = _describe_evaluation(evaluation)
+        values = _describe_evaluation(evaluation, model)
     page = render_page(
         "report.html.j2",
         "report.css",
@@ -121,15 +133,19 @@ def write_report(
         groups=_describe_config(config),
         model=None if model is None else _describe_model(model, path),
         seconds=seconds,
+        uncalibrated=uncalibrated,
+        temperature=getattr(model, "temperature", None),
         # Escaped here: its line breaks are not those of a name.
         config_text=escape(text[: _LIMITS["config_characters"]]),
         config_length=len(text),
-        **_describe_history(history),
+        **_describe_history(history, saved_epoch),
     )
     write_text_atomically(path, page)
 
 
-def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _describe_history(
+    history: Mapping[str, Sequence[float]], saved_epoch: int | None
+) -> dict[str, Any]:
     epochs = max((len(values) for values in history.values()), default=0)
     scores = [value for value in history.get("val_accuracy", []) if value == value]
     speed = ([math.nan, *history.get("photos_per_second", [])])[-1]
@@ -137,17 +153,24 @@ def _describe_history(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "history": history,
         "epochs": epochs,
         "history_plots": [
-            _draw(draw_metric(history, metric), metric, _describe_curves(metric))
+            _draw(
+                draw_metric(history, metric, saved_epoch),
+                metric,
+                _describe_curves(metric),
+            )
             for metric in PANELS
             if epochs and {metric, f"val_{metric}"} & set(history)
         ],
         "best_accuracy": max(scores, default=None),
+        "saved_epoch": saved_epoch,
         "collapse_epoch": collapse_epoch(history),
         "speed": round(speed) if math.isfinite(speed) else None,
     }
 
 
-def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+def _describe_evaluation(
+    evaluation: Evaluation, model: keras.Model | None
+) -> dict[str, Any]:
     calibration = evaluation.calibration()
     split = evaluation.split or "evaluated"
     matrix_plot = None
@@ -170,15 +193,32 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
             f"Reliability diagram; expected calibration error "
             f"{format_number(calibration.error)}. The numbers are in the table.",
         ),
-        "mistakes": [
-            (mistake, None if tile.image is None else _embed_photo(tile.image))
-            for mistake, tile in zip(
-                evaluation.worst_mistakes(_MOST_MISTAKES),
-                load_mistakes(evaluation, _MOST_MISTAKES),
-                strict=True,
-            )
-        ],
+        "mistakes": _describe_mistakes(evaluation, model),
     }
+
+
+def _describe_mistakes(
+    evaluation: Evaluation, model: keras.Model | None
+) -> list[tuple[Mistake, dict[str, Any] | None, dict[str, Any] | None]]:
+    """Returns the worst mistakes, their images, and the heat maps of the first ones."""
+    mistakes = evaluation.worst_mistakes(_MOST_MISTAKES)
+    images = [tile.image for tile in load_mistakes(evaluation, _MOST_MISTAKES)]
+    heatmap_of = None if model is None else explanation.heatmap_function(model)
+    rows = []
+    for index, (mistake, image) in enumerate(zip(mistakes, images, strict=True)):
+        heat = None
+        is_explained = index < _MOST_EXPLAINED and heatmap_of is not None
+        if is_explained and image is not None and mistake.predicted_class is not None:
+            label = evaluation.class_names.index(mistake.predicted_class)
+            pixels = load_image(
+                mistake.path, model.image_size, ImageOptions(resize=model.resize)
+            )
+            placed = place_heat(
+                heatmap_of(pixels, label), model.resize, image.shape[:2]
+            )
+            heat = _embed_photo(blend_heat(image, placed))
+        rows.append((mistake, None if image is None else _embed_photo(image), heat))
+    return rows
 
 
 def _describe_config(config: Mapping[str, Any]) -> tuple[settings.Group, ...]:

@@ -3,3 +3,4 @@
 from keras_flowers.explanation.explain import Explanation as Explanation
 from keras_flowers.explanation.explain import explain as explain
 from keras_flowers.explanation.explain import find_method as find_method
+from keras_flowers.explanation.explain import heatmap_function as heatmap_function

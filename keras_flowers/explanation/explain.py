@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRAD_CAM, OCCLUSION = METHODS = ("grad_cam", "occlusion")
+HeatmapFunction = Callable[[np.ndarray, int], np.ndarray]
 _BATCH_SIZE = 32
 
 
@@ -115,7 +116,8 @@ def explain(
                 for item in batch
             ]
         )
-        probabilities = np.asarray(model.predict_on_batch(pixels))
+        # Not `predict`, which would be traced for each size of a batch.
+        probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
         if class_name is None:
             labels = probabilities.argmax(axis=1)
         else:
@@ -135,6 +137,31 @@ def explain(
             )
         ]
     return explanations
+
+
+def heatmap_function(model: keras.Model) -> HeatmapFunction | None:
+    """Returns what explains single images of a model again and again.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        A function that maps an image, uint8 `(height, width, 3)` of the size of the
+        model, and a label to heat, float32 `(height, width)`, 0..1. `None` for what
+        is no `ImageClassifier`, and where the backend has no gradients.
+    """
+    if not isinstance(model, ImageClassifier):
+        return None
+    try:
+        heat_of, _ = _choose_method(model, None)
+    except InputError:
+        return None
+
+    def explain_image(image: np.ndarray, label: int) -> np.ndarray:
+        (heat,) = heat_of(image[None], np.array([label], np.int32))
+        return resize_heat(heat, model.image_size)
+
+    return explain_image
 
 
 def find_method(model: ImageClassifier) -> str:

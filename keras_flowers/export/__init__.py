@@ -4,5 +4,6 @@ from keras_flowers_runtime.exported import ExportedClassifier as ExportedClassif
 from keras_flowers_runtime.exported import load_exported as load_exported
 
 from keras_flowers.export.export import export_model as export_model
+from keras_flowers.export.model_card import write_card as write_card
 from keras_flowers.export.proof import Proof as Proof
 from keras_flowers.export.proof import ProofError as ProofError

@@ -141,6 +141,28 @@ def in_float32(model: ImageClassifier) -> ImageClassifier:
     layers = [*model.layers, *(() if backbone is None else backbone.network.layers)]
     if all(layer.compute_dtype == "float32" for layer in layers):
         return model
+    copy = _copy_in_float32(model)
+    copy.temperature = model.temperature
+    copy.unknown_detector = model.unknown_detector
+    return copy
+
+
+def fold_temperature(model: ImageClassifier) -> ImageClassifier:
+    """Returns the model, or one of temperature 1 that gives the same answers.
+
+    The weights of its last layer are divided by the temperature, which every runtime
+    and eight bits can do.
+    """
+    if model.temperature == 1:
+        return model
+    folded = _copy_in_float32(model)
+    last = folded.get_layer(folded.head_layer_names[-1])
+    last.set_weights([weight / model.temperature for weight in last.get_weights()])
+    return folded
+
+
+def _copy_in_float32(model: ImageClassifier) -> ImageClassifier:
+    backbone = model.backbone
     if backbone is not None:
         backbone = Backbone(
             backbone.network,

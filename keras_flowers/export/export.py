@@ -21,11 +21,12 @@ from keras_flowers.export.conversion import (
     FILES,
     check_format,
     convert,
+    fold_temperature,
     in_float32,
     takes_any_size,
 )
 from keras_flowers.export.model_card import write_model_card
-from keras_flowers.export.proof import MIN_IMAGES, Proof, ProofError, prove
+from keras_flowers.export.proof import MAX_IMAGES, MIN_IMAGES, Proof, ProofError, prove
 from keras_flowers.export.sources import (
     LabelledImage,
     RunImages,
@@ -38,8 +39,6 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.version import __version__
 
-# More images make a proof slower, not surer.
-_MAX_IMAGES = 2000
 _CALIBRATION_IMAGES = 300
 _PACKAGES_OF = {
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
@@ -108,7 +107,8 @@ def export_model(
     folder.mkdir()
     try:
         step("convert", 0, 1)
-        convert(source.model, format, precision, folder, calibration)
+        exported = fold_temperature(source.model)
+        convert(exported, format, precision, folder, calibration)
         step("convert", 1, 1)
         _write_description(folder, source, format, precision)
         proof = _prove(folder, source, run_images, progress)
@@ -169,7 +169,7 @@ def _load_calibration(source: Source, images: RunImages) -> list[np.ndarray]:
 def _prove(
     folder: Path, source: Source, run_images: RunImages, progress: Progress | None
 ) -> Proof:
-    images = spread(run_images.validation, _MAX_IMAGES)
+    images = spread(run_images.validation, MAX_IMAGES)
     labelled = len(images)
     exported = load_exported(folder)
     with tempfile.TemporaryDirectory() as drawn:
@@ -249,9 +249,10 @@ def _write_description(
             "filter": "bilinear with antialiasing",
             "by": "the model or the caller" if any_size else "the caller",
         },
-        # Where a model has them they are part of the graph; null says: none.
-        "temperature": None,
-        "unknown_threshold": None,
+        # It is part of the graph; null says: none.
+        "temperature": None if model.temperature == 1 else model.temperature,
+        # Of the probability of the most probable class: the graph has no features.
+        "unknown_threshold": _unknown_threshold(model),
         "source": {
             "file": None if source.file is None else source.file.name,
             "sha256": None if source.file is None else _sha256(source.file),
@@ -264,6 +265,11 @@ def _write_description(
     write_text_atomically(folder / DESCRIPTION_FILE, text)
     labels = "".join(f"{_one_line(name)}\n" for name in model.class_names)
     write_text_atomically(folder / "labels.txt", labels)
+
+
+def _unknown_threshold(model: ImageClassifier) -> float | None:
+    detector = model.unknown_detector
+    return None if detector is None else detector.probability_threshold
 
 
 def _one_line(name: str) -> str:

@@ -1,5 +1,7 @@
 """Writes the model card: what a model is, how good it is, how to call it."""
 
+import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ import jinja2
 from keras_flowers_runtime.exported import load_description
 
 from keras_flowers.export.conversion import FILES
-from keras_flowers.export.proof import Proof
-from keras_flowers.export.sources import RunImages, Source
+from keras_flowers.export.proof import MAX_IMAGES, Proof, score_images
+from keras_flowers.export.sources import RunImages, Source, find_source, spread
 from keras_flowers.files import printable_path, write_text_atomically
+from keras_flowers.progress import Progress
 from keras_flowers.version import __version__
 
 _TEMPLATE = "model_card.md.jinja"
@@ -47,7 +50,72 @@ def write_model_card(
         images: The images of the run.
         proof: The comparison with the original.
     """
-    description = load_description(folder)
+    text = _render(
+        load_description(folder),
+        source,
+        images,
+        proof=proof,
+        accuracy=proof.exported_accuracy,
+        recalls=proof.exported_recall,
+    )
+    write_text_atomically(folder / "README.md", text)
+
+
+def write_card(
+    model: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Writes the model card of a run: what it is, how good it is, how to call it.
+
+    The scores are those of the validation images of the run, if they still exist.
+
+    Args:
+        model: A `.keras` file, or the directory of a run. Only of a run, or of the
+            `model.keras` in it, are data and scores known.
+        path: The Markdown file to write or to replace, atomically. Its folder must
+            exist.
+        progress: Called as `progress("prove", done, total)` with images, and with the
+            steps of finding the images of the run.
+
+    Raises:
+        InputError: If there is no model, or the file cannot be written.
+
+    Example:
+    ```python
+    import keras_flowers.export
+
+    keras_flowers.export.write_card("runs/flowers", "MODEL_CARD.md")
+    ```
+    """
+    source = find_source(model)
+    images = source.find_images(progress)
+    accuracy, recalls = score_images(
+        source.model, spread(images.validation, MAX_IMAGES), progress
+    )
+    file = source.file
+    assert file is not None  # that of a path
+    description = {
+        "format": "keras",
+        "precision": source.model.compute_dtype,
+        "any_size": True,
+        "files": {file.name: {"size": file.stat().st_size}},
+    }
+    text = _render(
+        description,
+        source,
+        images,
+        proof=None,
+        accuracy=accuracy,
+        recalls=recalls,
+    )
+    write_text_atomically(path, text)
+
+
+def _render(
+    description: Mapping[str, Any], source: Source, images: RunImages, **values: Any
+) -> str:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -62,10 +130,10 @@ def write_model_card(
     model = source.model
     height, width = model.image_size
     how_to_resize, pillow_resize, sharp_fit = _RESIZING[model.resize]
-    text = template.render(
+    return template.render(
         description=description,
         model=model,
-        file=FILES[description["format"]],
+        file=FILES.get(description["format"]) or next(iter(description["files"])),
         height=height,
         width=width,
         how_to_resize=how_to_resize,
@@ -74,13 +142,12 @@ def write_model_card(
         network=_describe_network(source),
         data=source.data,
         counts=images.counts,
-        proof=proof,
         classes=model.class_names[:_MOST_CLASSES],
         left_out=max(0, len(model.class_names) - _MOST_CLASSES),
         megabytes=sum(one["size"] for one in description["files"].values()) / 1e6,
         version=__version__,
+        **values,
     )
-    write_text_atomically(folder / "README.md", text)
 
 
 def _cell(value: Any) -> str:

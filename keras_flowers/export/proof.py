@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,17 +9,19 @@ import numpy as np
 from keras_flowers_runtime.exported import ExportedClassifier
 from keras_flowers_runtime.images import ImageOptions, load_image
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.export.sources import LabelledImage
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
+from keras_flowers.scores import wilson_interval
 
 MIN_IMAGES = 64
+# More images make a proof slower, not surer.
+MAX_IMAGES = 2000
 _BATCH_SIZE = 32
 _WORST = 10
 _AT_ORIGINAL_SIZE = 8
-# The 97.5th percentile of the normal distribution, for intervals of 95 %.
-_Z = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +199,7 @@ def prove(
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            expected.append(np.asarray(model.predict_on_batch(pixels)))
+            expected.append(np.asarray(predict_batch(model, pixels)))
             found.append(exported.predict(pixels))
             read += readable
         if progress is not None:
@@ -213,10 +214,7 @@ def prove(
         )
     differences = np.abs(before - after).max(axis=1)
     order = np.argsort(-np.where(np.isnan(differences), np.inf, differences))
-    known = {name: label for label, name in enumerate(model.class_names)}
-    labels = np.array(
-        [known.get(image.class_name, -1) for image in read[:labelled]], dtype=np.int64
-    )
+    labels = _find_labels(model, read[:labelled])
     keras_scores, exported_scores = (
         _scores(rows[: len(labels)], labels, model.class_names)
         for rows in (before, after)
@@ -250,6 +248,37 @@ def prove(
     )
 
 
+def score_images(
+    model: ImageClassifier,
+    images: Sequence[LabelledImage],
+    progress: Progress | None = None,
+) -> tuple[Score | None, dict[str, Score]]:
+    """Returns the accuracy of a model, and the recall of each class that has images.
+
+    Args:
+        model: The model.
+        images: Those that cannot be read do not count.
+        progress: Called as `progress("prove", done, total)`.
+    """
+    rows, read = [], []
+    for batch in _batches(images):
+        pixels, readable = _load(batch, model)
+        if readable:
+            rows.append(np.asarray(model.predict_on_batch(pixels)))
+            read += readable
+        if progress is not None:
+            progress("prove", min(len(images), len(read)), len(images))
+    if not read:
+        return None, {}
+    return _scores(np.concatenate(rows), _find_labels(model, read), model.class_names)
+
+
+def _find_labels(model: ImageClassifier, images: Sequence[LabelledImage]) -> np.ndarray:
+    """Returns the label of each image, int64 `(count,)`; -1 for a class unknown."""
+    known = {name: label for label, name in enumerate(model.class_names)}
+    return np.array([known.get(one.class_name, -1) for one in images], dtype=np.int64)
+
+
 def _batches(images: Sequence[LabelledImage]) -> Iterator[Sequence[LabelledImage]]:
     for start in range(0, len(images), _BATCH_SIZE):
         yield images[start : start + _BATCH_SIZE]
@@ -280,7 +309,7 @@ def _difference_at_original_size(
     differences = []
     for image in itertools.islice(images, _AT_ORIGINAL_SIZE):
         pixels = load_image(image.path)[None]
-        before = np.asarray(model.predict_on_batch(pixels))
+        before = np.asarray(predict_batch(model, pixels))
         differences.append(float(np.abs(before - exported.predict(pixels)).max()))
     return max(differences)
 
@@ -303,9 +332,4 @@ def _scores(
 
 def score(right: int, images: int) -> Score:
     """Returns the share of the images that are right, with Wilson's interval."""
-    share = right / images
-    spread = _Z * math.sqrt(share * (1 - share) / images + (_Z / images) ** 2 / 4)
-    centre = share + _Z**2 / (2 * images)
-    scale = 1 + _Z**2 / images
-    low, high = (centre - spread) / scale, (centre + spread) / scale
-    return Score(share, max(0.0, low), min(1.0, high), images)
+    return Score(right / images, *wilson_interval(right, images), images)

@@ -1,31 +1,47 @@
 """`ImageClassifier`: from raw images to the probabilities of named classes."""
 
+import inspect
 import numbers
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 from keras_flowers_runtime.classification import Classification as Classification
 from keras_flowers_runtime.classification import (
     UnreadableImage,
+    check_unknown,
     classify_files,
+    no_detector_error,
     require_readable,
 )
 from keras_flowers_runtime.images import Resize
 
 from keras_flowers.argument_checks import check_image_size, check_integer
+from keras_flowers.distribution import (
+    build_optimizer,
+    explaining_indivisible_batches,
+    has_strategy,
+    predict_batch,
+    strategy_scope,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import ImageAugmentation
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.temperature import check_temperature, scale_probabilities
+from keras_flowers.models.unknown import UnknownDetector
 from keras_flowers.registration import register
 
 # Training steps of a head: compiling it takes two seconds, and then saves half a
 # millisecond in each.
 _XLA_PAYS_FROM = 5_000
+# In the configuration of a file: whether its optimizer has more than its settings.
+OPTIMIZER_IS_BUILT = "optimizer_is_built"
 
 
 @register("ImageClassifier")
@@ -64,6 +80,9 @@ class ImageClassifier(keras.Model):
         resize: `"stretch"` ignores the aspect ratio of images; `"crop"` keeps it and
             cuts off what is too much on both sides; `"pad"` keeps it and adds black
             borders. Use the value of the `ImageDatasetLoader` of the training images.
+        temperature: Float above 0 by which the logits are divided outside of training;
+            1 changes nothing. `train` chooses it so that the model is right as often
+            as it is confident.
         **kwargs: `name`, `dtype` (a dtype policy such as `"mixed_bfloat16"`) and
             `trainable`, as for `keras.Model`.
 
@@ -86,6 +105,8 @@ class ImageClassifier(keras.Model):
     ```
     """
 
+    optimizer: Any
+
     def __init__(
         self,
         class_names: Sequence[str],
@@ -96,6 +117,7 @@ class ImageClassifier(keras.Model):
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
         resize: Resize = "stretch",
+        temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         # === Arguments ===
@@ -105,6 +127,7 @@ class ImageClassifier(keras.Model):
         hidden_units = _check_hidden_units(hidden_units)
         if dropout is not None:
             dropout = _check_dropout(dropout)
+        temperature = check_temperature(temperature)
         dtype = kwargs.get("dtype")
 
         # === Layers ===
@@ -209,9 +232,33 @@ class ImageClassifier(keras.Model):
         self.seed = seed
         self.backbone = backbone
         self.resize = resize
+        self._temperature = temperature
+        self.unknown_detector: UnknownDetector | None = None
         self._features = features
+        self._omits_optimizer = False
         # Names, not layers: Keras saves weights under the attributes that hold layers.
         self._head_layer_names = tuple(layer.name for layer in head_layers)
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
+        """Returns the probabilities; outside of training, with the temperature."""
+        outputs = super().call(inputs, training=training, mask=mask, **kwargs)
+        if training or self.temperature == 1:
+            return outputs
+        return scale_probabilities(outputs, self.temperature)
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by outside of training; may be set."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature = check_temperature(value)
+        # They hold the temperature as a constant.
+        self.predict_function = None
+        self.test_function = None
 
     @property
     def augments(self) -> bool:
@@ -231,13 +278,19 @@ class ImageClassifier(keras.Model):
             return False
         return backbone.is_pretrained and backbone.is_frozen
 
+    @property
+    def head_layer_names(self) -> tuple[str, ...]:
+        """Names of the layers after the features; the last one has the classes."""
+        return self._head_layer_names
+
     def feature_extractor(self) -> keras.Model:
         """Returns the part from images to the features of the backbone.
 
         It shares its weights with this model. Without a backbone the features are the
         rescaled values of the pixels.
         """
-        return keras.Model(self.inputs[0], self._features, name="feature_extractor")
+        with strategy_scope(self):
+            return keras.Model(self.inputs[0], self._features, name="feature_extractor")
 
     def head(
         self, steps_per_execution: int = 1, steps: int | None = None
@@ -245,25 +298,40 @@ class ImageClassifier(keras.Model):
         """Returns the part from the features of the backbone to the probabilities.
 
         It shares its weights with this model. It is compiled as this model is, with the
-        same optimizer, so that training it trains this model.
+        same optimizer, so that training it trains this model. Its probabilities are
+        those of training, without the temperature.
 
         Args:
-            steps_per_execution: As for `keras.Model.compile`.
+            steps_per_execution: As for `keras.Model.compile`; 1 under a
+                `tf.distribute.Strategy`.
             steps: How many training steps there will be, for the choice of
                 `jit_compile="auto"`: XLA pays from a few thousand on.
         """
         layers = [self.get_layer(name) for name in self._head_layer_names]
         features = keras.Input(self._features.shape[1:], name="features")
-        head = keras.Model(features, _apply(layers, features), name="head")
-        if self.compiled:
-            arguments = self.compile_arguments()
-            arguments["steps_per_execution"] = steps_per_execution
-            if arguments["jit_compile"] == "auto":
-                pays = _choose_jit_compile(layers, arguments)
-                is_short = steps is not None and steps < _XLA_PAYS_FROM
-                arguments["jit_compile"] = False if pays is True and is_short else pays
-            head.compile(**arguments)
+        with strategy_scope(self):
+            head = keras.Model(features, _apply(layers, features), name="head")
+            if self.compiled:
+                head.compile(
+                    **self._head_compile_arguments(layers, steps_per_execution, steps)
+                )
         return head
+
+    def _head_compile_arguments(
+        self,
+        layers: Sequence[keras.layers.Layer],
+        steps_per_execution: int,
+        steps: int | None,
+    ) -> dict[str, Any]:
+        arguments = self.compile_arguments()
+        # Several steps in a row fail under a strategy, with an error of TensorFlow.
+        several = 1 if has_strategy(self) else steps_per_execution
+        arguments["steps_per_execution"] = several
+        if arguments["jit_compile"] == "auto":
+            pays = _choose_jit_compile(self, layers, arguments)
+            is_short = steps is not None and steps < _XLA_PAYS_FROM
+            arguments["jit_compile"] = False if pays is True and is_short else pays
+        return arguments
 
     def compile(
         self,
@@ -291,16 +359,17 @@ class ImageClassifier(keras.Model):
         """
         is_auto = jit_compile == "auto"
         if is_auto:
-            jit_compile = _choose_jit_compile(self.layers, kwargs)
-        if isinstance(metrics, str) and metrics == "auto":
-            metrics = [ConfusionMatrix(len(self.class_names))]
-        super().compile(
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            jit_compile=jit_compile,
-            **kwargs,
-        )
+            jit_compile = _choose_jit_compile(self, self.layers, kwargs)
+        with strategy_scope(self):
+            if isinstance(metrics, str) and metrics == "auto":
+                metrics = [ConfusionMatrix(len(self.class_names))]
+            super().compile(
+                optimizer=optimizer,
+                loss=loss,
+                metrics=metrics,
+                jit_compile=jit_compile,
+                **kwargs,
+            )
         self._jit_compile_is_auto = is_auto
 
     def compile_arguments(self) -> dict[str, Any]:
@@ -312,15 +381,54 @@ class ImageClassifier(keras.Model):
         config = {k: v for k, v in self.get_compile_config().items() if k not in own}
         return {**keras.saving.deserialize_keras_object(config), **own}
 
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model; see `keras.Model.fit`.
+
+        Raises:
+            InputError: If the devices of `keras.distribution` cannot share a batch
+                equally; also raised by `evaluate` and `predict`.
+        """
+        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        with explaining_indivisible_batches(self, arguments):
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns loss and metrics; see `keras.Model.evaluate`."""
+        arguments = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
+        with explaining_indivisible_batches(self, arguments):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the probabilities of images; see `keras.Model.predict`."""
+        arguments = inspect.signature(super().predict).bind(*args, **kwargs).arguments
+        with explaining_indivisible_batches(self, arguments):
+            return super().predict(*args, **kwargs)
+
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`; `"auto"` is decided anew on loading."""
         config: dict[str, Any] = super().get_compile_config()
         if config and self._jit_compile_is_auto:
             config["jit_compile"] = "auto"
+        if config and self._omits_optimizer:
+            config[OPTIMIZER_IS_BUILT] = False
         return config
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Saves the model as a `.keras` file; see `keras.Model.save`.
+    def save(
+        self,
+        filepath: Any,
+        *args: Any,
+        include_optimizer: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Saves the model as a `.keras` file.
+
+        Args:
+            filepath: The file to write or to replace.
+            *args: As for `keras.Model.save`.
+            include_optimizer: Whether to save the state of the optimizer, which is up
+                to twice as large as the weights. The loaded model is compiled either
+                way; only without that state, the optimizer starts afresh.
+            **kwargs: As for `keras.Model.save`.
 
         Raises:
             InputError: For `.h5` and `.hdf5`: Keras writes such files, but cannot load
@@ -331,23 +439,44 @@ class ImageClassifier(keras.Model):
                 "An ImageClassifier is saved as a .keras file: Keras cannot load it "
                 f"from HDF5. Received: filepath={os.fspath(filepath)!r}"
             )
-        super().save(filepath, *args, **kwargs)
+        is_built = self.compiled and self.optimizer.built
+        if not self.compiled or (include_optimizer and is_built):
+            super().save(filepath, *args, **kwargs)
+            return
+        optimizer: Any = self.optimizer
+        settings = keras.optimizers.serialize(optimizer)
+        self.optimizer = keras.optimizers.deserialize(settings)
+        self._omits_optimizer = True
+        try:
+            super().save(filepath, *args, **kwargs)
+        finally:
+            self.optimizer = optimizer
+            self._omits_optimizer = False
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as the saved one was; called by `load_model`."""
+        config = dict(config)
+        is_built = config.pop(OPTIMIZER_IS_BUILT, True)
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        if is_built:
+            build_optimizer(self)
 
     def classify(
         self,
         paths: Iterable[str | os.PathLike[str]],
         batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> list[Classification]:
         """Classifies image files.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are in memory at once.
+            unknown: Which images show none of the classes, in `is_unknown` of each
+                result: a threshold below which the probability of the most probable
+                class is too low; `"auto"` for what `train` has found to reject 5 % of
+                the validation images, by the features if there is a backbone; or
+                `None` for none.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -359,29 +488,74 @@ class ImageClassifier(keras.Model):
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        return require_readable(self.classify_each(paths, batch_size))
+        return require_readable(self.classify_each(paths, batch_size, unknown))
 
     def classify_each(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int = 32
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 32,
+        unknown: str | float | None = None,
     ) -> Iterator[Classification | UnreadableImage]:
         """Classifies image files one by one while the next ones are decoded.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are classified at once.
+            unknown: As for `classify`.
 
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
         """
         return classify_files(
-            self.predict_on_batch,
+            self._predictor(unknown),
             self.class_names,
             self.image_size,
             paths,
             batch_size,
             self.resize,
         )
+
+    def _predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
+        """Returns what computes the probabilities, and which images are unknown."""
+        unknown = check_unknown(unknown)
+        predict_plainly: Callable[[Any], Any] = partial(predict_batch, self)
+        if unknown is None:
+            return predict_plainly
+        detector = self.unknown_detector
+        if isinstance(unknown, float):
+            detector = UnknownDetector(unknown)
+        if detector is None:
+            raise no_detector_error(
+                "it was not trained by `train`, or with fewer than 50 validation images"
+            )
+        find_unknown = detector.find_unknown
+        if detector.examples is None:
+
+            def predict(images: Any) -> Any:
+                probabilities = np.asarray(predict_plainly(images))
+                return probabilities, find_unknown(probabilities, None)
+
+            return predict
+        images = self.inputs[0]
+        both = keras.Model(images, [self._features, self(images, training=False)])
+
+        def predict_both(images: Any) -> Any:
+            features, probabilities = map(np.asarray, both.predict_on_batch(images))
+            return probabilities, find_unknown(probabilities, features)
+
+        return predict_both
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves what tells unknown images; called by `save`."""
+        if self.unknown_detector is not None:
+            for name, array in self.unknown_detector.to_arrays().items():
+                store[name] = array
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` has saved."""
+        arrays = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        self.unknown_detector = UnknownDetector.from_arrays(arrays) if arrays else None
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -401,6 +575,7 @@ class ImageClassifier(keras.Model):
             "seed": self.seed,
             "backbone": backbone,
             "resize": self.resize,
+            "temperature": self.temperature,
         }
 
     @classmethod
@@ -449,12 +624,16 @@ def _choose_image_size(
 
 
 def _choose_jit_compile(
-    layers: Sequence[keras.layers.Layer], options: Mapping[str, Any]
+    model: keras.Model,
+    layers: Sequence[keras.layers.Layer],
+    options: Mapping[str, Any],
 ) -> bool | str:
-    """Returns what `jit_compile` should be for some layers."""
+    """Returns what `jit_compile` should be for some layers of a model."""
     has_backbone = any(isinstance(layer, Backbone) for layer in layers)
     if keras.backend.backend() != "tensorflow" or has_backbone:
         return "auto"
+    if has_strategy(model):
+        return False  # as Keras decides
     can = all(layer.supports_jit for layer in layers)
     return can and not options.get("run_eagerly", False)
 

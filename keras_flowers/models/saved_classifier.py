@@ -1,14 +1,16 @@
 """Loads a saved classifier, or says what is wrong with the file."""
 
+import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
-from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.image_classifier import OPTIMIZER_IS_BUILT, ImageClassifier
 
 
 def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:
@@ -37,3 +39,27 @@ def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:
             f"{shown} holds a {type(model).__name__}; an ImageClassifier is needed."
         )
     return model
+
+
+def has_optimizer_state(path: str | os.PathLike[str]) -> bool:
+    """Tells whether a `.keras` file has the state of the optimizer of its model.
+
+    Raises:
+        OSError, KeyError, ValueError or BadZipFile: If the file is damaged.
+    """
+    compiled = _read_config(path).get("compile_config") or {}
+    return bool(compiled.get(OPTIMIZER_IS_BUILT, True))
+
+
+def read_temperature(path: str | os.PathLike[str]) -> float:
+    """Returns the temperature of the classifier in a `.keras` file.
+
+    Raises:
+        OSError, KeyError, ValueError or BadZipFile: If the file is damaged.
+    """
+    return float(_read_config(path)["config"].get("temperature", 1.0))
+
+
+def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as file:
+        return dict(json.loads(file.read("config.json")))

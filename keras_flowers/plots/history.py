@@ -21,7 +21,7 @@ _LEAST_SHARE = 0.1
 _MOST_OUTSIDE = 0.1  # of the epochs, but at least one
 
 
-def plot_history(runs: Any) -> "Figure":
+def plot_history(runs: Any, saved_epoch: int | None = None) -> "Figure":
     """Draws loss and accuracy of both splits over the epochs.
 
     The best epoch is marked: lowest loss and highest accuracy, of the validation split
@@ -32,6 +32,8 @@ def plot_history(runs: Any) -> "Figure":
         runs: A history (what `fit` returned, or its dictionary), the path of a
             `history.json` or of a run directory, a list of these, or a dictionary from
             the name of a run to one of these. Several runs are drawn into one figure.
+        saved_epoch: The epoch, counted from 1, whose weights were saved, for a dotted
+            line; `None` for none.
 
     Returns:
         A `matplotlib.figure.Figure` without a window; save it with
@@ -45,16 +47,19 @@ def plot_history(runs: Any) -> "Figure":
     named = _collect_histories(runs)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        _draw_panel(axes, named, metric)
+        _draw_panel(axes, named, metric, saved_epoch)
     return figure
 
 
-def draw_metric(history: Mapping[str, Any], metric: str) -> "Figure":
+def draw_metric(
+    history: Mapping[str, Any], metric: str, saved_epoch: int | None = None
+) -> "Figure":
     """Draws one panel of `plot_history` as its own figure.
 
     Args:
         history: The history of one run, with at least one epoch.
         metric: One of `PANELS`.
+        saved_epoch: As for `plot_history`.
 
     Returns:
         A `matplotlib.figure.Figure` without a window.
@@ -62,13 +67,18 @@ def draw_metric(history: Mapping[str, Any], metric: str) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 4.2), layout="constrained")
-    _draw_panel(figure.subplots(), _collect_histories(history), metric)
+    _draw_panel(figure.subplots(), _collect_histories(history), metric, saved_epoch)
     return figure
 
 
-def _draw_panel(axes: Any, named: Mapping[str, History], metric: str) -> None:
+def _draw_panel(
+    axes: Any, named: Mapping[str, History], metric: str, saved_epoch: int | None
+) -> None:
     for index, (name, history) in enumerate(named.items()):
         _draw_run(axes, history, metric, PANELS[metric], f"C{index}", name)
+    if saved_epoch is not None and axes.has_data():
+        label = f"saved: epoch {saved_epoch}"
+        axes.axvline(saved_epoch, color="gray", linestyle=":", label=label, zorder=1)
     axes.set_xlabel("epoch")
     axes.set_title(metric)
     axes.grid(alpha=0.3)

@@ -19,7 +19,7 @@ def draw_learning_rates(
     Args:
         rates: The learning rate of each step, rising.
         losses: The loss of each step.
-        smoothed: Their running mean.
+        smoothed: Their mean around each step.
         suggestion: The rate to mark.
 
     Returns:
@@ -30,7 +30,7 @@ def draw_learning_rates(
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(rates, losses, color="C0", alpha=0.3, label="loss of a step")
-    axes.plot(rates, smoothed, color="C0", label="running mean")
+    axes.plot(rates, smoothed, color="C0", label="mean around a step")
     axes.axvline(
         suggestion, color="C1", linestyle="--", label=f"suggestion: {suggestion:.2g}"
     )

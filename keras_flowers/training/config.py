@@ -1,6 +1,7 @@
 """Everything that decides the result of a run, to reproduce it from a file."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import numbers
@@ -20,12 +21,15 @@ from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.config_difference import fingerprint_difference
+from keras_flowers.training.schedules import stretch_schedule
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
 
 _FORMAT = 2
 # Format 1, of version 0.1, held a hash of the backbone that cannot be computed anymore.
 READABLE_FORMATS = (1, 2)
+# Which epoch a trained model is from.
+KEEP = ("best", "last")
 _VERSIONED_PACKAGES = ("keras-flowers", "keras", "tensorflow", "numpy", "pillow")
 
 
@@ -88,11 +92,20 @@ class TrainingConfig:
             seed. The weights of a backbone are loaded again.
         epochs: Positive integer, the number of passes over the training images.
         early_stopping: Number of epochs without a lower validation loss after which
-            training stops and the best weights are restored; `None` to train for all
-            epochs.
+            a stage stops and, with `keep="best"`, its best weights are restored;
+            `None` to train for all epochs.
         class_weights: `"balanced"` weighs each class by the inverse of its frequency;
             a dictionary from class name to weight; or `None`.
         fine_tuning: A second stage for a model with a pretrained backbone, or `None`.
+        keep: Which epoch the trained model is from: `"best"`, the one with the lowest
+            validation loss of all stages, or `"last"`. Without validation images it is
+            the last one. A fine-tuning stage starts from the end of the frozen stage,
+            which with `early_stopping` is the best epoch of that stage.
+        init_from: The `.keras` file of an `ImageClassifier` whose weights the model
+            starts from, or `None`. See `transfer_weights` for what is copied.
+        calibrate: Whether an `ImageClassifier` learns from the validation images, after
+            training, how sure it may be: its temperature, and what tells images of none
+            of its classes. It needs at least 50 of them.
 
     Raises:
         InputError: If an attribute is not as described above.
@@ -104,6 +117,9 @@ class TrainingConfig:
     early_stopping: int | None = None
     class_weights: str | Mapping[str, float] | None = None
     fine_tuning: FineTuning | None = None
+    keep: str = "best"
+    init_from: str | os.PathLike[str] | None = None
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
@@ -123,6 +139,20 @@ class TrainingConfig:
                 "`fine_tuning` must be a FineTuning or None. "
                 f"Received: fine_tuning={self.fine_tuning!r}"
             )
+        if not isinstance(self.init_from, str | os.PathLike | None):
+            raise InputError(
+                "`init_from` must be the path of a .keras file or None. "
+                f"Received: init_from={self.init_from!r}"
+            )
+        if not isinstance(self.calibrate, bool):
+            raise InputError(
+                "`calibrate` must be True or False. "
+                f"Received: calibrate={self.calibrate!r}"
+            )
+        if self.keep not in KEEP:
+            raise InputError(
+                f"`keep` must be 'best' or 'last'. Received: keep={self.keep!r}"
+            )
 
     def to_json(self, model: keras.Model) -> dict[str, Any]:
         """Returns what reproduces the run, as JSON types.
@@ -138,6 +168,9 @@ class TrainingConfig:
         if data.is_dir() or (data.suffix and data.is_file()):
             # A relative path would depend on the working directory.
             loader["config"]["data"] = str(data.absolute())
+        if self.loader.labels is not None:
+            labels = Path(self.loader.labels).expanduser()
+            loader["config"]["labels"] = str(labels.absolute())
         return {
             "format": _FORMAT,
             "loader": loader,
@@ -146,6 +179,9 @@ class TrainingConfig:
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "keep": self.keep,
+            "init_from": _describe_file(self.init_from),
+            "calibrate": self.calibrate,
             "pretrained": fingerprint_pretrained(model),
             "versions": versions(),
         }
@@ -171,6 +207,26 @@ class TrainingConfig:
             )
         loader = self.loader.get_config() | {"split_manifest": str(path)}
         return dataclasses.replace(self, loader=ImageDatasetLoader.from_config(loader))
+
+    def with_epochs(
+        self, epochs: int | None = None, fine_tuning: FineTuning | None = None
+    ) -> Self:
+        """Returns the configuration with more epochs, to train a finished run further.
+
+        A learning rate schedule of the model is stretched to the new number of epochs.
+
+        Args:
+            epochs: The new number of epochs of the first stage; `None` for as many as
+                before.
+            fine_tuning: The new second stage; `None` for the one before.
+        """
+        changes: dict[str, Any] = {"fine_tuning": fine_tuning or self.fine_tuning}
+        if epochs is not None:
+            changes["epochs"] = epochs
+            changes["build_model"] = _StretchedModel(
+                self.build_model, epochs / self.epochs
+            )
+        return dataclasses.replace(self, **changes)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
@@ -206,6 +262,9 @@ class TrainingConfig:
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
                 fine_tuning=None if tuning is None else FineTuning(**tuning),
+                keep=recorded_keep(content),
+                init_from=(content.get("init_from") or {}).get("file"),
+                calibrate=content.get("calibrate", False),
             )
         except FileNotFoundError as error:
             raise InputError(f"There is no configuration at {path}.") from error
@@ -213,6 +272,16 @@ class TrainingConfig:
             raise InputError(
                 f"{path} is not a run configuration: {first_line(error)}"
             ) from error
+
+
+def recorded_keep(config: Mapping[str, Any]) -> str:
+    """Returns which epoch a run keeps, by the content of its `config.json`.
+
+    Runs of version 0.1 have no such entry. They kept the last epoch unless early
+    stopping restored the best one.
+    """
+    before = "last" if config.get("early_stopping") is None else "best"
+    return str(config.get("keep", before))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +328,19 @@ class _SerializedModel:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _StretchedModel:
+    """Builds a model with its learning rate schedule stretched."""
+
+    build_model: ModelBuilder
+    ratio: float
+
+    def __call__(self, datasets: ImageDatasets) -> keras.Model:
+        model = self.build_model(datasets)
+        stretch_schedule(model, self.ratio)
+        return model
+
+
 def fingerprint_pretrained(model: keras.Model) -> dict[str, str] | None:
     """Returns what tells the pretrained backbone of a model from others.
 
@@ -282,6 +364,14 @@ def versions() -> dict[str, str]:
         **found,
         "backend": keras.backend.backend(),
     }
+
+
+def _describe_file(path: str | os.PathLike[str] | None) -> dict[str, str] | None:
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": os.fspath(Path(path).absolute()), "sha256": checksum}
 
 
 def _store(config: Any, name: str, value: Any) -> None:

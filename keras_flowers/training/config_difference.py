@@ -22,7 +22,7 @@ from keras_flowers.models.keras_configs import (
 # what the manifest of the run decides.
 _FREE_LOADER_ARGUMENTS = ("data", "split_manifest", *STORAGE_ARGUMENTS)
 _IGNORED = re.compile(
-    rf"format|versions|loader\.config\.({'|'.join(_FREE_LOADER_ARGUMENTS)})"
+    rf"format|versions|init_from\.file|loader\.config\.({'|'.join(_FREE_LOADER_ARGUMENTS)})"
     # Some layers draw a seed where none is given. The state of their random numbers
     # is in the checkpoint.
     r"|model\..*layers\[\d+\]\.config\.seed"
@@ -42,6 +42,10 @@ def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
         The first difference that can change the result, or `None`.
     """
     there, here = (_normalize(as_json(config)) for config in (saved, wanted))
+    # A run of version 0.1 is resumed as it was started, whatever the default is now.
+    for name in ("keep", "calibrate"):
+        there.setdefault(name, here.get(name))
+    there.setdefault("init_from", None)
     pretrained = there.pop("pretrained", None), here.pop("pretrained", None)
     return _first_difference(there, here) or fingerprint_difference(*pretrained)
 

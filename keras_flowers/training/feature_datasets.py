@@ -12,6 +12,7 @@ from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
 from keras_flowers.data.pipelines import needs_no_tensorflow
 from keras_flowers.data.splits import SPLIT_NAMES
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
@@ -180,7 +181,7 @@ def _build_extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarra
         keras.backend.backend() != "tensorflow"
         or _count_bytes(network) > _MOST_CONSTANT_BYTES
     ):
-        return lambda images: np.asarray(network.predict_on_batch(images), np.float32)
+        return lambda images: np.asarray(predict_batch(network, images), np.float32)
     import tensorflow as tf
 
     # TensorFlow folds constant weights: batch normalization becomes part of the

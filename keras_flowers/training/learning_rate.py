@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
@@ -21,12 +22,16 @@ from keras_flowers.training.stages import has_fixed_features
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Weight of the earlier losses in the running mean, per step.
-_SMOOTHING = 0.9
-# The loss has exploded when its mean is that many times the lowest one.
-_EXPLODED = 4.0
-# Below the rate of the lowest loss by this factor, training is fast and still safe.
-_SAFETY = 10.0
+# Width of the window of the mean, as a part of the steps: the standard deviation of a
+# Gaussian. Batches differ more than one step changes the loss.
+_WINDOW = 0.05
+# Losses above this multiple of the first one would outweigh all others in the mean.
+_MOST = 3.0
+# So many losses in a row above it: the training has exploded.
+_EXPLODED = 5
+# Part of the greatest fall of the loss from which a rate is high enough. Where the data
+# are easy the loss stays low for long, and the highest of these rates are dangerous.
+_ENOUGH = 0.9
 _FEWEST_STEPS = 20
 
 
@@ -54,7 +59,7 @@ class LearningRateSearch:
 
     @property
     def smoothed_losses(self) -> np.ndarray:
-        """The running mean of the losses: float64 `(steps,)`."""
+        """The mean of the losses around each step: float64 `(steps,)`."""
         return smooth_losses(self.losses)
 
     def plot(self) -> "Figure":
@@ -85,8 +90,9 @@ def find_learning_rate(
 
     The model is trained for a few steps while the learning rate rises exponentially
     from `lowest` to `highest`. While the rate is too low the loss stays where it is,
-    then it falls, and where the rate is too high it explodes, which ends the test. The
-    suggestion is a tenth of the rate at which the mean loss was lowest.
+    then it falls, and where the rate is too high it rises, and the test ends. The
+    suggestion is the lowest rate at which the loss, averaged over the steps around it,
+    has fallen by nine tenths of its greatest fall.
 
     The model, its optimizer and its random numbers are afterwards as they were before,
     so a training with the suggestion equals one that was given the same rate.
@@ -147,16 +153,14 @@ def find_learning_rate(
     variables = [*model.variables, *model.optimizer.variables]
     kept = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
     twin = _build_twin(tested, rates)
-    best = math.inf
     try:
         for images, labels in _repeat_batches(data, steps):
             twin.reset_metrics()
             losses.append(float(twin.train_on_batch(images, labels)))
-            mean = smooth_losses(losses)[-1]
-            best = min(best, mean)
             if progress is not None:
                 progress("learning rate", len(losses), steps)
-            if not math.isfinite(mean) or mean > _EXPLODED * best:
+            latest = losses[-_EXPLODED:]
+            if not math.isfinite(losses[-1]) or min(latest) > _MOST * losses[0]:
                 break
     finally:
         for variable, value in zip(variables, kept, strict=True):
@@ -180,22 +184,33 @@ def suggest_rate(rates: np.ndarray, losses: np.ndarray) -> float:
         InputError: If not even the first losses are finite.
     """
     smoothed = smooth_losses(losses)
-    known = np.flatnonzero(np.isfinite(smoothed))
-    if not len(known):
+    if not np.isfinite(smoothed).any():
         raise InputError(
             "The loss is not finite at the lowest learning rate: pass a lower `lowest`."
         )
-    best = known[smoothed[known].argmin()]
-    return float(f"{max(rates[best] / _SAFETY, rates[0]):.1e}")
+    lowest = np.nanmin(smoothed)
+    enough = smoothed[0] - _ENOUGH * (smoothed[0] - lowest)
+    return float(f"{rates[np.flatnonzero(smoothed <= enough)[0]]:.1e}")
 
 
 def smooth_losses(losses: Any) -> np.ndarray:
-    """Returns the running mean of losses, without a bias to the first ones."""
-    mean, smoothed = 0.0, []
-    for step, loss in enumerate(losses, 1):
-        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * float(loss)
-        smoothed.append(mean / (1 - _SMOOTHING**step))
-    return np.asarray(smoothed)
+    """Returns the mean of the losses around each step.
+
+    A mean of past steps alone would lag behind by a factor of the learning rate. NaN
+    from the first loss that is not finite.
+
+    Args:
+        losses: The loss of each step.
+    """
+    values = np.asarray(losses, np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    end = bad[0] if len(bad) else len(values)
+    smoothed = np.full(len(values), math.nan)
+    if end:
+        clipped = np.minimum(values[:end], _MOST * values[0])
+        window = max(1.0, _WINDOW * len(values))
+        smoothed[:end] = gaussian_filter1d(clipped, window, mode="nearest")
+    return smoothed
 
 
 def _build_twin(model: keras.Model, rates: np.ndarray) -> keras.Model:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.distribution import check_batches
 from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.transfer import transfer_weights
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import ModelBuilder, TrainingConfig
 from keras_flowers.training.stages import check_fine_tuning
@@ -34,6 +36,7 @@ def prepare_run(
     config: TrainingConfig,
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
+    on_transferred: Callable[[str], None] | None = None,
 ) -> PreparedRun:
     """Loads the data and builds the model.
 
@@ -41,6 +44,8 @@ def prepare_run(
         config: The configuration of the run.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called with the data before the model is built.
+        on_transferred: Called with a line that says which weights the model starts
+            from, where it starts from those of another one.
 
     Raises:
         InputError: If the data cannot be used, or the configuration does not fit the
@@ -53,6 +58,12 @@ def prepare_run(
         raise InputError("`early_stopping` needs a validation split above 0.")
     model = build_compiled_model(config.build_model, datasets)
     check_fine_tuning(config.fine_tuning, model)
+    if config.init_from is not None:
+        line = transfer_weights(model, config.init_from)
+        if on_transferred is not None:
+            on_transferred(line)
+    counts = {name: len(datasets.records(name)) for name in ("train", "validation")}
+    check_batches(counts, datasets.batch_size, model)
     weights = weigh_labels(config.class_weights, datasets)
     return PreparedRun(config, datasets, model, weights)
 

@@ -15,13 +15,18 @@ from typing import Any
 import keras
 
 from keras_flowers.callbacks import TrainingCheckpoint
-from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError, first_line
-from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import printable_path, temporary_sibling
 from keras_flowers.history import History, write_history
+from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import (
+    has_optimizer_state,
+    read_temperature,
+)
 from keras_flowers.plots.history import plot_history
+from keras_flowers.training.judgement import Judgement
 from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.run_directory import RunDirectory
 from keras_flowers.training.stages import Stage
@@ -38,6 +43,8 @@ class RunRecorder:
             built, before a stage has changed it.
         checkpoint_every: Epochs between two checkpoints; `None` writes none.
         tensorboard: Whether to write for TensorBoard.
+        save_optimizer: Whether the model is saved with the state of its optimizer.
+        keep_checkpoint: Whether the last checkpoint is kept when the run is complete.
         started: When the command started, by `time.perf_counter`.
         is_alone: Whether no other process trains the model too. Otherwise TensorBoard
             shows nothing that the model would have to compute.
@@ -51,6 +58,8 @@ class RunRecorder:
         *,
         checkpoint_every: int | None,
         tensorboard: bool,
+        save_optimizer: bool,
+        keep_checkpoint: bool,
         started: float,
         is_alone: bool = True,
     ) -> None:
@@ -60,6 +69,8 @@ class RunRecorder:
         self._configuration = configuration
         self._checkpoint_every = checkpoint_every
         self._writes_tensorboard = tensorboard
+        self._save_optimizer = save_optimizer
+        self._keep_checkpoint = keep_checkpoint
         self._checkpoint: TrainingCheckpoint | None = None
         self._started = started
         self._first_epoch: int | None = None
@@ -108,30 +119,42 @@ class RunRecorder:
         if self._checkpoint is not None:
             self._checkpoint.wait()
 
-    def write_results(self, history: History, last: Stage) -> None:
+    def write_results(
+        self, history: History, saved_epoch: int | None, judgement: Judgement
+    ) -> None:
         """Writes the model, the history and its plot, and the report.
 
         Args:
             history: The history of the run.
-            last: The stage that was trained last: the model that is evaluated, and the
-                images or features that it is evaluated on.
+            saved_epoch: The epoch that the weights of the model are from, if known.
+            judgement: How good the model is.
         """
         path = self.directory.path
         with temporary_sibling(path / "model.keras") as temporary:
-            self._prepared.model.save(temporary)
+            model = self._prepared.model
+            if isinstance(model, ImageClassifier):
+                model.save(temporary, include_optimizer=self._save_optimizer)
+            else:
+                model.save(temporary)
         write_history(history, path)
         if history:
             with temporary_sibling(path / "history.png") as temporary:
-                plot_history(history).savefig(temporary, dpi=120)
+                plot_history(history, saved_epoch).savefig(temporary, dpi=120)
         write_report(
             path / "report.html",
             config=json.loads((path / "config.json").read_text()),
             datasets=self._prepared.datasets,
             history=history,
-            evaluation=_evaluate_validation(last.model, last.datasets),
+            saved_epoch=saved_epoch,
+            evaluation=judgement.evaluation,
+            uncalibrated=judgement.uncalibrated,
             model=self._prepared.model,
             seconds=time.perf_counter() - self._started + self._earlier_time(history),
         )
+
+    def complete(self) -> None:
+        """Ends the run, whose results are written."""
+        self.directory.complete(keep_checkpoint=self._keep_checkpoint)
 
     def _earlier_time(self, history: History) -> float:
         """Returns the seconds of the epochs that an interrupted command trained."""
@@ -168,7 +191,7 @@ def require_disk_space(
     Raises:
         InputError: If the disk has less free space than that.
     """
-    model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     variables = [*model.variables, *model.optimizer.variables]
     size = sum(4 * math.prod(variable.shape) for variable in variables)
     has_one = any(directory.checkpoint.glob("*"))
@@ -195,24 +218,14 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
         InputError: If the file is damaged or of another model.
     """
     path = directory.path / "model.keras"
-    model.optimizer.build(model.trainable_variables)
     try:
+        if has_optimizer_state(path):
+            build_optimizer(model)
         model.load_weights(path)
+        if isinstance(model, ImageClassifier):
+            model.temperature = read_temperature(path)
     except Exception as error:
         # Keras raises nearly anything for a file that is not what it should be.
         raise InputError(
             f"{printable_path(path)} cannot be loaded: {first_line(error)}"
         ) from error
-
-
-def _evaluate_validation(
-    model: keras.Model, datasets: ImageDatasets
-) -> Evaluation | str:
-    """Returns the evaluation on the validation images, or why there is none."""
-    if datasets.validation is None:
-        return "There is no validation split."
-    try:
-        return evaluate(model, datasets)
-    except InputError as error:
-        # Such as a model without a softmax: it is trained and saved all the same.
-        return f"The model could not be evaluated. {error}"

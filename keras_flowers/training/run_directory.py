@@ -1,6 +1,7 @@
 """The folder of one run: its paths, its lock, and who may write to it."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -12,18 +13,27 @@ from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.split_manifest import write_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import (
+    find_existing_folder,
     printable_path,
     remove_leftovers,
+    require_writable_folder,
     write_text_atomically,
 )
 from keras_flowers.locks import LockHeldError, exclusive_lock
-from keras_flowers.training.config import READABLE_FORMATS
+from keras_flowers.training.config import (
+    READABLE_FORMATS,
+    TrainingConfig,
+    recorded_keep,
+)
 from keras_flowers.training.config_difference import difference
+from keras_flowers.training.continuation import is_extension
 
 _INPUTS = ("config.json", "audit.json", "split.json")
 _HISTORY = ("history.json", "history.csv")
 _LOCK = ".lock"
 _DISCARDED = ".checkpoint"
+_KEPT = "last-checkpoint"
+_HINT = "Name another folder with `run_directory` (--run-dir)"
 
 
 class RunDirectory:
@@ -58,11 +68,8 @@ class RunDirectory:
         )
         if not is_empty and not (resume and (self.path / "config.json").is_file()):
             raise self._no_run_error() if resume else self._not_empty_error()
-        places = (self.path, *self.path.absolute().parents)
-        self.existing_folder = next(place for place in places if place.exists())
-        is_writable = os.access(self.existing_folder, os.W_OK | os.X_OK)
-        if not self.existing_folder.is_dir() or not is_writable:
-            raise InputError(f"The run directory {name} cannot be written.")
+        require_writable_folder(self.path, _HINT)
+        self.existing_folder = find_existing_folder(self.path)
         self._existed = self.path.is_dir()
         self._is_claimed = False
 
@@ -106,7 +113,9 @@ class RunDirectory:
         """
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(exclusive_lock(self.path / _LOCK, wait=False))
+                stack.enter_context(
+                    exclusive_lock(self.path / _LOCK, wait=False, hint=_HINT)
+                )
             except LockHeldError:
                 raise InputError(
                     f"Another process is training in {printable_path(self.path)}."
@@ -147,6 +156,24 @@ class RunDirectory:
             self.discard()
             raise
 
+    def complete_configuration(self, config: TrainingConfig) -> TrainingConfig:
+        """Returns a configuration with what only the started run knows.
+
+        That is its split and, if version 0.1 has started it, that it is not calibrated
+        and which epoch it keeps.
+
+        Raises:
+            InputError: If the configuration asks for another split.
+        """
+        config = config.with_manifest(self.manifest)
+        # `require_same_run` complains about a damaged file.
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            recorded = dict(json.loads((self.path / "config.json").read_text()))
+            if "keep" not in recorded:
+                keep = recorded_keep(recorded)
+                return dataclasses.replace(config, keep=keep, calibrate=False)
+        return config
+
     def require_same_run(self, config: dict[str, Any]) -> None:
         """Makes sure that the run was started with the same configuration.
 
@@ -174,15 +201,57 @@ class RunDirectory:
                 f"configuration: {found}."
             )
 
+    def reopen(self, config: dict[str, Any]) -> bool:
+        """Makes a finished run one that is to be resumed, if it should train further.
+
+        Args:
+            config: `TrainingConfig.to_json` of what the run should be.
+
+        Returns:
+            Whether `config` is the finished run with more epochs.
+
+        Raises:
+            InputError: If its last checkpoint was not kept.
+        """
+        path = self.path / "config.json"
+        try:
+            saved = json.loads(path.read_text())
+            if not self.is_complete or not is_extension(saved, config):
+                return False
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return False  # `require_same_run` says what is wrong with it
+        kept = self.path / _KEPT
+        if not kept.is_dir():
+            name = printable_path(self.path)
+            raise InputError(
+                f"The run in {name} cannot be trained further: its last checkpoint was "
+                "not kept. To start a new run from its weights, use "
+                f"`init_from={printable_path(self.path / 'model.keras')}`."
+            )
+        kept.replace(self.checkpoint)
+        write_text_atomically(path, json.dumps(config, indent=1))
+        return True
+
     def remove_progress(self) -> None:
         """Removes what was recorded of epochs that left no checkpoint."""
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         for name in _HISTORY:
             (self.path / name).unlink(missing_ok=True)
 
-    def complete(self) -> None:
-        """Removes what only an incomplete run needs."""
-        if self.checkpoint.exists():
+    def complete(self, *, keep_checkpoint: bool) -> None:
+        """Ends the run.
+
+        Args:
+            keep_checkpoint: Whether the checkpoint of the last stage becomes
+                `last-checkpoint`, from which the run can be trained further; else
+                nothing is left of what only an incomplete run needs.
+        """
+        if keep_checkpoint and any(self.checkpoint.rglob("*.safetensors")):
+            if any(self.fine_tuning_checkpoint.glob("*.safetensors")):
+                for file in self.checkpoint.glob("*.safetensors"):
+                    file.unlink()  # that of the first stage
+            self.checkpoint.replace(self.path / _KEPT)
+        elif self.checkpoint.exists():
             # Renamed first: a run whose checkpoint is half removed would start again.
             discarded = self.checkpoint.replace(self.path / _DISCARDED)
             shutil.rmtree(discarded, ignore_errors=True)

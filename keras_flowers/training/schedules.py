@@ -1,6 +1,10 @@
 """Learning rate schedules."""
 
+from collections.abc import Mapping
+
 import keras
+
+from keras_flowers.models.image_classifier import ImageClassifier
 
 # A twentieth of the steps, as is usual for a few thousand steps of training.
 WARM_UP = 0.05
@@ -41,3 +45,30 @@ def warm_up_and_hold(
     schedule = warm_up_and_cosine(learning_rate, steps, warm_up)
     # Decay to all of the rate is no decay.
     return type(schedule).from_config({**schedule.get_config(), "alpha": 1.0})
+
+
+def stretch_schedule(model: keras.Model, ratio: float) -> None:
+    """Gives a model a learning rate schedule of another length, without training it.
+
+    A constant learning rate stays as it is, and so does a model of another class than
+    `ImageClassifier`.
+
+    Args:
+        model: A compiled model.
+        ratio: The new number of epochs by the number before.
+    """
+    if not isinstance(model, ImageClassifier) or not model.compiled:
+        return
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    config = optimizer.get_config()
+    schedule = config["learning_rate"]
+    if not isinstance(schedule, Mapping):
+        return
+    steps = {
+        name: round(value * ratio)
+        for name, value in schedule["config"].items()
+        if name.endswith("_steps") and isinstance(value, int)
+    }
+    stretched = {**schedule, "config": {**schedule["config"], **steps}}
+    optimizer = type(optimizer).from_config({**config, "learning_rate": stretched})
+    model.compile(**{**model.compile_arguments(), "optimizer": optimizer})

@@ -12,6 +12,7 @@ import math
 import keras
 
 from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.distribution import build_optimizer, strategy_scope
 from keras_flowers.errors import InputError
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
@@ -91,9 +92,10 @@ def begin_fine_tuning_stage(
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     warm_up = WARM_UP if tuning.warm_up is None else tuning.warm_up
     rate = warm_up_and_cosine(tuning.learning_rate, steps, warm_up)
-    new_optimizer = type(optimizer).from_config(
-        {**optimizer.get_config(), "learning_rate": rate}
-    )
+    with strategy_scope(model):
+        new_optimizer = type(optimizer).from_config(
+            {**optimizer.get_config(), "learning_rate": rate}
+        )
     model.compile(**{**model.compile_arguments(), "optimizer": new_optimizer})
     end = config.epochs + tuning.epochs
     return Stage(model, datasets, config.epochs, end)
@@ -126,9 +128,8 @@ def head_to_train(
         epochs: For how many epochs it is trained.
     """
     head = model.head(steps_per_epoch, steps_per_epoch * epochs)
-    if not head.optimizer.built:
-        # `fit` would build it while it traces the step, and trace the step twice.
-        head.optimizer.build(head.trainable_variables)
+    # `fit` would build it while it traces the step, and trace the step twice.
+    build_optimizer(head)
     return head
 
 

@@ -7,6 +7,7 @@ import keras
 import keras_flowers_settings as settings
 import numpy as np
 
+from keras_flowers import explanation
 from keras_flowers.callbacks import TensorBoard, TensorBoardOptions
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.image_files import load_image
@@ -58,6 +59,7 @@ def tensorboard_of_run(
             (features or datasets).validation if with_computed_images else None
         ),
         image_of=image_of if features else None,
+        heatmap_of=explanation.heatmap_function(model),
         hparams=hyperparameters(configuration, model, datasets),
         configuration=configuration,
         images_per_epoch=len(datasets.split.train),

@@ -34,10 +34,14 @@ from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import load_classifier
+from keras_flowers.models.transfer import build_like
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
+from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
 from keras_flowers.training.devices import Devices, choose_devices
+from keras_flowers.training.judgement import judge
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.processes import (
     DEFAULT_JOIN_TIMEOUT,
@@ -70,6 +74,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
+        saved_epoch: The epoch that the weights of the model are from, counted from 1;
+            `None` if Ctrl-C ended the run within an epoch whose weights these are.
     """
 
     model: keras.Model
@@ -77,6 +83,7 @@ class TrainingRun:
     datasets: ImageDatasets
     directory: Path | None
     interrupted: bool
+    saved_epoch: int | None = None
 
     @property
     def has_collapsed(self) -> bool:
@@ -115,6 +122,9 @@ def train(
     early_stopping: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
+    keep: str = TrainingConfig.keep,
+    init_from: str | os.PathLike[str] | None = None,
+    calibrate: bool = TrainingConfig.calibrate,
     run_directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = 1,
@@ -122,9 +132,12 @@ def train(
     verbose: int | str = "auto",
     progress: Progress | None = None,
     on_loaded: Callable[[ImageDatasets], None] | None = None,
+    on_transferred: Callable[[str], None] | None = None,
     tensorboard: bool = True,
     devices: int | str | None = None,
     join_timeout: int = DEFAULT_JOIN_TIMEOUT,
+    save_optimizer: bool = False,
+    discard_checkpoint: bool = False,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -132,8 +145,9 @@ def train(
     `history.csv`, `history.png`, `split.json` (which images train and which validate),
     `audit.json` (what was found in the data), `config.json` (which reproduces the run:
     `train(TrainingConfig.read("config.json"))`) and `report.html` (everything on one
-    page, with an evaluation on the validation images). Ctrl-C ends the training; the
-    model as it is then is saved and returned.
+    page, with an evaluation on the validation images). The model has the weights of the
+    best epoch by validation loss unless `keep="last"`. Ctrl-C ends the training; the
+    best epoch so far is then saved and returned.
 
     If the network collapses, which means that it gives every image the same answer, a
     `CollapseWarning` says so once, and the history gets the column `collapsed`.
@@ -146,12 +160,17 @@ def train(
     Until the run is complete the directory also holds a checkpoint. After a crash, a
     power cut or Ctrl-C, the same call with `resume=True` resumes the run after the last
     complete epoch. Weights and history are then bit-identical to those of a run that
-    was never interrupted, on the same machine.
+    was never interrupted, on the same machine. The last checkpoint is kept: the same
+    call with more `epochs`, more `fine_tuning` epochs, or a first `fine_tuning`, trains
+    a finished run further. With a constant learning rate, the result is bit-identical
+    to a run that had as many epochs from the start; a schedule continues where it would
+    be in such a run.
 
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
             `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights` and `fine_tuning` at their defaults.
+            `early_stopping`, `class_weights`, `fine_tuning`, `keep`, `init_from` and
+            `calibrate` at their defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -159,10 +178,16 @@ def train(
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
+        keep: As for `TrainingConfig`.
+        init_from: As for `TrainingConfig`. Without `build_model`, the model has the
+            architecture of the one in the file; `data` that is not a loader is then
+            loaded in its image size.
+        calibrate: As for `TrainingConfig`.
         run_directory: Folder for the results, new or empty; `None` writes nothing.
         resume: Resumes the run in `run_directory`, which must have been started with
-            the same arguments. If it is complete its results are returned; if none was
-            started yet, it is started.
+            the same arguments. If it is complete its results are returned, or it is
+            trained further if there are more epochs; if none was started yet, it is
+            started.
         checkpoint_every: Epochs between two checkpoints, which take the space of all
             variables of model and optimizer; `None` writes none.
         callbacks: Further Keras callbacks. An interrupted run keeps the state of
@@ -171,6 +196,7 @@ def train(
         verbose: As for `keras.Model.fit`.
         progress: As for `ImageDatasetLoader.load`.
         on_loaded: Called once with the `ImageDatasets` before training.
+        on_transferred: Called with a line that says what was copied with `init_from`.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
         devices: How many devices of each process to use, or `"all"`; each computes an
@@ -179,6 +205,11 @@ def train(
         join_timeout: Seconds to wait for the other processes, if Keras's environment
             variables `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `_NUM_PROCESSES` and
             `_PROCESS_ID` name several. Process 0 writes the run directory.
+        save_optimizer: Whether `model.keras` has the state of the optimizer after the
+            last epoch, which makes the file up to three times as large. Models of
+            other classes than `ImageClassifier` are always saved with it.
+        discard_checkpoint: Whether to remove the last checkpoint of a finished run,
+            which can then not be trained further.
 
     Returns:
         `TrainingRun`.
@@ -194,6 +225,9 @@ def train(
         "early_stopping": early_stopping,
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
+        "keep": keep,
+        "init_from": init_from,
+        "calibrate": calibrate,
     }
     config = _to_config(data, build_model, options)
     if not isinstance(resume, bool):
@@ -211,8 +245,11 @@ def train(
             verbose,
             progress,
             on_loaded,
+            on_transferred,
             checkpoint_every,
             tensorboard,
+            save_optimizer,
+            not discard_checkpoint,
             started,
             team,
         )
@@ -235,8 +272,11 @@ class _Command:
     verbose: int | str
     progress: Progress | None
     on_loaded: Callable[[ImageDatasets], None] | None
+    on_transferred: Callable[[str], None] | None
     checkpoint_every: int | None
     tensorboard: bool
+    save_optimizer: bool
+    keep_checkpoint: bool
     started: float
     team: Team | None
 
@@ -255,14 +295,14 @@ class _Command:
         with contextlib.ExitStack() as stack:
             if is_started:
                 stack.enter_context(directory.lock())
-                config = config.with_manifest(directory.manifest)
+                config = directory.complete_configuration(config)
             if self.team is not None:
-                self.team.share(pack(directory, "split.json"))
+                self.team.share(pack(directory, "split.json", "config.json"))
             prepared = self._prepare(config)
             configuration = config.to_json(prepared.model)
             if self.team is not None:
                 self.team.require_same(*identify(configuration, prepared))
-            if is_started:
+            if is_started and not directory.reopen(configuration):
                 directory.require_same_run(configuration)
                 if directory.is_complete:
                     if self.team is not None:
@@ -284,6 +324,8 @@ class _Command:
                 configuration,
                 checkpoint_every=self.checkpoint_every,
                 tensorboard=self.tensorboard,
+                save_optimizer=self.save_optimizer,
+                keep_checkpoint=self.keep_checkpoint,
                 started=self.started,
                 is_alone=self.team is None,
             )
@@ -306,7 +348,7 @@ class _Command:
             team.clean_up = temporary.cleanup
             directory = RunDirectory(Path(folder) / "run")
             unpack(team.share(), directory)
-            config = self.config.with_manifest(directory.manifest)
+            config = directory.complete_configuration(self.config)
             prepared = self._prepare(config)
             configuration = config.to_json(prepared.model)
             team.require_same(*identify(configuration, prepared))
@@ -320,6 +362,8 @@ class _Command:
                     configuration,
                     checkpoint_every=None,
                     tensorboard=False,
+                    save_optimizer=False,
+                    keep_checkpoint=False,
                     started=self.started,
                     is_alone=False,
                 )
@@ -329,7 +373,9 @@ class _Command:
 
     def _prepare(self, config: TrainingConfig) -> PreparedRun:
         with self.devices.scope():
-            return prepare_run(config, self.progress, self.on_loaded)
+            return prepare_run(
+                config, self.progress, self.on_loaded, self.on_transferred
+            )
 
     def _begin(
         self, prepared: PreparedRun, recorder: RunRecorder | None = None
@@ -380,6 +426,7 @@ class _RunInProgress:
             recorder.directory.path if recorder is not None and is_first else None,
             len(prepared.datasets.split.train),
         )
+        self._best_epoch = BestEpoch() if prepared.config.keep == "best" else None
         # The stage that was begun last.
         self._stage: Stage | None = None
 
@@ -397,18 +444,33 @@ class _RunInProgress:
         assert self._stage is not None
         for model in (self._prepared.model, self._stage.model):
             self._devices.release(model)
-        if recorder is not None and (self._team is None or self._team.is_first):
+        is_first = self._team is None or self._team.is_first
+        recorder = recorder if is_first else None
+        if recorder is not None:
             recorder.wait()
-            recorder.write_results(self._logger.history, self._stage)
+        saved_epoch = self._restore_best_epoch(interrupted)
+        judged = judge(self._prepared, self._stage, is_reported=recorder is not None)
+        if recorder is not None:
+            recorder.write_results(self._logger.history, saved_epoch, judged)
             if not interrupted:
-                recorder.directory.complete()
+                recorder.complete()
         return TrainingRun(
             self._prepared.model,
             self._logger.history,
             self._prepared.datasets,
             None if recorder is None else recorder.directory.path,
             interrupted,
+            saved_epoch,
         )
+
+    def _restore_best_epoch(self, interrupted: bool) -> int | None:
+        """Gives the model the weights to save; returns the epoch they are from."""
+        if self._best_epoch is not None and self._best_epoch.number is not None:
+            self._best_epoch.restore(self._prepared.model)
+            return self._best_epoch.number
+        if interrupted:
+            return None
+        return find_saved_epoch(self._logger.history, "last")
 
     def _train_stages(self) -> bool:
         """Trains the stages that are not complete; returns whether Ctrl-C ended it."""
@@ -438,9 +500,13 @@ class _RunInProgress:
 
     def _fit(self, stage: Stage) -> None:
         self._stage = stage
+        best_epoch = [] if self._best_epoch is None else [self._best_epoch]
+        for callback in best_epoch:
+            callback.begin_stage(stage)
         stateful = [
             self._collapse_detector(stage),
             *_early_stopping(self._prepared.config),
+            *best_epoch,
             self._logger,
             *self._callbacks,
         ]
@@ -516,7 +582,8 @@ def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> Traini
         )
     load_trained_weights(model, directory)
     history = read_history(directory.path)
-    return TrainingRun(model, history, datasets, directory.path, False)
+    saved_epoch = find_saved_epoch(history, prepared.config.keep)
+    return TrainingRun(model, history, datasets, directory.path, False, saved_epoch)
 
 
 def _to_config(
@@ -539,10 +606,23 @@ def _to_config(
             "records where its images come from. Received: ImageDatasets; pass the "
             "loader instead of what it loaded."
         )
-    loader = data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
+    path, arguments = options["init_from"], dict[str, Any]()
+    if path is not None and not isinstance(data, ImageDatasetLoader):
+        source = load_classifier(path)
+        arguments = {"image_size": source.image_size, "resize": source.resize}
+    if isinstance(data, ImageDatasetLoader):
+        loader = data
+    else:
+        loader = ImageDatasetLoader(data, **arguments)
     if isinstance(build_model, keras.Model):
         model = build_model
         return TrainingConfig(loader, lambda _: model, **options)
+    if build_model is None and path is not None:
+
+        def build(datasets: ImageDatasets) -> keras.Model:
+            return build_like(path, datasets.class_names, loader.seed)
+
+        return TrainingConfig(loader, build, **options)
     return TrainingConfig(loader, build_model or _default_model(loader), **options)
 
 
@@ -565,6 +645,6 @@ def _early_stopping(config: TrainingConfig) -> list[keras.callbacks.Callback]:
         keras.callbacks.EarlyStopping(
             monitor="val_loss",
             patience=config.early_stopping,
-            restore_best_weights=True,
+            restore_best_weights=config.keep == "best",
         )
     ]

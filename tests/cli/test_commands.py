@@ -19,6 +19,7 @@ from keras_flowers_cli import devices
 from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
+from PIL import Image
 from tensorboard_server import running_tensorboard, runs_of
 
 from keras_flowers import Evaluation, ImageClassifier
@@ -274,7 +275,7 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", interrupted)
     assert run(["train", str(images), *SMALL, "--run-dir", "run"]) == 130
     assert "Interrupted" in capsys.readouterr().out
-    assert files(tmp_path / "run") == RESULTS | {"checkpoint"}
+    assert files(tmp_path / "run") == RESULTS - {"last-checkpoint"} | {"checkpoint"}
 
 
 @pytest.mark.parametrize(
@@ -766,6 +767,53 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
     assert report["split_manifest"] == str(manifest)
 
 
+def test_evaluate_compares_two_models(trained, capsys, tmp_path):
+    first, images = trained / "run" / "model.keras", trained / "photos"
+    # It sees images of another size, and predicts the first class for each of them.
+    names = list(COUNTS)
+    other = ImageClassifier(names, image_size=(12, 10), hidden_units=(), seed=1)
+    *_, kernel, bias = other.get_weights()
+    other.set_weights([kernel * 0, 9 * np.eye(len(bias))[0]])
+    other.save(tmp_path / "other.keras")
+    arguments = ["evaluate", first, tmp_path / "other.keras", images]
+    assert run([*map(str, arguments), "--json"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert files(tmp_path / "comparison") == {"changed.csv", "comparison.json"}
+    written = json.loads((tmp_path / "comparison/comparison.json").read_text())
+    assert result == written
+    assert result["model_b"] == str(tmp_path / "other.keras")
+    assert result["images"] == sum(COUNTS.values())
+    assert result["second_accuracy"] == COUNTS[names[0]] / sum(COUNTS.values())
+    gained = result["second_accuracy"] - result["first_accuracy"]
+    assert result["accuracy"]["value"] == pytest.approx(gained)
+    assert result["fixed"] - result["broken"] == round(gained * result["images"])
+    assert {one["second_class"] for one in result["changed"]} == {names[0]}
+    for text in ("McNemar's test", "95 % interval", "changed images", "broken"):
+        assert text in shown.err
+    for wrong in (["--explain", "why"], ["third.keras"]):
+        assert run([*map(str, arguments), *wrong]) == 2
+
+
+def test_evaluate_explains_the_worst_mistakes(trained, capsys, tmp_path):
+    images = draw_images(tmp_path / "swapped", COUNTS)
+    first, second, *_ = COUNTS
+    (images / first).rename(tmp_path / "moved")
+    (images / second).rename(images / first)
+    (tmp_path / "moved").rename(images / second)
+    model = trained / "run" / "model.keras"
+    arguments = ["evaluate", model, images, "--explain", "why", "--mistakes", "2"]
+    assert run(list(map(str, arguments))) == 0
+    assert "2 mistakes explained in why" in capsys.readouterr().out
+    report = json.loads((trained / "run/evaluation/evaluation.json").read_text())
+    for number, mistake in enumerate(report["worst_mistakes"], 1):
+        for kind in ("predicted", "true"):
+            stem = Path(mistake["path"]).stem
+            with Image.open(f"why/{number}-{stem}-{kind}.png") as image:
+                assert image.width > image.height > 100
+    assert len(list(Path("why").iterdir())) == 4
+
+
 def test_evaluate_shows_and_writes_the_mistakes(trained, capsys, tmp_path):
     images = trained / "photos"
     # Each name stands on the photos of another class: all that is learned is wrong.
@@ -807,7 +855,7 @@ def test_evaluate_cuts_what_a_terminal_does_not_take(capsys):
     labels = np.arange(count, dtype=np.int32)
     paths = tuple(Path(f"{i}.jpg") for i in range(count))
     rows = np.roll(np.eye(count, dtype=np.float32), 1, axis=1)
-    _show(Output(), Evaluation(names, paths, labels, rows), "all")
+    _show(Output(), Evaluation(names, paths, labels, rows))
     shown = capsys.readouterr().out
     assert "... and 10 more classes" in shown
     assert "... and 50 more confusions" in shown
@@ -820,7 +868,7 @@ def test_evaluate_without_a_mistake(capsys):
     rows = np.eye(2, dtype=np.float32)
     labels = np.arange(2, dtype=np.int32)
     two = Evaluation(("a", "b"), (Path("0"), Path("1")), labels, rows)
-    _show(Output(), two, "all")
+    _show(Output(), two)
     assert "no mistake" in capsys.readouterr().out
 
 

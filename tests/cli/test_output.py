@@ -15,7 +15,7 @@ from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.evaluate import _show_matrix
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output, TextTable
-from keras_flowers_cli.train_view import saved_epoch
+from keras_flowers_cli.train_view import show_run
 from rich.console import Console
 
 from keras_flowers import Evaluation, ImageClassifier
@@ -182,28 +182,29 @@ def test_the_best_epoch(history, best):
 
 
 @pytest.mark.parametrize(
-    ("early_stopping", "tuning_after", "interrupted", "saved"),
+    ("saved", "said"),
     [
-        (None, None, False, 5),
-        (2, None, False, 2),
-        (2, 3, False, 4),
-        (2, None, True, None),
+        (2, "in epoch 2; model.keras has it"),
+        (4, "model.keras has epoch 4 (0.700), the lowest validation loss"),
+        (5, "model.keras has epoch 5 (0.500), the last one"),
+        (None, "model.keras has the last weights"),
     ],
 )
-def test_the_saved_epoch(early_stopping, tuning_after, interrupted, saved):
+def test_which_epoch_is_saved_is_said(tmp_path, capsys, saved, said):
     run = types.SimpleNamespace(
         history={
             "epoch": [1.0, 2.0, 3.0, 4.0, 5.0],
-            "val_loss": [0.9, 0.1, math.nan, 0.3, 0.4],
+            "val_accuracy": [0.1, 0.8, 0.2, 0.7, 0.5],
+            "val_loss": [0.9, 0.2, 0.8, 0.1, 0.4],
         },
-        interrupted=interrupted,
+        interrupted=False,
+        saved_epoch=saved,
+        model=types.SimpleNamespace(temperature=1.25),
     )
-    config = types.SimpleNamespace(
-        early_stopping=early_stopping,
-        fine_tuning=None if tuning_after is None else object(),
-        epochs=tuning_after,
-    )
-    assert saved_epoch(config, run) == saved
+    show_run(Output(), run, tmp_path, 1.0)
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "calibrated with the temperature 1.25" in shown
 
 
 @pytest.mark.parametrize(

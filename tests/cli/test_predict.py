@@ -1,5 +1,6 @@
 """Sorting, explaining and batches of `predict`; `export` as a command."""
 
+import csv
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 from keras_flowers import ImageClassifier
 from keras_flowers.export import export, export_model
+from keras_flowers.models.unknown import UnknownDetector
 
 COUNTS = {"daisy": 3, "roses": 2}
 
@@ -21,7 +23,10 @@ COUNTS = {"daisy": 3, "roses": 2}
 def models(tmp_path_factory):
     """A `.keras` file and the same model exported."""
     folder = tmp_path_factory.mktemp("models")
-    model = ImageClassifier(["x", "y"], image_size=(8, 8), hidden_units=(4,), seed=1)
+    model = ImageClassifier(
+        ["x", "y"], image_size=(8, 8), hidden_units=(4,), seed=1, temperature=1.7
+    )
+    model.unknown_detector = UnknownDetector(0.5)
     model.save(folder / "model.keras")
     export_model(model, folder / "onnx")
     return folder
@@ -59,6 +64,42 @@ def test_exported_and_saved_models_answer_alike(models, photos, capsys):
         for one, other in zip(answers[0], answer, strict=True):
             assert (one["path"], one["class"]) == (other["path"], other["class"])
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_none_of_these_is_said_on_request(models, photos, capsys, tmp_path):
+    plain = json.loads(predict(capsys, models / "model.keras", photos, "--json").out)
+    assert "unknown" not in plain[0]
+    probabilities = sorted(answer["probability"] for answer in plain)
+    assert 0.5 < probabilities[0] < probabilities[-1]
+    limit = str((probabilities[1] + probabilities[2]) / 2)
+    for name in ("model.keras", "onnx"):
+        arguments = (models / name, photos, "--unknown")
+        shown = json.loads(predict(capsys, *arguments, limit, "--json").out)
+        for one, other in zip(shown, plain, strict=True):
+            assert one["unknown"] is (other["probability"] < float(limit))
+            assert one["class"] == other["class"]
+        # No probability of two classes is below 0.5, the threshold of the model.
+        auto = json.loads(predict(capsys, *arguments, "auto", "--json").out)
+        assert not any(answer["unknown"] for answer in auto)
+        shown = predict(
+            capsys, *arguments, limit, "--copy-to", "sorted", "--csv", "answers.csv"
+        ).out
+        assert shown.count("none of these") == 2
+        assert "3 images copied" in shown
+        assert "2 show none of the classes and stay where they are" in shown
+        rows = list(csv.reader(Path("answers.csv").read_text().splitlines()))
+        assert rows[0] == ["path", "class", "unknown", "x", "y"]
+        assert [row[2] for row in rows[1:]].count("1") == 2
+        shutil.rmtree("sorted")
+    description = json.loads((models / "onnx" / "model.json").read_text())
+    assert (description["temperature"], description["unknown_threshold"]) == (1.7, 0.5)
+    for wrong in ("1.5", "often"):
+        arguments = ["predict", str(models / "onnx"), str(photos), "--unknown", wrong]
+        assert run(arguments) == 2
+        assert "--unknown must be auto or a probability" in capsys.readouterr().err
+    ImageClassifier(["x", "y"], (8, 8), hidden_units=()).save("plain.keras")
+    assert run(["predict", "plain.keras", str(photos), "--unknown", "auto"]) == 2
+    assert "cannot tell which images show none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--move-to", "--copy-to"])

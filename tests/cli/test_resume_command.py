@@ -112,6 +112,13 @@ def test_resume_with_the_same_line_again(runs, cut):
     assert_complete(runs / "whole", cut)
 
 
+def test_resume_with_data_alone_takes_the_rest_from_the_run(runs, cut, tmp_path):
+    moved = shutil.copytree(runs / "photos", tmp_path / "moved")
+    line = ["train", str(moved), "--epochs", "3", "--split-manifest"]
+    assert run([*line, str(runs / "whole/split.json"), "--resume", str(cut)]) == 0
+    assert_complete(runs / "whole", cut)
+
+
 def test_resume_starts_a_run(runs, cut, tmp_path):
     line = ["train", str(runs / "photos"), *OPTIONS, "--resume", str(tmp_path / "new")]
     assert run(line) == 0
@@ -139,12 +146,15 @@ def test_checkpoints_as_rare_as_asked_for(runs, cut, tmp_path, monkeypatch):
     ("arguments", "named"),
     [
         ("train --resume missing", "no run in missing"),
-        ("train --resume CUT --epochs 5", "--resume without DATA replaces --epochs"),
+        ("train --resume CUT --epochs 5", "its run had another --epochs, 3."),
         ("train --resume CUT --run-dir x", "--run-dir"),
         (
-            "train PHOTOS --image-size 9 --resume CUT",
-            "image_size was [8, 8] and is now [9, 9]",
+            "train PHOTOS --image-size 9 --resume CUT --hidden-units 8 --optimizer sgd",
+            "another --image-size, 8; --optimizer, adam.",
         ),
+        ("train --resume CUT --backbone mobilenet_v2", "another --backbone than mobil"),
+        ("train --resume CUT --exclude SPLIT --exclude-kinds corrupt", "split.json"),
+        ("train --resume CUT --fine-tune-learning-rate 0.1", "learning-rate, none"),
         ("train PHOTOS --checkpoint-every -1", "--checkpoint-every"),
     ],
 )
@@ -152,6 +162,7 @@ def test_wrong_ways_to_resume(runs, cut, capsys, monkeypatch, arguments, named):
     monkeypatch.chdir(cut.parent)
     before = {p: p.stat().st_mtime_ns for p in cut.rglob("*") if p.is_file()}
     places = {"CUT": str(cut), "PHOTOS": str(runs / "photos")}
+    places["SPLIT"] = str(cut / "split.json")
     capsys.readouterr()
     assert run([places.get(word, word) for word in arguments.split()]) == 2
     error = capsys.readouterr().err.strip()

@@ -5,7 +5,7 @@ import shlex
 import keras
 import pytest
 from helpers import draw_images
-from keras_flowers.tuning import TrialRecord
+from keras_flowers.tuning import ExecutionRecord, TrialRecord
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
 from keras_flowers_cli.search_view import SearchView
@@ -221,6 +221,24 @@ def test_the_table_has_the_running_first_then_the_best():
     assert [row.split()[0] for row in rows if row.strip()] == ["3", "2", "0", "1"]
     # All trials have the same epochs, and the widths tell the number of layers.
     assert header.split() == ["trial", "units", "epoch", "val", "accuracy", "seconds"]
+
+
+def test_the_table_marks_networks_that_have_collapsed():
+    trials = [
+        TrialRecord(
+            str(number),
+            "completed",
+            {"units_1": 8},
+            score=0.5 + number / 10,
+            executions=(ExecutionRecord(1, 0.5, 3, {}, collapsed=number == 1),),
+        )
+        for number in range(2)
+    ]
+    console = Console(width=80, record=True, file=io.StringIO(), soft_wrap=True)
+    console.print(SearchView(Output(), "val_accuracy", 1).table(trials))
+    lines = console.export_text().splitlines()
+    assert [line for line in lines if "0.6000 collapsed" in line]
+    assert not [line for line in lines if "0.5000 collapsed" in line]
 
 
 def test_the_table_of_many_hyperparameters_fits_a_terminal_of_80_columns():

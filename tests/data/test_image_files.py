@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from image_drawing import blobs, draw_image, encoded
 from PIL import Image, ImageFile
@@ -859,6 +859,7 @@ def test_crop_keeps_the_middle_and_pad_keeps_everything(tmp_path: Path) -> None:
     image_size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     resize=st.sampled_from(["stretch", "crop", "pad"]),
 )
+@example(size=(3, 25), image_size=(11, 1), resize="crop")
 def test_every_way_gives_the_wanted_size(
     size: tuple[int, int], image_size: tuple[int, int], resize: str
 ) -> None:

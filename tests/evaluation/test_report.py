@@ -295,6 +295,21 @@ def test_without_an_epoch(tmp_path, datasets, history):
     assert "Training time" not in figures(root)
 
 
+def test_a_run_that_collapsed(tmp_path, datasets):
+    history = {"epoch": [1, 2, 3], "loss": [9.0, 1.1, 1.1]}
+    one = evaluated(datasets, np.zeros(5, int))
+    several = evaluated(datasets, datasets.labels("validation"))
+    marked = {**history, "collapsed": [math.nan, 1, 1]}
+    text = report(tmp_path, datasets, one, history=marked).text
+    assert "The network collapsed: since epoch 2" in text
+    assert "weights are those of an earlier epoch" not in text
+    # Early stopping has restored the weights of an epoch before.
+    text = report(tmp_path, datasets, several, history=marked).text
+    assert "The saved weights are those of an earlier epoch." in text
+    for healthy in (history, {**history, "collapsed": [math.nan, 1, 0]}):
+        assert "collapsed:" not in report(tmp_path, datasets, one, history=healthy).text
+
+
 def test_a_run_that_diverged(tmp_path, datasets):
     result = evaluated(datasets, datasets.labels("validation"))
     result.probabilities[:2] = math.nan

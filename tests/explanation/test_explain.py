@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import small_loader, tiny_network
 from PIL import Image
 
 import keras_flowers
@@ -164,3 +165,41 @@ def test_bad_arguments_are_named(arguments, message):
     model = ImageClassifier(["a", "b"], image_size=(8, 8), hidden_units=())
     with pytest.raises(InputError, match=message):
         keras_flowers.explain(model, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["dense", "on features"])
+def test_the_worst_mistakes_of_a_run_have_heat_maps(kind, tmp_path, with_heat_maps):
+    loader = small_loader(tmp_path, validation_split=0.5)
+
+    def build_model(datasets):
+        backbone = None if kind == "dense" else Backbone(tiny_network(), "own")
+        model = ImageClassifier(
+            datasets.class_names, (8, 8), (), backbone=backbone, seed=2
+        )
+        # All classes but the last are never predicted: there are mistakes.
+        *rest, bias = model.get_weights()
+        model.set_weights([*rest, bias + np.array([0, 0, 50])])
+        model.compile(keras.optimizers.SGD(0.0))
+        return model
+
+    keras_flowers.train(
+        loader, build_model, run_directory=tmp_path / "run", epochs=1, verbose=0
+    )
+    report = (tmp_path / "run" / "report.html").read_text()
+    shown = report.count('alt="Heat map of the image ')
+    assert shown == 4
+    assert "bright parts speak for the class tulips" in report
+    (images,) = (
+        content
+        for path in (tmp_path / "run" / "tensorboard" / "validation").iterdir()
+        if b"mistakes_heat_maps" in (content := path.read_bytes())
+    )
+    assert b"\x89PNG" in images[images.index(b"mistakes_heat_maps") :]
+
+
+def test_other_models_have_no_heat_maps(without_heat_maps):
+    heatmap_function = without_heat_maps
+    assert heatmap_function(tiny_network()) is None
+    model = ImageClassifier(["a", "b"], image_size=(8, 8), hidden_units=())
+    heat = heatmap_function(model)(np.zeros((8, 8, 3), np.uint8), 1)
+    assert heat.shape == (8, 8)

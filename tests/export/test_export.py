@@ -20,6 +20,7 @@ from keras_flowers.export import ProofError, export, export_model, load_exported
 from keras_flowers.export.conversion import in_float32
 from keras_flowers.export.proof import score
 from keras_flowers.export.sources import find_source
+from keras_flowers.models.unknown import UnknownDetector
 
 FILES = {"README.md", "labels.txt", "model.json", "proof.json"}
 MODEL_FILES = {
@@ -44,7 +45,7 @@ def run(tmp_path_factory):
         model.compile(keras.optimizers.Adam(0.02))
         return model
 
-    keras_flowers.train(
+    trained = keras_flowers.train(
         loader,
         build,
         run_directory=folder / "run",
@@ -52,6 +53,10 @@ def run(tmp_path_factory):
         verbose=0,
         tensorboard=False,
     )
+    # Of more images than these, the run would find out both.
+    trained.model.temperature = 1.5
+    trained.model.unknown_detector = UnknownDetector(0.6)
+    trained.model.save(folder / "run" / "model.keras")
     return folder / "run"
 
 

@@ -602,3 +602,30 @@ def test_the_report_of_a_run_on_features_shows_its_evaluation(whole):
     assert f"{result.history['val_accuracy'][-1]:.3f}" in page
     config = json.loads((folder / "whole" / "config.json").read_text())
     assert config["fine_tuning"]["unfreeze_from"] == "last"
+
+
+@pytest.mark.filterwarnings("ignore:The network has (collapsed|diverged)")
+def test_the_best_epoch_of_the_frozen_stage_is_kept_with_its_backbone(tmp_path, file):
+    tuning = FineTuning(epochs=2, learning_rate=1e4)  # goes astray
+    whole = run(tmp_path, directory="whole", fine_tuning=tuning)
+    losses = whole.history["val_loss"]
+    assert whole.saved_epoch == losses.index(min(losses)) + 1 <= EPOCHS
+    interrupted_in(EPOCHS + 1, tmp_path, fine_tuning=tuning)
+    resumed = run(tmp_path, fine_tuning=tuning, resume=True)
+    for result in (whole, resumed):
+        loss, _ = result.model.evaluate(result.datasets.validation, verbose=0)
+        assert loss == pytest.approx(min(losses), rel=1e-3)
+        fresh = builder(file)(result.datasets)
+        assert_same_weights(result.model.backbone, fresh.backbone)
+    assert_same_weights(whole.model, resumed.model)
+
+
+def test_a_finished_run_is_fine_tuned_and_then_further(tmp_path, file):
+    expected = run(tmp_path, directory="whole")
+    run(tmp_path, fine_tuning=None)
+    further = run(tmp_path, resume=True)
+    assert_same_run(expected, further)
+    longer = FineTuning(3, TUNING.learning_rate, TUNING.unfreeze_from)
+    longest = run(tmp_path, fine_tuning=longer, resume=True)
+    assert longest.history["epoch"] == [1, 2, 3, 4, 5, 6]
+    assert longest.history["loss"][:5] == expected.history["loss"]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import random
@@ -6,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from helpers import (
 from interruption import Interrupt, InterruptedAtError
 from keras_flowers.callbacks import read_history
 
-from keras_flowers import InputError, TrainingConfig, train
+from keras_flowers import ImageClassifier, InputError, TrainingConfig, train
+from keras_flowers.models.transfer import build_like, transfer_weights
+from keras_flowers.training.schedules import warm_up_and_cosine
 
 KILLS = int(os.environ.get("KERAS_FLOWERS_KILLS", "4"))
 
@@ -33,7 +37,7 @@ def run(tmp_path, *, callbacks=(), directory="run", loader=None, **options):
     options = {"epochs": 4, "verbose": 0, "build_model": small_model} | options
     return train(
         loader or small_loader(tmp_path),
-        run_directory=tmp_path / directory,
+        run_directory=None if directory is None else tmp_path / directory,
         callbacks=callbacks,
         **options,
     )
@@ -241,12 +245,13 @@ def test_a_run_killed_while_its_checkpoint_was_removed_is_complete(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(KilledError):
-            run(tmp_path)
+            run(tmp_path, discard_checkpoint=True)
     history = (tmp_path / "run" / "history.json").read_bytes()
     again = run(tmp_path, callbacks=[Interrupt(0)], resume=True)  # would end training
     assert again.history["epoch"] == [1, 2, 3, 4]
     assert (tmp_path / "run" / "history.json").read_bytes() == history
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
+    left = sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert left == [name for name in RESULTS if name != "last-checkpoint"]
 
 
 def test_a_run_killed_before_it_was_claimed_starts(tmp_path):
@@ -475,3 +480,129 @@ def test_a_run_that_is_killed_many_times_equals_one_that_never_was(tmp_path):
     assert result == expected, f"seed {seed}, {len(done)} epochs were done"
     names = {path.name for path in (tmp_path / "killed" / "run").iterdir()}
     assert names == set(RESULTS)
+
+
+def growing_worse(datasets):
+    """A model that learns for two epochs, of five steps each, and then goes astray."""
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([10], [0.05, 50.0])
+    model = small_model(datasets, dropout=0.3)
+    model.compile(keras.optimizers.SGD(rate))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:The network has (collapsed|diverged)")
+def test_the_best_epoch_is_kept_whenever_the_run_is_interrupted(tmp_path):
+    options = {"build_model": growing_worse, "epochs": 5, "tensorboard": False}
+    whole = run(tmp_path, directory="whole", **options)
+    losses = whole.history["val_loss"]
+    best = losses.index(min(losses)) + 1
+    assert best == 2
+    assert whole.saved_epoch == best
+    saved = keras.models.load_model(tmp_path / "whole" / "model.keras")
+    loss, _ = saved.evaluate(whole.datasets.validation, verbose=0)
+    assert loss == pytest.approx(min(losses), rel=1e-5)
+    for epoch in (1, 2, 4):
+        place = {"directory": f"run-{epoch}", **options}
+        interrupted_in(epoch, tmp_path, KeyboardInterrupt, **place)
+        resumed = run(tmp_path, resume=True, **place)
+        assert_same_run(whole, resumed)
+        assert resumed.saved_epoch == best
+    again = run(tmp_path, directory="whole", resume=True, **options)
+    assert again.saved_epoch == best
+    report = (tmp_path / "whole" / "report.html").read_text()
+    assert f"model.keras has epoch {best}" in report
+    last = run(tmp_path, directory=None, keep="last", **options)
+    assert last.saved_epoch == 5
+    assert last.history["val_loss"] == losses
+    loss, _ = last.model.evaluate(whole.datasets.validation, verbose=0)
+    assert loss == pytest.approx(losses[-1], rel=1e-5)
+
+
+def test_the_state_of_the_optimizer_is_saved_on_request(tmp_path):
+    sizes = {}
+    for directory, options in (("plain", {}), ("whole", {"save_optimizer": True})):
+        run(tmp_path, directory=directory, epochs=1, tensorboard=False, **options)
+        file = tmp_path / directory / "model.keras"
+        sizes[directory] = file.stat().st_size
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = keras.models.load_model(file)
+        steps = int(model.optimizer.iterations.numpy())
+        assert steps == (5 if options else 0)
+        assert model.optimizer.built == bool(options)
+        model.fit(np.zeros((2, 8, 8, 3), "uint8"), np.zeros(2), verbose=0)
+        model.save(tmp_path / "again.keras")
+        keras.models.load_model(tmp_path / "again.keras")
+    assert sizes["plain"] < sizes["whole"]
+
+
+def test_a_finished_run_is_trained_further(tmp_path):
+    options = {"tensorboard": False}
+    whole = run(tmp_path, directory="whole", epochs=4, **options)
+    run(tmp_path, epochs=2, **options)
+    with pytest.raises(InputError, match="epochs was 2 and is now 1"):
+        run(tmp_path, epochs=1, resume=True, **options)
+    interrupted_in(3, tmp_path, epochs=4, resume=True, **options)
+    further = run(tmp_path, epochs=4, resume=True, **options)
+    assert_same_run(whole, further)
+    assert further.saved_epoch == whole.saved_epoch
+    assert TrainingConfig.read(tmp_path / "run" / "config.json").epochs == 4
+    # From its configuration alone, and once more.
+    config = TrainingConfig.read(tmp_path / "run" / "config.json").with_epochs(5)
+    more = train(config, run_directory=tmp_path / "run", resume=True, verbose=0)
+    assert more.history["epoch"] == [1, 2, 3, 4, 5]
+    shutil.rmtree(tmp_path / "run" / "last-checkpoint")
+    with pytest.raises(InputError, match="last checkpoint was not kept.*init_from"):
+        run(tmp_path, epochs=6, resume=True, **options)
+
+
+def test_a_schedule_continues_where_it_would_be_in_a_longer_run(tmp_path):
+    def build(datasets):
+        model = small_model(datasets)
+        model.compile(keras.optimizers.Adam(warm_up_and_cosine(0.01, 5 * epochs)))
+        return model
+
+    epochs = 4
+    options = {"build_model": build, "tensorboard": False, "epochs": epochs}
+    whole = run(tmp_path, directory=None, **options)
+    epochs = options["epochs"] = 2
+    run(tmp_path, **options)
+    config = TrainingConfig.read(tmp_path / "run" / "config.json").with_epochs(4)
+    further = train(config, run_directory=tmp_path / "run", resume=True, verbose=0)
+    rates = (whole.history["learning_rate"], further.history["learning_rate"])
+    np.testing.assert_allclose(rates[0][2:], rates[1][2:], rtol=0.05, atol=1e-9)
+    assert rates[1][1] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_run_starts_from_the_weights_of_another_model(tmp_path):
+    first = run(tmp_path, directory="first", tensorboard=False)
+    file = tmp_path / "first" / "model.keras"
+    counts = {"daisy": 10, "tulips": 6}
+    loader = small_loader(tmp_path / "two", counts)
+    said = []
+    options = {"init_from": file, "epochs": 1, "tensorboard": False}
+    second = train(
+        loader,
+        run_directory=tmp_path / "second",
+        on_transferred=said.append,
+        verbose=0,
+        **options,
+    )
+    assert said == [f"Started from {file}: hidden_1; 2 of 2 classes"]
+    assert second.model.hidden_units == first.model.hidden_units == (8,)
+    recorded = json.loads((tmp_path / "second" / "config.json").read_text())
+    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert recorded["init_from"] == {"file": str(file), "sha256": checksum}
+    config = TrainingConfig.read(tmp_path / "second" / "config.json")
+    assert_same_weights(train(config, verbose=0).model, second.model)
+    model = build_like(file, ["roses", "orchids"], seed=1)
+    new = model.get_layer("predictions").get_weights()
+    assert "new: orchids" in transfer_weights(model, file)
+    there, here = (
+        m.get_layer("predictions").get_weights() for m in (first.model, model)
+    )
+    for before, old, now in zip(new, there, here, strict=True):
+        np.testing.assert_array_equal(now[..., 0], old[..., 1])
+        np.testing.assert_array_equal(now[..., 1], before[..., 1])
+    with pytest.raises(InputError, match="`init_from`: no layer"):
+        transfer_weights(ImageClassifier(["a", "b"], (9, 9), (3,)), file)

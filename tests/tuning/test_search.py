@@ -278,6 +278,26 @@ def test_the_best_epoch_is_an_option(tmp_path):
 # --- what fails
 
 
+class Dead(SmallSpace):
+    """Its hidden units are 0 for every image, so they have no gradient."""
+
+    def compile(self, hp, model):
+        super().compile(hp, model)
+        kernel, bias = model.get_layer("hidden_1").get_weights()
+        model.get_layer("hidden_1").set_weights([kernel * 0, bias - 1])
+
+
+@pytest.mark.parametrize("score", ["last", "best"])
+def test_a_trial_whose_network_has_collapsed_is_marked(tmp_path, score):
+    hypermodel = small_space(tmp_path, Dead, layers=1, units=8, epochs=4, score=score)
+    (trial,) = run(tmp_path, hypermodel, trials=1).trials
+    assert trial.status == "completed"
+    assert trial.has_collapsed
+    assert "collapsed" not in trial.executions[0].metrics
+    folder = SearchDirectory(tmp_path / "search").execution(trial.id, 0)
+    assert read_history(folder)["collapsed"][-1] == 1
+
+
 class Failing(SmallSpace):
     """Fails for some widths, in three ways."""
 

@@ -1,0 +1,291 @@
+"""Compares two models on the same images: which is better, and where they differ."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_flowers.errors import InputError
+from keras_flowers.evaluation.evaluate import Evaluation
+from keras_flowers.files import write_csv_atomically
+
+# The 97.5th percentile of the normal distribution, for intervals of 95 %.
+_Z = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A score of the second model minus that of the first, with its 95 % interval.
+
+    Attributes:
+        value: The difference.
+        low: Lower end of the interval, or NaN where there is none.
+        high: Upper end of the interval, or NaN.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangedImage:
+    """An image for which two models predict different classes.
+
+    Attributes:
+        path: The image.
+        true_class: The class of its folder.
+        first_class: What the first model predicts; `None` for a non-finite prediction.
+        first_probability: The probability of that class, or NaN.
+        second_class: What the second model predicts, or `None`.
+        second_probability: The probability of that class, or NaN.
+        change: `"fixed"` where only the second model is right, `"broken"` where only
+            the first one is, `"moved"` where neither is.
+    """
+
+    path: Path
+    true_class: str
+    first_class: str | None
+    first_probability: float
+    second_class: str | None
+    second_probability: float
+    change: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the attributes as plain numbers and strings."""
+        return dataclasses.asdict(self) | {"path": os.fspath(self.path)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        first: The evaluation of the first model.
+        second: That of the second model, its images and classes in the same order.
+    """
+
+    first: Evaluation
+    second: Evaluation
+
+    def __repr__(self) -> str:
+        """Returns the figures, not the predictions."""
+        return (
+            f"Comparison({len(self.first.labels)} images: accuracy "
+            f"{self.first.accuracy:.3f} and {self.second.accuracy:.3f}, "
+            f"{self.fixed} fixed, {self.broken} broken, p = {self.p_value:.3g})"
+        )
+
+    @property
+    def fixed(self) -> int:
+        """The number of images that only the second model gets right."""
+        return int(np.count_nonzero(~self._is_right(0) & self._is_right(1)))
+
+    @property
+    def broken(self) -> int:
+        """The number of images that only the first model gets right."""
+        return int(np.count_nonzero(self._is_right(0) & ~self._is_right(1)))
+
+    @property
+    def p_value(self) -> float:
+        """The p-value of McNemar's exact test.
+
+        How probable a difference of the accuracies at least this large is between two
+        models that are equally good: a small value, such as below 0.05, speaks for a
+        real difference. Only images that one model gets right and the other wrong
+        count. The test takes the images as independent.
+        """
+        from scipy.stats import binomtest
+
+        fixed, broken = self.fixed, self.broken
+        if fixed + broken == 0:
+            return 1.0
+        return float(binomtest(fixed, fixed + broken).pvalue)
+
+    @property
+    def accuracy(self) -> Difference:
+        """The difference of the accuracies, second minus first.
+
+        The interval is that of Bonett and Price (2012) for paired shares.
+        """
+        return _difference_of_shares(self.fixed, self.broken, len(self.first.labels))
+
+    @property
+    def loss(self) -> Difference:
+        """The difference of the mean losses in nats; negative means better.
+
+        The interval is that of a paired t-test; NaN if a prediction is non-finite or
+        there is only one image.
+        """
+        from scipy.stats import ttest_1samp
+
+        differences = self.second.losses.astype(float) - self.first.losses
+        value = float(differences.mean())
+        if len(differences) < 2 or not math.isfinite(value):
+            return Difference(value, math.nan, math.nan)
+        if np.ptp(differences) == 0:
+            return Difference(value, value, value)
+        interval = ttest_1samp(differences, 0).confidence_interval()
+        return Difference(value, float(interval.low), float(interval.high))
+
+    @property
+    def per_class(self) -> dict[str, Difference]:
+        """The difference of the recalls of each class that has images."""
+        first, second, labels = self._is_right(0), self._is_right(1), self.first.labels
+        differences = {}
+        for label, name in enumerate(self.first.class_names):
+            of_class = labels == label
+            if of_class.any():
+                differences[name] = _difference_of_shares(
+                    int(np.count_nonzero(of_class & ~first & second)),
+                    int(np.count_nonzero(of_class & first & ~second)),
+                    int(np.count_nonzero(of_class)),
+                )
+        return differences
+
+    @property
+    def changed(self) -> tuple[ChangedImage, ...]:
+        """The images whose predicted class differs: broken, fixed, then moved ones.
+
+        In each group, those whose loss changes most come first.
+        """
+        names = self.first.class_names
+        before, after = self.first.predictions, self.second.predictions
+        losses = np.abs(self.second.losses - self.first.losses)
+        losses[np.isnan(losses)] = np.inf
+        groups = np.where(self._is_right(0), 0, np.where(self._is_right(1), 1, 2))
+        indices = np.flatnonzero(before != after)
+        order = np.lexsort((-losses[indices], groups[indices]))
+
+        def name_of(label: int) -> str | None:
+            return None if label < 0 else names[label]
+
+        return tuple(
+            ChangedImage(
+                path=self.first.paths[index],
+                true_class=names[self.first.labels[index]],
+                first_class=name_of(int(before[index])),
+                first_probability=float(self.first.probabilities[index].max()),
+                second_class=name_of(int(after[index])),
+                second_probability=float(self.second.probabilities[index].max()),
+                change=("broken", "fixed", "moved")[groups[index]],
+            )
+            for index in indices[order].tolist()
+        )
+
+    def to_json(self, most_changed: int = 1000) -> dict[str, Any]:
+        """Returns the figures as plain numbers, strings and lists.
+
+        Args:
+            most_changed: Maximum number of images in `"changed"`.
+        """
+        changed = self.changed
+        return {
+            "images": len(self.first.labels),
+            "first_accuracy": self.first.accuracy,
+            "second_accuracy": self.second.accuracy,
+            "accuracy": dataclasses.asdict(self.accuracy),
+            "first_loss": self.first.loss,
+            "second_loss": self.second.loss,
+            "loss": dataclasses.asdict(self.loss),
+            "fixed": self.fixed,
+            "broken": self.broken,
+            "mcnemar_p_value": self.p_value,
+            "recall_per_class": {
+                name: dataclasses.asdict(one) for name, one in self.per_class.items()
+            },
+            "changed_images": len(changed),
+            "changed": [one.to_json() for one in changed[:most_changed]],
+        }
+
+    def write_changed(self, path: str | os.PathLike[str]) -> None:
+        """Writes a CSV file with one row for each image in `changed`.
+
+        Args:
+            path: The file to write or to replace, atomically. Its folder must exist.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
+        write_csv_atomically(path, self._changed_rows())
+
+    def _changed_rows(self) -> Iterator[list[Any]]:
+        yield [field.name for field in dataclasses.fields(ChangedImage)]
+        for one in self.changed:
+            row = one.to_json()
+            yield ["" if value is None else value for value in row.values()]
+
+    def _is_right(self, index: int) -> np.ndarray:
+        evaluation = (self.first, self.second)[index]
+        is_right: np.ndarray = evaluation.predictions == evaluation.labels
+        return is_right
+
+
+def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
+    """Compares two models that were evaluated on the same images.
+
+    The models may take images of different sizes, and order their classes differently.
+
+    Args:
+        first: What `evaluate` returned for the first model.
+        second: What it returned for the second model.
+
+    Returns:
+        `Comparison`; differences are those of the second model to the first.
+
+    Raises:
+        InputError: If images or classes are not the same.
+
+    Example:
+    ```python
+    comparison = keras_flowers.compare_evaluations(
+        keras_flowers.evaluate(old, datasets), keras_flowers.evaluate(new, datasets)
+    )
+    print(comparison.accuracy, comparison.p_value)
+    ```
+    """
+    if set(first.class_names) != set(second.class_names):
+        raise InputError(
+            "Both models must have the same classes. Received: "
+            f"{list(first.class_names)} and {list(second.class_names)}"
+        )
+    if set(first.paths) != set(second.paths):
+        raise InputError(
+            "Both models must be evaluated on the same images. Received: "
+            f"{len(first.paths)} and {len(second.paths)} images, "
+            f"{len(set(first.paths) & set(second.paths))} of them the same"
+        )
+    position = {path: index for index, path in enumerate(second.paths)}
+    rows = np.array([position[path] for path in first.paths], dtype=np.int64)
+    columns = [second.class_names.index(name) for name in first.class_names]
+    new_label = np.argsort(columns)
+    second = dataclasses.replace(
+        second,
+        class_names=first.class_names,
+        paths=first.paths,
+        labels=new_label[second.labels[rows]].astype(np.int32),
+        probabilities=second.probabilities[rows][:, columns],
+    )
+    if not np.array_equal(first.labels, second.labels):
+        raise InputError("Both evaluations must give each image the same class.")
+    return Comparison(first, second)
+
+
+def _difference_of_shares(fixed: int, broken: int, count: int) -> Difference:
+    gained, lost = (fixed + 1) / (count + 2), (broken + 1) / (count + 2)
+    variance = (gained + lost - (gained - lost) ** 2) / (count + 2)
+    spread = _Z * math.sqrt(variance)
+    return Difference(
+        (fixed - broken) / count,
+        max(-1.0, gained - lost - spread),
+        min(1.0, gained - lost + spread),
+    )

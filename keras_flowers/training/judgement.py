@@ -1,0 +1,117 @@
+"""What a run finds out on its validation images once it is trained."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from keras_flowers.errors import InputError
+from keras_flowers.evaluation.calibration import MIN_IMAGES, fit_temperature
+from keras_flowers.evaluation.evaluate import Evaluation, evaluate
+from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.unknown import UnknownDetector
+from keras_flowers.training.preparation import PreparedRun
+from keras_flowers.training.stages import Stage
+
+# Training images to which new ones are compared: these many, or these many of a class.
+_EXAMPLES = 1000
+_EXAMPLES_PER_CLASS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """How good a trained model is.
+
+    Attributes:
+        evaluation: That of the model on the validation images, or a sentence that says
+            why there is none.
+        uncalibrated: The same without the temperature of the model, or `None` if that
+            is 1.
+    """
+
+    evaluation: Evaluation | str
+    uncalibrated: Evaluation | None = None
+
+
+def judge(prepared: PreparedRun, last: Stage, *, is_reported: bool) -> Judgement:
+    """Evaluates a trained model on validation images, and learns how sure it may be.
+
+    Args:
+        prepared: The run. The temperature and the detector of unknown images of its
+            model are set.
+        last: The stage that was trained last: the model that is evaluated, and the
+            images or features that it is evaluated on.
+        is_reported: Whether the evaluation is needed even if there is nothing to fit.
+    """
+    model, validation = prepared.model, prepared.datasets.split.validation
+    is_fitted = isinstance(model, ImageClassifier) and prepared.config.calibrate
+    is_fitted = is_fitted and len(validation) >= MIN_IMAGES
+    if not is_fitted and not is_reported:
+        return Judgement("There was nothing to evaluate the model for.")
+    if not validation:
+        return Judgement("There is no validation split.")
+    try:
+        evaluation = evaluate(last.model, last.datasets)
+    except InputError as error:
+        # Such as a model without a softmax: it is trained and saved all the same.
+        return Judgement(f"The model could not be evaluated. {error}")
+    if not is_fitted:
+        return Judgement(evaluation)
+    temperature = fit_temperature(evaluation.probabilities, evaluation.labels)
+    judgement = Judgement(evaluation)
+    if temperature != 1:
+        model.temperature = temperature
+        scaled = _scale(evaluation.probabilities, temperature)
+        calibrated = dataclasses.replace(evaluation, probabilities=scaled)
+        judgement = Judgement(calibrated, evaluation)
+        evaluation = calibrated
+    if not evaluation.non_finite:
+        model.unknown_detector = _fit_detector(model, evaluation.probabilities, last)
+    return judgement
+
+
+def _fit_detector(
+    model: ImageClassifier, probabilities: np.ndarray, last: Stage
+) -> UnknownDetector:
+    """Returns what tells unknown images from those of the validation images."""
+    if model.backbone is None:
+        return UnknownDetector.fit(probabilities)
+    most = max(_EXAMPLES, _EXAMPLES_PER_CLASS * len(model.class_names))
+    return UnknownDetector.fit(
+        probabilities,
+        _read_features(model, last, "validation"),
+        _read_features(model, last, "train", most),
+    )
+
+
+def _read_features(
+    model: ImageClassifier, last: Stage, split: str, most: int | None = None
+) -> np.ndarray:
+    """Returns the features of the images of a split, or of some all over it."""
+    datasets = last.datasets
+    count = len(datasets.labels(split))
+    chosen = np.unique(np.linspace(0, count - 1, min(most or count, count)).round())
+    batches: Any = datasets.in_order(split)
+    rows, start = [], 0
+    with datasets.naming_unreadable_images():
+        for batch, _ in batches.as_numpy_iterator():
+            inside = chosen[(chosen >= start) & (chosen < start + len(batch))]
+            rows.extend(batch[inside.astype(int) - start])
+            start += len(batch)
+    if last.is_on_features:
+        return np.stack(rows)
+    extractor, size = model.feature_extractor(), datasets.batch_size
+    features = [
+        np.asarray(extractor.predict_on_batch(np.stack(rows[first : first + size])))
+        for first in range(0, len(rows), size)
+    ]
+    return np.concatenate(features)
+
+
+def _scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns the probabilities of the model with its new temperature."""
+    from scipy.special import softmax
+
+    with np.errstate(divide="ignore"):
+        scaled: np.ndarray = softmax(np.log(probabilities) / temperature, axis=1)
+    return scaled
