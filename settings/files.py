@@ -32,8 +32,8 @@ RESUME = Setting(
     kind=Folder("RUN"),
     meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
     "start it if there is none. What is not given is taken from the run; options that "
-    "are given must match it. More `--epochs` or `--fine-tune-epochs` than before train "
-    "a finished run further",
+    "are given must match it. More `--epochs` or `--fine-tune-epochs` than before "
+    "train a finished run further",
     commands=("train",),
 )
 CHECKPOINT_EVERY = Setting(
