@@ -104,7 +104,9 @@ class Benchmark:
         """Returns the images per second of the loader, from the image cache."""
         with tempfile.TemporaryDirectory() as folder:
             count = max(1, 4 * self.batch // len(CLASSES))
-            images = keras_flowers.write_sample(Path(folder, "images"), count)
+            images = keras_flowers.write_sample(
+                Path(folder, "images"), images_per_class=count
+            )
             datasets = keras_flowers.ImageDatasetLoader(
                 images,
                 (self.side, self.side),

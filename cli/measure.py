@@ -27,7 +27,9 @@ def measure_speeds() -> dict[str, Any]:
         training.
     """
     with tempfile.TemporaryDirectory() as folder:
-        images = write_sample(Path(folder, "images"), _IMAGES_PER_CLASS)
+        images = write_sample(
+            Path(folder, "images"), images_per_class=_IMAGES_PER_CLASS
+        )
         loader = ImageDatasetLoader(
             images, _IMAGE_SIZE, validation_split=0.0, cache_directory=folder
         )
