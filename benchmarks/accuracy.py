@@ -26,9 +26,10 @@ EFFICIENTNET = "efficientnet_lite0_notop.keras"
 ROWS = {
     "lesson": "",
     "small_convnet": "--backbone small_convnet",
-    "mobilenet": f"--backbone mobilenet_0.25 --weights {{{MOBILENET}}}",
+    "mobilenet": f"--backbone mobilenet_0.25 --pretrained-weights {{{MOBILENET}}}",
     "mobilenet-320": (
-        f"--backbone mobilenet_0.25 --weights {{{MOBILENET}}} --image-size 320"
+        f"--backbone mobilenet_0.25 --pretrained-weights {{{MOBILENET}}} "
+        "--image-size 320"
     ),
     "efficientnet-lite0": f"--backbone {{{EFFICIENTNET}}}",
     "efficientnet-lite0-fine-tuned": (
@@ -66,6 +67,7 @@ def train(images: str, options: list[str], seed: int, cache: str) -> Run:
         directory = f"{scratch}/run"
         seconds, printed = timed(
             *(KERAS_FLOWERS, "train", images, *options),
+            *("--keep", "last", "--save-optimizer"),
             *("--seed", str(seed), "--run-dir", directory, "--json"),
             KERAS_FLOWERS_CACHE=cache,
         )

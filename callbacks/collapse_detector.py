@@ -15,10 +15,7 @@ from keras_flowers.argument_checks import check_integer
 from keras_flowers.files import printable_path
 from keras_flowers.history import COLLAPSED
 
-ADVICE = (
-    "It rarely recovers: start again with a lower `learning_rate`, such as a tenth of "
-    "it."
-)
+ADVICE = "Start again with a lower `learning_rate`, such as a tenth of it."
 
 # Share of the images with the same answer from which it counts as the only one.
 _ONLY_ANSWER = 0.98
@@ -70,19 +67,19 @@ class Collapse:
             class_names: Position `i` is the name of label `i`.
         """
         if not math.isfinite(self.loss):
-            return f"The training has diverged in epoch {self.epoch}: its loss is NaN."
-        what = "does not tell the images apart"
+            return f"Epoch {self.epoch}: the training has diverged, its loss is NaN."
+        answer = "gives every image the same answer"
         if self.answer is not None:
             known = class_names is not None and self.answer < len(class_names)
             name = (class_names or ())[self.answer] if known else f"class {self.answer}"
-            what = f"predicts {printable_path(name)!r} for every image"
+            answer = f"predicts {printable_path(name)!r} for every image"
         dead = "".join(
             f", {one.dead} of {one.units} units of {one.layer} are always 0"
             for one in self.dead_units
         )
         return (
-            f"The network has collapsed in epoch {self.epoch}: it {what}, its loss "
-            f"({self.loss:.3f}) is no better than that of guessing{dead}."
+            f"Epoch {self.epoch}: the network has collapsed and {answer}; its loss is "
+            f"that of guessing{dead}."
         )
 
 

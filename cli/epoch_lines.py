@@ -96,9 +96,8 @@ class EpochLines(keras.callbacks.Callback):
         if not self._has_advised and took > SLOW_EPOCH and not gpus():
             self._has_advised = True
             self._output.say(
-                "No GPU is in use. Fewer --epochs, a smaller --image-size, narrower "
-                "--hidden-units or --early-stopping shorten the run; keras-flowers "
-                "doctor says what a GPU needs."
+                "No GPU is in use. Fewer --epochs or a smaller --image-size shorten "
+                "the run; keras-flowers doctor says what a GPU needs."
             )
 
     def on_train_end(self, logs: Any = None) -> None:

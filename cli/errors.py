@@ -50,6 +50,8 @@ def name_options(message: str, command: str) -> str:
     }
     flags |= {setting.name: setting.flag for setting in settings_of(command)}
     message = re.sub(r"`\w+=\.\.\.` in Python, ", "", message)
+    # A message of the library may name both.
+    message = re.sub(r"`\w+(?:=[^`]+)?` \((--[^)]+)\)", r"\1", message)
     message = re.sub(
         r"Received: (\w+)=",
         lambda match: "Received: " if match[1] in flags else match[0],

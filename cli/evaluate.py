@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.comparison import compare
+from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
     EXISTING_FILE,
@@ -18,6 +19,7 @@ from keras_flowers_cli.options import (
 from keras_flowers_cli.output import Output, ProgressBars, TextTable, write_figure
 
 if TYPE_CHECKING:
+    from keras_flowers.data.image_datasets import ImageDatasets
     from keras_flowers.evaluation.evaluate import Evaluation
     from keras_flowers.models.image_classifier import ImageClassifier
 
@@ -35,6 +37,7 @@ MOST_IN_HEADER = 36
 @click.pass_context
 def evaluate(
     context: click.Context,
+    /,
     paths: tuple[str, ...],
     split_manifest: Path | None,
     split: str | None,
@@ -81,11 +84,15 @@ def evaluate(
         "split_manifest": None if split_manifest is None else str(split_manifest),
     }
     model = load_classifier(model_file)
-    evaluation, name = images.evaluate(model)
+    datasets = images.load(model)
+    evaluation, name = images.evaluate(model, datasets)
     report["split"] = None if split_manifest is None else evaluation.split
+    report["excluded"] = list(datasets.audit.excluded)
+    show_findings(output, datasets.audit.findings)
     output.say(f"Evaluated: {name}")
     if others:
-        second, _ = images.evaluate(load_classifier(others[0]))
+        other = load_classifier(others[0])
+        second, _ = images.evaluate(other, images.load(other))
         report = {**report, "model_b": str(others[0])}
         report |= compare(output, evaluation, second, models, folder, report)
     else:
@@ -107,13 +114,12 @@ class _Images:
     split: str | None
     arguments: dict[str, Any]
 
-    def evaluate(self, model: "ImageClassifier") -> tuple["Evaluation", str]:
-        """Returns the evaluation of a model, and what it was evaluated on."""
+    def load(self, model: "ImageClassifier") -> "ImageDatasets":
+        """Loads the images as the model takes them."""
         from keras_flowers.data.dataset_loader import ImageDatasetLoader
-        from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
 
         with ProgressBars() as progress:
-            datasets = ImageDatasetLoader(
+            return ImageDatasetLoader(
                 self.data,
                 image_size=model.image_size,
                 resize=model.resize,
@@ -123,6 +129,13 @@ class _Images:
                 split_manifest=self.split_manifest,
                 **self.arguments,
             ).load(progress)
+
+    def evaluate(
+        self, model: "ImageClassifier", datasets: "ImageDatasets"
+    ) -> tuple["Evaluation", str]:
+        """Returns the evaluation of a model, and what it was evaluated on."""
+        from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
+
         if self.split_manifest is None:
             # "train" is that of a loader without other splits: all images.
             evaluation = evaluate_model(model, datasets, "train")

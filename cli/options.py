@@ -22,6 +22,7 @@ from keras_flowers_settings.kinds import (
     Integer,
     NewFile,
     Number,
+    OptionalText,
     ParsedKind,
     Range,
     Switch,
@@ -124,6 +125,8 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
             attributes["type"] = click.Choice(words)
         case Text(form):
             attributes["metavar"] = form
+        case OptionalText(form):
+            attributes |= {"is_flag": False, "flag_value": "", "metavar": f"[{form}]"}
         case ExistingFile():
             attributes["type"] = EXISTING_FILE
         case NewFile():
@@ -143,7 +146,7 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
         attributes.setdefault("default", setting.default)
     # `main` takes --debug from the line, so that it also serves errors in the line.
     attributes["expose_value"] = setting is not DEBUG
-    return click.option(names, setting.name, **attributes)
+    return click.option(names, *setting.aliases, setting.name, **attributes)
 
 
 def _help_text(setting: Setting) -> str:
@@ -181,8 +184,8 @@ def arguments_for(callee: str, command: str, given: dict[str, Any]) -> dict[str,
 
 def check_backbone_options(options: dict[str, Any]) -> None:
     """Refuses weights without a network."""
-    if "weights" in options and "backbone" not in options:
-        raise click.UsageError("--weights needs a --backbone.")
+    if "pretrained_weights" in options and "backbone" not in options:
+        raise click.UsageError("--pretrained-weights needs a --backbone.")
 
 
 def check_writable(folder: Path, option: str) -> None:

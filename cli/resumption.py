@@ -126,11 +126,11 @@ def _has_same_backbone(_: Path, saved: _Given, given: _Given) -> bool:
     recorded = saved["model"]["config"].get("backbone")
     if recorded is None:
         return False
-    loader = saved["loader"]["config"]
-    arguments = {"image_size": tuple(loader["image_size"]), **given}
+    recorded_loader = saved["loader"]["config"]
+    arguments = {"image_size": tuple(recorded_loader["image_size"]), **given}
     policy = mixed_precision_policy() if precision_is_mixed(saved) else None
-    loader = ImageDatasetLoader(".", seed=loader["seed"])
-    _, backbone = resolve_backbone(loader, arguments, policy)
+    anywhere = ImageDatasetLoader(".", seed=recorded_loader["seed"])
+    backbone = resolve_backbone(anywhere, arguments, policy)[1]
     wanted = keras.saving.serialize_keras_object(backbone)
     if "weights" not in given:
         weights = recorded["config"]["pretrained_weights"]

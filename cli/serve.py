@@ -142,5 +142,7 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
         explain=explain_image,
         method=find_method(model),
         format="keras",
+        unknown_threshold=model.unknown_threshold,
+        temperature=None if model.temperature == 1 else model.temperature,
         versions=versions(),
     )

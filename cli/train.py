@@ -1,5 +1,7 @@
 """`keras-flowers train`: from a folder of images to a saved classifier."""
 
+import contextlib
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,11 @@ from keras_flowers_cli.train_config import build_config, check_options, read_con
 from keras_flowers_cli.train_view import (
     read_earlier_epochs,
     run_as_json,
-    show_collapse,
     show_datasets,
     show_how_to_train_further,
     show_other_versions,
     show_run,
+    show_warnings,
 )
 from keras_flowers_settings.files import STORAGE
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import keras
 
     from keras_flowers.data.dataset_loader import ImageDatasets
+    from keras_flowers.training.trackers import Tracker
 
 
 @click.command()
@@ -45,6 +48,8 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    mlflow: str | None,
+    wandb: str | None,
     save_optimizer: bool,
     discard_checkpoint: bool,
     as_json: bool,
@@ -62,6 +67,12 @@ def train(
             raise click.UsageError(f"--resume: there is no run in {resume}.")
         _check_source(context.command, data, config_file, given)
         check_options(given)
+    for package, value in (("mlflow", mlflow), ("wandb", wandb)):
+        if value is not None and importlib.util.find_spec(package) is None:
+            raise click.ClickException(
+                f"--{package} needs the package {package}, which is not installed: "
+                f'pip install "keras-flowers[{package}]"'
+            )
     runtime.start_keras()
     from keras_flowers_cli.epoch_lines import EpochLines
 
@@ -99,6 +110,7 @@ def train(
     else:
         config = build_config(data or "", given, find_rate)
     run_dir = resume or run_dir or new_run_directory(config.loader.data)
+    trackers = _create_trackers(run_dir, mlflow, wandb)
     if resume is not None:
         show_other_versions(output, resume)
     started = time.monotonic()
@@ -106,7 +118,8 @@ def train(
         output.stdout_for_people(),
         progress,
         EpochLines(output, read_earlier_epochs(resume)) as lines,
-        show_collapse(output),
+        show_warnings(output),
+        contextlib.ExitStack() as stack,
     ):
 
         def show_data(datasets: "ImageDatasets") -> None:
@@ -118,7 +131,7 @@ def train(
             run_directory=run_dir,
             resume=resume is not None,
             checkpoint_every=checkpoint_every or None,
-            callbacks=[lines],
+            callbacks=[lines, *map(stack.enter_context, trackers)],
             verbose=0,
             progress=show_progress,
             on_loaded=show_data,
@@ -137,6 +150,20 @@ def train(
     show_how_to_train_further(output, config, run_dir)
     output.result(run_as_json(run, run_dir, seconds))
     return EXIT_INTERRUPTED if run.interrupted else EXIT_DONE
+
+
+def _create_trackers(
+    run_dir: Path, mlflow: str | None, wandb: str | None
+) -> list["Tracker"]:
+    """Returns the trackers that were asked for; an empty text means the default."""
+    from keras_flowers.training.trackers import MlflowTracker, WandbTracker
+
+    trackers: list[Tracker] = []
+    if mlflow is not None:
+        trackers.append(MlflowTracker(run_dir, mlflow or None))
+    if wandb is not None:
+        trackers.append(WandbTracker(run_dir, *filter(None, [wandb])))
+    return trackers
 
 
 def _is_started(run: Path) -> bool:

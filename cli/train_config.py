@@ -177,11 +177,13 @@ class _ModelBuilder:
     def build(self, datasets: "ImageDatasets") -> "keras.Model":
         """Returns the compiled model for the loaded data."""
         from keras_flowers.models.image_classifier import ImageClassifier
-        from keras_flowers.models.transfer import build_like
+        from keras_flowers.models.transfer import build_like, transfer_weights
 
         initial = self.given.get(INIT_FROM.name)
         if initial is not None:
             model = build_like(initial, datasets.class_names, self.loader.seed)
+            if self.given.get("learning_rate") == "auto":
+                transfer_weights(model, initial)  # the test starts where training does
             self._compile(model, datasets)
             return model
         arguments = arguments_for("ImageClassifier", "train", self.given)

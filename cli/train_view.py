@@ -40,7 +40,7 @@ def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
     if unnamed:
         output.say(f"{unnamed} images of the folder are not in the split manifest")
     if datasets.reason_not_cached:
-        output.say(datasets.reason_not_cached)
+        output.say(name_options(datasets.reason_not_cached, "train"))
     output.say(f"Training on: {describe_device()}")
 
 
@@ -76,18 +76,21 @@ def read_earlier_epochs(directory: Path | None) -> "History":
 
 
 @contextlib.contextmanager
-def show_collapse(output: Output) -> Iterator[None]:
-    """Prints the warning that the network has collapsed as a line."""
+def show_warnings(output: Output) -> Iterator[None]:
+    """Prints what the library warns of during a training as lines."""
     from keras_flowers.callbacks import CollapseWarning
 
+    from keras_flowers.data.feature_cache import CacheWarning
+
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CollapseWarning)
+        for category in (CollapseWarning, CacheWarning):
+            warnings.simplefilter("always", category)
         show = warnings.showwarning
 
         def show_warning(
             message: Warning | str, category: type[Warning], *where: Any, **more: Any
         ) -> None:
-            if issubclass(category, CollapseWarning):
+            if issubclass(category, CollapseWarning | CacheWarning):
                 output.say(name_options(str(message), "train"))
             else:
                 show(message, category, *where, **more)

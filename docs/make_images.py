@@ -1,12 +1,15 @@
 """Makes the pictures of docs/images/ anew, from runs on the sample data set.
 
-    python docs/make_images.py
+    python docs/make_images.py [PHOTOS WEIGHTS]
 
-Needs the extra `test`, and Debian's packages chromium and chromium-driver.
+Needs the extra `test`, and Debian's packages chromium and chromium-driver. The range
+test is drawn only with PHOTOS, a folder of images such as flower_photos, and WEIGHTS,
+`.h5` file with weights of MobileNet 0.25.
 """
 
 import io
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +32,7 @@ RUNS = {
     "small": {"hidden_units": (64,)},
 }
 WIDE, TALL = (1700, 700), (900, 2050)
+PAGE = (1200, 900)
 
 
 def train_all(runs: Path) -> None:
@@ -108,6 +112,33 @@ def picture_explanation(folder: Path) -> None:
     surest.plot().savefig(ROOT / "docs" / "images" / "explain.png", dpi=110)
 
 
+def picture_page(folder: Path, run: Path) -> None:
+    """The page of `keras-flowers serve`, with three drawn flowers and a heat map."""
+    images = keras_flowers.write_sample(folder / "new", images_per_class=1, seed=7)
+    names = ("roses", "sunflowers", "tulips")
+    paths = [next((images / name).iterdir()).absolute() for name in names]
+    command = [Path(sys.executable).with_name("keras-flowers"), "serve", run]
+    server = subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[2]
+        with open_page(address, folder, PAGE) as driver:
+            wait_for_text(driver, "Drop images here")
+            driver.find_element("id", "choose").send_keys("\n".join(map(str, paths)))
+            while len(find_all(driver, ".why:not([hidden])")) < len(paths):
+                time.sleep(0.3)
+            driver.find_element("class name", "why").click()
+            wait_for_text(driver, "is shown.")
+            driver.execute_script("scrollTo(0, 0)")
+            time.sleep(2)
+            save(driver, "serve.png", (0, 0, *PAGE))
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def draw_faults(folder: Path) -> None:
     """Draws the sample with a label conflict, copies and a damaged file."""
     keras_flowers.write_sample(folder)
@@ -131,8 +162,54 @@ def picture_audit(folder: Path) -> None:
         save(driver, "audit.png", (0, 0, 1000, 1250))
 
 
+def picture_range_test(photos: str, weights: str) -> None:
+    """The range test of a head and of the default model, side by side."""
+    models = {
+        "the head of MobileNet 0.25": ((224, 224), ("mobilenet_0.25", weights)),
+        "the dense network on pixels": ((256, 256), None),
+    }
+    panels = []
+    for title, (size, network) in models.items():
+        loader = keras_flowers.ImageDatasetLoader(
+            photos, image_size=size, test_split=0.15, seed=1
+        )
+        datasets = loader.load()
+        backbone = network and keras_flowers.Backbone(*network, image_size=size)
+        model = keras_flowers.ImageClassifier(
+            datasets.class_names, size, seed=1, backbone=backbone
+        )
+        model.compile()
+        search = keras_flowers.find_learning_rate(model, datasets)
+        panels.append((title, search))
+    save_side_by_side(panels)
+
+
+def save_side_by_side(
+    panels: list[tuple[str, keras_flowers.LearningRateSearch]],
+) -> None:
+    """Saves the plots of range tests as one picture."""
+    pictures = []
+    for title, search in panels:
+        figure = search.plot()
+        figure.axes[0].set_title(title)
+        figure.set_size_inches(5.5, 4)
+        file = io.BytesIO()
+        figure.savefig(file, dpi=110)
+        pictures.append(Image.open(file).convert("RGB"))
+    width = sum(picture.width for picture in pictures)
+    whole = Image.new("RGB", (width, pictures[0].height))
+    left = 0
+    for picture in pictures:
+        whole.paste(picture, (left, 0))
+        left += picture.width
+    whole = whole.quantize(64, dither=Image.Dither.NONE)
+    whole.save(ROOT / "docs" / "images" / "lr-find.png", optimize=True)
+
+
 def main() -> None:
     """Makes all pictures."""
+    if len(sys.argv) > 2:
+        picture_range_test(*sys.argv[1:3])
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # paths on the pictures are then short
         picture_audit(Path(scratch))
@@ -140,6 +217,7 @@ def main() -> None:
         picture_images(Path(scratch), Path("runs/first"))
         picture_hparams(Path(scratch), Path("runs"))
         picture_explanation(Path("runs"))
+        picture_page(Path(scratch), Path("runs/convnet"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ _COLORS = (
 
 
 def occlude(image: Pixels, log_odds: Callable[[Pixels], np.ndarray]) -> Heat:
-    """Covers one patch after the other and measures what that costs a class.
+    """Covers one patch after the other and measures how much a class loses.
 
     After Zeiler and Fergus (2014). Each patch is an eighth of the image high and wide,
     overlaps its neighbors by half, and has the mean color of the image.
@@ -78,7 +78,7 @@ def log_odds_of(probabilities: np.ndarray, label: int) -> np.ndarray:
 def resize_heat(heat: np.ndarray, image_size: Sequence[int]) -> Heat:
     """Returns heat in the size of the image, scaled so that the hottest part is 1.
 
-    All zero where nothing speaks for the class.
+    If nothing supports the class, all values are 0.
 
     Args:
         heat: `(rows, columns)`, from 0 up.

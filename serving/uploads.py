@@ -100,15 +100,19 @@ async def _limit(
 async def _read_form(
     request: Request, stream: AsyncGenerator[bytes, None], limits: Limits
 ) -> list[Upload]:
+    async def require_end() -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not parser.is_complete:
+            raise MultiPartException("The form ends early.")
+
     parser = _MemoryParser(
-        request.headers, stream, max_files=limits.files, max_fields=_MAX_FIELDS
+        request.headers, require_end(), max_files=limits.files, max_fields=_MAX_FIELDS
     )
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST, error.message) from error
-    if not parser.is_complete:
-        raise _bad("The form ends early.")
     uploads = []
     for field in form.getlist("files"):
         if not isinstance(field, UploadFile):

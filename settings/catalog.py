@@ -22,6 +22,7 @@ ALL_SETTINGS: tuple[Setting, ...] = (
     *serving.SETTINGS,
     *files.RUN,
     *files.STORAGE,
+    *files.TRACKERS,
     *files.OUTPUT,
 )
 

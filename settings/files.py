@@ -8,6 +8,7 @@ from keras_flowers_settings.kinds import (
     Folder,
     Integer,
     NewFile,
+    OptionalText,
 )
 from keras_flowers_settings.recorded import of_loader
 from keras_flowers_settings.setting import ENVIRONMENT, Automatic, Setting
@@ -32,8 +33,8 @@ RESUME = Setting(
     kind=Folder("RUN"),
     meaning="Resume the run in the folder `RUN` after its last complete epoch, or "
     "start it if there is none. What is not given is taken from the run; options that "
-    "are given must match it. More `--epochs` or `--fine-tune-epochs` than before "
-    "train a finished run further",
+    "are given must match it. With more `--epochs` or `--fine-tune-epochs`, a finished "
+    "run is trained further",
     commands=("train",),
 )
 CHECKPOINT_EVERY = Setting(
@@ -182,4 +183,19 @@ DEBUG = Setting(
     ),
     default=False,
 )
+MLFLOW = Setting(
+    name="mlflow",
+    kind=OptionalText("URI"),
+    meaning="Send parameters, metrics, report and model to MLflow: to this server or "
+    "store, such as `sqlite:///mlflow.db`, or without a value to MLflow's default",
+    commands=("train",),
+)
+WANDB = Setting(
+    name="wandb",
+    kind=OptionalText("PROJECT"),
+    meaning="Send them to Weights & Biases: to this project, or without a value to "
+    "`keras-flowers`",
+    commands=("train",),
+)
+TRACKERS = (MLFLOW, WANDB)
 OUTPUT = (HTML_FILE, AS_JSON, DEBUG)

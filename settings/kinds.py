@@ -49,6 +49,13 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class OptionalText:
+    """Any text, shown as `[form]` in usage lines; empty if the option has no value."""
+
+    form: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Flag:
     """Off unless the option is given."""
 
@@ -113,6 +120,7 @@ Kind = (
     | Number
     | Choice
     | Text
+    | OptionalText
     | Flag
     | Switch
     | ExistingFile

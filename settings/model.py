@@ -38,7 +38,8 @@ BACKBONE = Setting(
     hyperparameter="backbone",
 )
 WEIGHTS = Setting(
-    name="weights",
+    name="pretrained_weights",
+    aliases=("--weights",),
     kind=Text("imagenet|FILE|none"),
     meaning="Weights of the backbone: `imagenet`, which Keras downloads, an `.h5` or "
     "`.keras` file, or `none` to train it from random weights",

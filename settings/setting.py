@@ -71,6 +71,7 @@ class Setting:
             records; else empty.
         default: The default, `None` for none, or an `Automatic`.
         option: The option of the command line where it is not the name with hyphens.
+        aliases: Earlier names of the option, which still work.
         arguments: Where the library takes it, as `Class.argument` or
             `function.argument`. A test compares its default with this one.
         recorded: Reads it from the `config.json` of a run.
@@ -85,6 +86,7 @@ class Setting:
     group: str = ""
     default: Any = None
     option: str = ""
+    aliases: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     recorded: Reader | None = None
     hyperparameter: str = ""

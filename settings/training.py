@@ -133,7 +133,7 @@ INIT_FROM = Setting(
     kind=ExistingFile(),
     meaning="Start from the weights of this `model.keras`, with its architecture, "
     "image size and resizing. Of classes that it does not have, the weights are new",
-    commands=("train",),
+    commands=("train", "lr-find"),
     group=TRAINING,
     arguments=("TrainingConfig.init_from", "train.init_from"),
     recorded=init_from,

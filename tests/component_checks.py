@@ -5,7 +5,10 @@ import json
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
+
+from keras_flowers import InputError
 
 INHERITED = {"kwargs", "name", "dtype", "trainable"}
 
@@ -57,6 +60,60 @@ def symbolic_matches_eager(make_layer, inputs):
             symbolic.dtype
         ) == keras.backend.standardize_dtype(eager.dtype)
         assert keras.backend.standardize_dtype(eager.dtype) == layer.compute_dtype
+
+
+def fits_where_a_keras_layer_does(make_layer, reference, inputs):
+    """Compares with a layer of Keras that maps images to the same kind of output."""
+    shape = (None, *inputs.shape[1:])
+
+    def outcomes(layer):
+        """Returns what Keras makes of a layer in each kind of model."""
+        expected = predict(layer, inputs)
+        batches = np.stack([inputs, inputs[::-1]], axis=1)
+        distributed = keras.layers.TimeDistributed(layer)
+        parts = ops.convert_to_numpy(distributed(batches))
+        np.testing.assert_allclose(parts[:, 0], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(parts[::-1, 1], expected, rtol=1e-4, atol=1e-5)
+        images = keras.Input(inputs.shape[1:])
+        functional = keras.Model(images, layer(images))
+        subclassed = _Subclassed(layer)
+        for model in (functional, subclassed, keras.Sequential([layer])):
+            outputs = model.predict_on_batch(inputs)
+            np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+        with pytest.raises(NotImplementedError):
+            layer.quantize("int8")
+        spec = keras.Sequential([layer]).compute_output_spec(keras.KerasTensor(shape))
+        return {
+            "rank": len(layer.compute_output_shape(shape)),
+            "is right": spec.shape[1:] == expected.shape[1:],
+            "in Sequential": len(keras.Sequential([layer]).compute_output_shape(shape)),
+            "spec": (type(spec), spec.shape[0], len(spec.shape)),
+            "distributed": len(distributed.compute_output_shape((2, *shape))),
+            "masks": layer.supports_masking,
+            "jit": layer.supports_jit,
+        }
+
+    found, of_keras = outcomes(make_layer()), outcomes(reference)
+    assert found == {**of_keras, "jit": True}
+    assert found["is right"]
+    policy = keras.DTypePolicy("mixed_bfloat16")
+    layer = make_layer(dtype=policy)
+    assert (layer.compute_dtype, layer.dtype_policy) == ("bfloat16", policy)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(InputError, match="channels_last.*'channels_first'"):
+            make_layer()
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+class _Subclassed(keras.Model):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, inputs, training=None):
+        return self.layer(inputs)
 
 
 def takes_one_image_or_a_batch(layer, inputs):

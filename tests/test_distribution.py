@@ -15,6 +15,7 @@ import keras_flowers
 from keras_flowers import ImageClassifier, InputError
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute")
 def test_mirrored_strategy_on_two_devices(tmp_path):
     script = Path(__file__).with_name("mirrored_training.py")

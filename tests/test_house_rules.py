@@ -141,6 +141,23 @@ def test_every_package_folder_is_mapped_and_every_mapped_folder_exists():
     assert found <= set(PACKAGES.values()), "name every package in setup.cfg"
 
 
+def test_the_container_installs_what_setup_cfg_names():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    known = "\n".join(
+        (setup["options"]["install_requires"], extras["serve"], extras["onnx"])
+    )
+    lines = (ROOT / "docker" / "requirements.txt").read_text().splitlines()
+    needed = {line for line in lines if not line.startswith("#")}
+    assert needed <= set(known.split())
+    assert set(extras["serve"].split()) < needed
+    assert not any("tensorflow" in line or "keras" in line for line in needed)
+    docker = (ROOT / "docker" / "Dockerfile").read_text()
+    assert "docker/requirements.txt" in docker
+    assert "--no-deps" in docker
+
+
 def public_symbols():
     for module in (
         keras_flowers,

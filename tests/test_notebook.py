@@ -87,7 +87,7 @@ def test_an_evaluation_shows_its_scores():
     paths = (Path("a"), Path("b"))
     result = Evaluation(("daisy", "roses"), paths, np.array([0, 1]), rows, None, "test")
     assert repr(result) == (
-        "Evaluation(2 images of test, 2 classes: accuracy 0.500, "
+        "Evaluation(2 images of test, 2 classes: accuracy 0.500 (0.095 to 0.905), "
         f"loss {result.loss:.3f}, 1 mistakes)"
     )
     assert rows_of(result._repr_html_())[1:] == [

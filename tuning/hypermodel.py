@@ -12,7 +12,11 @@ from keras_flowers.tuning.ranges import choices, float_range, integer_range
 from keras_flowers.tuning.trial_data import TrialData
 from keras_flowers.tuning.trial_models import TrialBackbones
 
-from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.data.dataset_loader import (
+    ImageDatasetLoader,
+    ImageDatasets,
+    as_loader,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier, augments
@@ -54,10 +58,10 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     `fit`, it must not unfreeze a shared backbone: pass one that is unfrozen already.
 
     Args:
-        loader: An `ImageDatasetLoader`, or anything it takes as `data`. It is loaded
-            when the first model is built, once per batch size; images are decoded
-            once. A loader must have the image size of the backbone; for `data` that
-            size is the default.
+        loader: An `ImageDatasetLoader`, what it loaded, or what it takes as `data`. It
+            is loaded when the first model is built, once per batch size; images are
+            decoded once. A loader must have the image size of the backbone; for `data`
+            that size is the default.
         layers: Number of hidden layers, from 0: an integer, `(low, high)` or
             `(low, high, step)`. Both ends are included, here and below.
         units: Width of each hidden layer, from 1, in the same forms.
@@ -91,7 +95,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        loader: ImageDatasetLoader | str | os.PathLike[str],
+        loader: ImageDatasetLoader | ImageDatasets | str | os.PathLike[str],
         *,
         layers: int | Sequence[int] = (1, 3),
         units: int | Sequence[int] = (64, 512, 64),
@@ -104,6 +108,8 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
     ) -> None:
+        if isinstance(loader, ImageDatasets):
+            loader = as_loader(loader)
         self.backbones = TrialBackbones(_as_backbone(backbone, loader))
         if not isinstance(loader, ImageDatasetLoader):
             loader = self.backbones.loader_of(loader)

@@ -16,7 +16,8 @@ from keras_flowers.tuning.records import (
     write_record,
     write_tables,
 )
-from keras_flowers.tuning.search_plots import write_plots
+from keras_flowers.tuning.search_plots import draw_plots, write_plots
+from keras_flowers.tuning.search_report import write_search_report
 from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
 from keras_flowers.distribution import build_optimizer
@@ -141,7 +142,17 @@ def write_results(plan: SearchPlan, *, is_over: bool) -> None:
     write_tables(records, directory)
     best = best_record(records, plan.direction)
     if best is not None:
-        write_plots(records, directory, plan.objective, plan.direction)
+        figures = draw_plots(records, plan.objective, plan.direction)
+        write_plots(figures, directory)
+        write_search_report(
+            directory / "report.html",
+            records,
+            best,
+            datasets=plan.hypermodel.datasets(),
+            objective=plan.objective,
+            direction=plan.direction,
+            figures=figures,
+        )
         _write_best(plan, best)
 
 

@@ -1,6 +1,6 @@
 """Draws what a search found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 _COLUMNS = 3
 
 
-def write_plots(
-    records: Sequence[TrialRecord], directory: Path, objective: str, direction: str
-) -> None:
-    """Writes `scores.png`, `parallel_coordinates.png` and `hyperparameters.png`.
-
-    At least one trial must be completed.
-    """
-    figures = {
+def draw_plots(
+    records: Sequence[TrialRecord], objective: str, direction: str
+) -> "dict[str, Figure]":
+    """Draws the plots of a search, by name. At least one trial must be completed."""
+    return {
         "scores": plot_scores(records, objective, direction),
         "parallel_coordinates": plot_parallel_coordinates(
             records, objective, direction
         ),
         "hyperparameters": plot_hyperparameters(records, objective),
     }
+
+
+def write_plots(figures: "Mapping[str, Figure]", directory: Path) -> None:
+    """Writes plots as PNG files with their names."""
     for name, figure in figures.items():
         with temporary_sibling(directory / f"{name}.png") as path:
             figure.savefig(path, dpi=120)

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import os
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -469,6 +470,7 @@ class ImageDatasetLoader:
             reason_not_cached=cache.reason_not_cached,
             image_options=self.image_options,
             read_errors=read_errors,
+            loader=self,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -486,6 +488,20 @@ class ImageDatasetLoader:
 
 
 _ARGUMENTS = tuple(inspect.signature(ImageDatasetLoader).parameters)
+
+
+def as_loader(data: Any) -> ImageDatasetLoader:
+    """Returns the loader of some data.
+
+    Args:
+        data: A loader, what one loaded, or what it takes as `data`.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if isinstance(data, ImageDatasets):
+        data = data.loader
+    return data if isinstance(data, ImageDatasetLoader) else ImageDatasetLoader(data)
 
 
 def _describe_small_classes(names: Sequence[str], treatment: str | None) -> Finding:
@@ -507,7 +523,7 @@ def _source_text(data: str | os.PathLike[str]) -> str:
     if not isinstance(data, str | os.PathLike):
         raise InputError(
             "`data` must be a folder, an archive, a URL, a label file, or the name "
-            f"of a data set. Received: data={data!r}"
+            f"of a data set. Received: data={reprlib.repr(data)}"
         )
     return data if isinstance(data, str) else os.path.join(os.curdir, data)  # noqa: PTH118
 

@@ -22,11 +22,15 @@ from keras_flowers.locks import exclusive_lock
 _FORMAT = 1
 
 
+class CacheWarning(UserWarning):
+    """Issued where a cache cannot be written, so that work is repeated later."""
+
+
 class FeatureCache:
     """The features of images from one backbone.
 
     Features that cannot be written, as on a full disk, are kept in memory, and a
-    warning says so.
+    `CacheWarning` says so.
 
     Args:
         directory: The folder of the image cache.
@@ -95,7 +99,8 @@ class FeatureCache:
 
     def _give_up(self, error: FileAccessError) -> None:
         self._is_writable = False
-        warnings.warn(f"{error}. Until then, features are not cached.", stacklevel=3)
+        message = f"{error}. Until then, features are not cached."
+        warnings.warn(CacheWarning(message), stacklevel=3)
 
     def read(self, checksums: Sequence[str]) -> np.ndarray:
         """Returns features, float32 `(images, size)`, in the order of `checksums`."""

@@ -25,6 +25,8 @@ from keras_flowers.notebook import html_table
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
+
 
 # In a notebook.
 _MOST_THUMBNAILS = 8
@@ -57,6 +59,7 @@ class ImageDatasets:
         reason_not_cached: Why images are decoded on the fly, in one line; None if they
             are read from the image cache.
         image_options: How images become pixels.
+        loader: The loader that loaded them.
         read_errors: What reading images raised in the latest pass over a pipeline.
     """
 
@@ -73,6 +76,7 @@ class ImageDatasets:
     image_cache_directory: Path
     reason_not_cached: str | None
     image_options: ImageOptions = DEFAULT_OPTIONS
+    loader: "ImageDatasetLoader | None" = None
     read_errors: list[Exception] = dataclasses.field(default_factory=list, repr=False)
 
     def __repr__(self) -> str:

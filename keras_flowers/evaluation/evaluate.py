@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from keras_flowers.argument_checks import check_integer
-from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.callbacks.labelled_images import iterate_batches
+from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.image_files import load_thumbnail
-from keras_flowers.distribution import predict_batches
+from keras_flowers.distribution import predict_batch, predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
@@ -118,11 +119,12 @@ class Evaluation:
     def __repr__(self) -> str:
         """Returns the figures, not the predictions."""
         split = f" of {self.split}" if self.split else ""
+        low, high = self.accuracy_interval
         return (
             f"Evaluation({len(self.labels)} images{split}, "
             f"{len(self.class_names)} classes: accuracy {self.accuracy:.3f} "
-            "({:.3f} to {:.3f}), ".format(*self.accuracy_interval)
-            + f"loss {self.loss:.3f}, {self.mistakes} mistakes)"
+            f"({low:.3f} to {high:.3f}), loss {self.loss:.3f}, "
+            f"{self.mistakes} mistakes)"
         )
 
     def _repr_html_(self) -> str:
@@ -388,8 +390,8 @@ class Evaluation:
 
 def evaluate(
     model: keras.Model,
-    datasets: ImageDatasets,
-    split: str = "validation",
+    datasets: Any,
+    split: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Evaluation:
     """Classifies every image of a split and compares the result with its folder.
@@ -398,8 +400,13 @@ def evaluate(
         model: An `ImageClassifier`, or any model that maps batches of images
             (uint8 `(batch, height, width, 3)`) to probabilities
             `(batch, classes)`.
-        datasets: What `ImageDatasetLoader.load` returned.
-        split: `"train"`, `"validation"` or `"test"`.
+        datasets: What `ImageDatasetLoader.load` returned, or a loader. Or what a loader
+            takes as `data`, such as a folder: all its images are classified, at the
+            size that the model expects. Or images and labels without files: two arrays
+            in a tuple, or anything that yields such batches, such as a
+            `tf.data.Dataset`; their paths are their positions.
+        split: `"train"`, `"validation"` or `"test"`, for data that a loader has split;
+            `None` for the validation images.
         class_names: The model's class names by label; by default its attribute
             `class_names`, and without one those of `datasets`.
 
@@ -411,11 +418,17 @@ def evaluate(
             not know, or the model returns something other than one probability per
             class.
     """
-    if not isinstance(datasets, ImageDatasets):
-        raise InputError(
-            "`datasets` must be what `ImageDatasetLoader.load` returns. "
-            f"Received: {type(datasets).__name__}"
-        )
+    shown_split: str | None = split or "validation"
+    if isinstance(datasets, ImageDatasetLoader):
+        datasets = datasets.load()
+    elif isinstance(datasets, str | os.PathLike):
+        _refuse_split(split)
+        datasets = _load_all(model, datasets)
+        split, shown_split = "train", None
+    elif not isinstance(datasets, ImageDatasets):
+        _refuse_split(split)
+        return _evaluate_batches(model, datasets, class_names)
+    split = split or "validation"
     images = datasets.in_order(split)
     if images is None:
         raise InputError(f"There are no images in the split {split!r}.")
@@ -437,7 +450,66 @@ def evaluate(
         labels=label_of[datasets.labels(split)].astype(np.int32),
         probabilities=_check_probabilities(probabilities, len(known)),
         root=datasets.audit.root,
-        split=split,
+        split=shown_split,
+    )
+
+
+def _refuse_split(split: str | None) -> None:
+    if split is not None:
+        raise InputError(
+            "`split` is for data that a loader has split: all other images are "
+            f"classified. Received: split={split!r}"
+        )
+
+
+def _load_all(model: keras.Model, data: str | os.PathLike[str]) -> ImageDatasets:
+    """Loads all images of a folder as a model expects them."""
+    size = getattr(model, "image_size", None) or tuple(model.input_shape[1:3])
+    if None in size:
+        raise InputError(
+            "The model takes images of any size: pass "
+            "`ImageDatasetLoader(folder, image_size).load()` as `datasets`."
+        )
+    return ImageDatasetLoader(
+        data,
+        image_size=size,
+        resize=getattr(model, "resize", "stretch"),
+        validation_split=0.0,
+        split="random",
+        class_names=getattr(model, "class_names", None),
+    ).load()
+
+
+def _evaluate_batches(
+    model: keras.Model, data: Any, class_names: Sequence[str] | None
+) -> Evaluation:
+    """Evaluates images without files."""
+    rows, labels = [], []
+    try:
+        for images, batch_labels in iterate_batches(data):
+            rows.append(np.asarray(predict_batch(model, images)))
+            labels.append(batch_labels)
+    except TypeError as error:
+        raise InputError(
+            "`datasets` must be what `ImageDatasetLoader.load` returns, a folder, or "
+            f"batches (images, labels). Received: {type(data).__name__}"
+        ) from error
+    if not rows:
+        raise InputError("There are no images in `datasets`.")
+    outputs, true = np.concatenate(rows), np.concatenate(labels)
+    known = class_names or getattr(model, "class_names", None)
+    if known is None:
+        known = [str(label) for label in range(outputs.shape[-1])]
+    if true.min() < 0 or true.max() >= len(known):
+        raise InputError(
+            f"Labels must be integers from 0 to {len(known) - 1}. "
+            f"Received: {true.min()} to {true.max()}"
+        )
+    return Evaluation(
+        class_names=tuple(known),
+        paths=tuple(Path(f"image {position}") for position in range(len(true))),
+        labels=true.astype(np.int32),
+        probabilities=_check_probabilities(outputs, len(known)),
     )
 
 

@@ -25,19 +25,24 @@ def render_page(template: str, *styles: str, **values: Any) -> str:
         styles: The files of its styles.
         values: What the template shows. All text is escaped, except `Markup`.
     """
+    page = page_environment().get_template(template)
+    return page.render(**page_values(*styles), **values)
+
+
+def page_values(*styles: str) -> dict[str, Any]:
+    """Returns what every page shows: its style and the time.
+
+    Args:
+        styles: The files of its styles.
+    """
     style = "\n".join(map(_read_template, styles))
     # The only style that the content security policy of the page allows.
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        page_environment()
-        .get_template(template)
-        .render(
-            style=Markup(style),
-            style_hash=digest,
-            now=datetime.now().astimezone(),
-            **values,
-        )
-    )
+    return {
+        "style": Markup(style),
+        "style_hash": digest,
+        "now": datetime.now().astimezone(),
+    }
 
 
 @functools.cache

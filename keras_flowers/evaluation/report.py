@@ -207,8 +207,13 @@ def _describe_mistakes(
     rows = []
     for index, (mistake, image) in enumerate(zip(mistakes, images, strict=True)):
         heat = None
-        is_explained = index < _MOST_EXPLAINED and heatmap_of is not None
-        if is_explained and image is not None and mistake.predicted_class is not None:
+        if (
+            model is not None
+            and heatmap_of is not None
+            and index < _MOST_EXPLAINED
+            and image is not None
+            and mistake.predicted_class is not None
+        ):
             label = evaluation.class_names.index(mistake.predicted_class)
             pixels = load_image(
                 mistake.path, model.image_size, ImageOptions(resize=model.resize)

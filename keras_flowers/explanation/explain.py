@@ -33,8 +33,9 @@ class Explanation:
         class_name: The class that is explained.
         probability: Its probability, 0..1.
         image: uint8 `(height, width, 3)`, the image as the model sees it.
-        heatmap: float32 `(height, width)`, 0..1: how much each part speaks for the
-            class, the most decisive part at 1. All zero where nothing does.
+        heatmap: float32 `(height, width)`, 0..1: how much each part of the image
+            supports the class. The most decisive part is 1; if nothing supports the
+            class, all values are 0.
         method: `"grad_cam"` or `"occlusion"`.
     """
 
@@ -46,7 +47,7 @@ class Explanation:
     method: str
 
     def plot(self) -> "Figure":
-        """Draws the image, and the heat over it, with the class and its probability.
+        """Draws the image and the heat map, with the class and its probability.
 
         Returns:
             A `matplotlib.figure.Figure` without a window.
@@ -68,22 +69,22 @@ def explain(
 
     Args:
         model: The classifier.
-        images: Image files, or uint8 `(batch, height, width, 3)` in RGB, 0 to 255, of
-            the size of the model.
-        class_name: The class to explain; `None` for the most probable one of each
-            image.
-        method: `"grad_cam"` weighs the last feature maps of a convolutional backbone by
-            their gradients: fast, and as coarse as the maps. `"occlusion"` covers one
-            patch after the other: slow, and for every model. `None` for Grad-CAM where
-            there are maps, which is not so without a backbone.
+        images: Image files, or uint8 `(batch, height, width, 3)` in RGB, 0 to 255, in
+            the image size of the model.
+        class_name: The class to explain; `None` for the predicted class of each image.
+        method: `"grad_cam"` weights the last feature maps of a convolutional backbone
+            by their gradients. It is fast, and as coarse as the maps. `"occlusion"`
+            covers one patch of the image after the other. It is slow, and works for
+            every model. `None` uses Grad-CAM if the model has feature maps, which a
+            model without a backbone does not.
         progress: Called as `progress("explain", done, total)` with images.
 
     Returns:
         One `Explanation` per image, in order.
 
     Raises:
-        InputError: If an argument is not as described, a file is no image that can be
-            decoded, or the backend has no gradients: TensorFlow and JAX have.
+        InputError: If an argument is not as described, an image cannot be decoded, or
+            Grad-CAM is used with a backend other than TensorFlow and JAX.
 
     Example:
     ```python
@@ -116,7 +117,7 @@ def explain(
                 for item in batch
             ]
         )
-        # Not `predict`, which would be traced for each size of a batch.
+        # `predict` would trace a graph for each batch size.
         probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
         if class_name is None:
             labels = probabilities.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Computes which parts of an image speak for a class, on every backend."""
+"""Computes which parts of an image support a class."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from keras_flowers.models.image_classifier import ImageClassifier
 def find_maps(model: ImageClassifier) -> Any | None:
     """Returns the last feature maps of the backbone, `(batch, rows, columns, n)`.
 
-    `None` for a model without a backbone, and for one whose maps have one position.
+    `None` for a model without a backbone, and if the maps have only one position.
     """
     if model.backbone is None:
         return None
@@ -31,14 +31,14 @@ def find_maps(model: ImageClassifier) -> Any | None:
 
 
 class GradCam:
-    """Weighs the feature maps of the backbone by their gradients.
+    """Weights the feature maps of the backbone by their gradients.
 
-    At each position the products of the maps and of the gradients of the class's log
-    odds are added, and what speaks against the class is dropped: Grad-CAM (Selvaraju
-    et al. 2017) without its average over the positions (HiResCAM, Draelos and Carin
-    2020). Where the backbone ends in a mean over all positions both are the same. The
-    log odds tell a class from the others, and their gradient does not vanish when the
-    model is sure.
+    At each position, the feature maps are multiplied by the gradients of the log odds
+    of the class and summed, and negative sums are set to zero. This is Grad-CAM
+    (Selvaraju et al., 2017) without the average over positions (HiResCAM, Draelos and
+    Carin, 2020); for a backbone that ends in global average pooling, both are the
+    same. The log odds compare a class with all others, and their gradient does not
+    vanish if the model is certain.
     """
 
     def __init__(self, model: ImageClassifier, maps: Any) -> None:
@@ -76,10 +76,10 @@ class GradCam:
 
 
 class Occlusion:
-    """Covers one patch after the other and measures what that costs the class.
+    """Covers one patch after the other and measures how much the class loses.
 
-    It needs nothing but predictions, so it also explains a dense network, whose layers
-    have no positions. See `keras_flowers_runtime.heat.occlude`.
+    It needs only predictions, so it also explains a dense network, whose layers have
+    no spatial positions. See `keras_flowers_runtime.heat.occlude`.
     """
 
     def __init__(self, model: ImageClassifier) -> None:
@@ -110,7 +110,7 @@ class Occlusion:
 
 
 def _logits(output: keras.layers.Dense, hidden: Any) -> Any:
-    """Returns what the last layer computes before its softmax."""
+    """Returns the logits of the last layer."""
     values = ops.matmul(ops.cast(hidden, "float32"), ops.cast(output.kernel, "float32"))
     return values + ops.cast(output.bias, "float32")
 

@@ -19,7 +19,7 @@ from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
 
-# What each format needs to be written and proven, besides Keras.
+# The packages that writing and verifying each format needs, in addition to Keras.
 _PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("tf2onnx", "onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
@@ -34,21 +34,22 @@ FILES = {
     "saved_model": "saved_model",
 }
 _OPSET = 18
-# With their activations, whose limits are then those of the eight bits. Not the
-# normalization of features and the softmax: they need their precision and take no time.
+# Activations are included, so that their limits become those of the 8-bit range. The
+# normalization of features and the softmax are not: they need full precision and take
+# no time.
 _QUANTIZED_IN_ONNX = ("Conv", "MatMul", "Gemm", "Add", "MaxPool", "Clip", "Relu")
 
 
 def check_format(format: str, precision: str) -> None:  # noqa: A002
-    """Makes sure that a conversion is possible, before anything is read or written.
+    """Checks that a conversion is possible, before anything is read or written.
 
     Args:
         format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
         precision: `"float32"`, `"float16"` or `"int8"`.
 
     Raises:
-        InputError: If an argument is none of these, the format has no such precision,
-            Keras's backend cannot write it, or a package is not installed.
+        InputError: If an argument has another value, the format does not support the
+            precision, Keras's backend cannot write it, or a package is not installed.
     """
     if format not in FILES:
         raise InputError(
@@ -68,9 +69,9 @@ def check_format(format: str, precision: str) -> None:  # noqa: A002
     if backend != "tensorflow" and not (backend == "jax" and format == "saved_model"):
         works = " (the JAX backend writes saved_model)" if backend == "jax" else ""
         raise InputError(
-            f"The format {format} needs Keras's TensorFlow backend{works}. The .keras "
-            "file is the same for all backends: set KERAS_BACKEND=tensorflow and "
-            f"export it again. Received: the backend {backend}"
+            f"The format {format} needs Keras's TensorFlow backend{works}. A .keras "
+            "file works with all backends: set KERAS_BACKEND=tensorflow and export it "
+            f"again. Received: the backend {backend}"
         )
     packages = _PACKAGES[format]
     if format == "openvino" and precision == "int8":
@@ -84,11 +85,11 @@ def check_format(format: str, precision: str) -> None:  # noqa: A002
 
 
 def takes_any_size(format: str, precision: str) -> bool:  # noqa: A002
-    """Says whether the converted model resizes images itself.
+    """Returns whether the converted model resizes images itself.
 
-    LiteRT plans its memory for one size. OpenVINO 2026.4 gives wrong answers for a
-    branch that depends on the size. Calibration needs one size, and so does the batch
-    of unknown size that JAX passes on.
+    LiteRT allocates memory for one size. OpenVINO 2026.4 computes wrong results for a
+    branch that depends on the size. Calibration needs one size, and so does JAX when
+    the size of the batch is unknown.
     """
     is_tensorflow = keras.backend.backend() == "tensorflow"
     can = format in ("onnx", "saved_model") and precision != "int8"
@@ -102,15 +103,15 @@ def convert(
     folder: Path,
     calibration: Sequence[np.ndarray] = (),
 ) -> None:
-    """Writes a model as the file, or the files, of another runtime.
+    """Writes a model in the format of another runtime.
 
     Args:
-        model: A model that computes in float32.
+        model: A model that computes in float32; see `in_float32`.
         format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
         precision: `"float32"`, `"float16"` or `"int8"`.
-        folder: An existing folder for the file that `FILES` names.
-        calibration: Images for int8, each uint8 `(height, width, 3)` of the size of
-            the model.
+        folder: An existing folder. `FILES` names the file that is written there.
+        calibration: Images to calibrate int8 with, each uint8 `(height, width, 3)` in
+            the image size of the model.
     """
     path = folder / FILES[format]
     serving = _serving_model(model, takes_any_size(format, precision))
@@ -132,10 +133,10 @@ def convert(
 
 
 def in_float32(model: ImageClassifier) -> ImageClassifier:
-    """Returns the model, or one with its weights that computes in float32.
+    """Returns the model, or a copy of it that computes in float32.
 
-    What is half precision in training would be so in the exported file, which few
-    runtimes compute fast on a CPU, and some not at all.
+    A model that trained in half precision would be exported in half precision, which
+    few runtimes compute fast on a CPU and some do not support.
     """
     backbone = model.backbone
     layers = [*model.layers, *(() if backbone is None else backbone.network.layers)]
@@ -186,7 +187,7 @@ def _copy_in_float32(model: ImageClassifier) -> ImageClassifier:
 
 
 class _FitSize(keras.layers.Layer):
-    """Resizes images that do not have the size of the model yet."""
+    """Resizes images to the size of the model, unless they have it already."""
 
     def __init__(self, image_size: tuple[int, int], resize: str) -> None:
         super().__init__(dtype="float32")
@@ -201,8 +202,8 @@ class _FitSize(keras.layers.Layer):
         has_size = ops.logical_and(
             ops.equal(shape[1], height), ops.equal(shape[2], width)
         )
-        # Without the branch, images of the right size would be multiplied by a unit
-        # matrix on each side: a quarter of the time of a small network.
+        # Without the branch, images of the right size would be multiplied by two
+        # identity matrices, which takes a quarter of the time of a small network.
         fitted = ops.cond(
             has_size,
             lambda: ops.cast(images, "float32"),
@@ -215,19 +216,19 @@ class _FitSize(keras.layers.Layer):
 
 
 def _serving_model(model: ImageClassifier, any_size: bool) -> keras.Model:
-    """Returns the model as a runtime sees it: uint8 images in, probabilities out."""
+    """Returns a model that maps uint8 images to probabilities."""
     sides = (None, None) if any_size else model.image_size
     inputs = keras.Input((*sides, 3), dtype="uint8", name="images")
     if any_size:
         images = _FitSize(model.image_size, model.resize)(inputs)
     else:
         images = ops.cast(inputs, "float32")
-    # Said outright: augmentations of Keras act where nothing is said.
+    # Explicit, because the augmentation layers of Keras default to training=True.
     return keras.Model(inputs, model(images, training=False), name="classifier")
 
 
 def _signature(serving: keras.Model) -> list[keras.InputSpec]:
-    # Without it Keras exports only models that were called.
+    # Without a signature, Keras exports only models that have been called.
     inputs = serving.inputs[0]
     return [keras.InputSpec(inputs.dtype, inputs.shape, name=inputs.name)]
 
@@ -243,8 +244,8 @@ def _convert_to_onnx(
     import tensorflow as tf
     import tf2onnx
 
-    # Not by the model's `export`: it leaves constants that a layer holds as tensors,
-    # such as those of a Normalization, to be passed in at each call.
+    # The model's `export` would turn constants that a layer holds as tensors, such as
+    # those of a Normalization, into inputs of the graph.
     inputs = serving.inputs[0]
     signature = [tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)]
     function = tf.function(
@@ -272,7 +273,7 @@ def _convert_to_onnx(
 
 
 def _store_constants(graph: Any, names: Any, values: Any) -> None:
-    """Makes weights of the inputs of a graph that are constants."""
+    """Turns the inputs of a graph that are constants into weights."""
     from onnx import numpy_helper
 
     constants = {name.name: value for name, value in zip(names, values, strict=True)}
@@ -287,7 +288,7 @@ def _store_constants(graph: Any, names: Any, values: Any) -> None:
 
 
 def _name_onnx(graph: Any) -> None:
-    """Gives the output and the free dimensions names that people understand."""
+    """Gives the output and the dynamic dimensions readable names."""
     (output,) = graph.output
     for node in graph.node:
         for index, name in enumerate(node.output):
@@ -306,9 +307,9 @@ def _name_onnx(graph: Any) -> None:
 
 
 def _store_in_float16(graph: Any) -> None:
-    """Stores large weights as float16, which the graph turns to float32 again.
+    """Stores large weights as float16 and casts them back to float32 in the graph.
 
-    Runtimes do that once, when they load the file: it is half as long, and as fast.
+    Runtimes cast once, when they load the file: it is half as large and as fast.
     """
     import onnx
     from onnx import numpy_helper
@@ -358,7 +359,7 @@ def _quantize_onnx(path: Path, batches: Sequence[np.ndarray]) -> None:
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         op_types_to_quantize=list(_QUANTIZED_IN_ONNX),
-        # The products of older processors overflow with eight bits.
+        # On older processors, products of 8-bit integers overflow.
         reduce_range=not _has_vnni(),
     )
     prepared.unlink()
@@ -416,7 +417,7 @@ def _convert_to_openvino(
         )
     quantized = path.with_stem("quantized")
     openvino.save_model(converted, quantized, compress_to_fp16=precision == "float16")
-    del converted  # it maps the file that is replaced
+    del converted  # it has mapped the file that is replaced
     quantized.with_suffix(".bin").replace(path.with_suffix(".bin"))
     quantized.replace(path)
 

@@ -252,7 +252,7 @@ def _write_description(
         # It is part of the graph; null says: none.
         "temperature": None if model.temperature == 1 else model.temperature,
         # Of the probability of the most probable class: the graph has no features.
-        "unknown_threshold": _unknown_threshold(model),
+        "unknown_threshold": model.unknown_threshold,
         "source": {
             "file": None if source.file is None else source.file.name,
             "sha256": None if source.file is None else _sha256(source.file),
@@ -265,11 +265,6 @@ def _write_description(
     write_text_atomically(folder / DESCRIPTION_FILE, text)
     labels = "".join(f"{_one_line(name)}\n" for name in model.class_names)
     write_text_atomically(folder / "labels.txt", labels)
-
-
-def _unknown_threshold(model: ImageClassifier) -> float | None:
-    detector = model.unknown_detector
-    return None if detector is None else detector.probability_threshold
 
 
 def _one_line(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Proves that an exported model gives the answers of the one it was made from."""
+"""Verifies that an exported model predicts the same as its original."""
 
 import dataclasses
 import itertools
@@ -26,12 +26,13 @@ _AT_ORIGINAL_SIZE = 8
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """What counts as the same answers.
+    """How much the predictions of an exported model may differ from the original.
 
     Attributes:
-        largest_difference: Of a probability, or `None` for any.
-        equal_answers: The minimum share of images with the same most probable class.
-        accuracy_loss: How much lower the accuracy may be.
+        largest_difference: The largest difference of a probability; `None` for no
+            limit.
+        equal_answers: The minimum fraction of images with the same predicted class.
+        accuracy_loss: How much the accuracy may drop.
     """
 
     largest_difference: float | None
@@ -39,8 +40,8 @@ class Tolerance:
     accuracy_loss: float
 
 
-# Eight bits move single probabilities a lot where two classes are close; what must not
-# move are the answers.
+# Where two classes are close, 8-bit integers change the probabilities a lot. The
+# predicted class must stay the same.
 TOLERANCES = {
     "float32": Tolerance(1e-4, 0.98, 0.02),
     "float16": Tolerance(5e-2, 0.98, 0.02),
@@ -49,16 +50,16 @@ TOLERANCES = {
 
 
 class ProofError(Exception):
-    """Raised when an exported model gives other answers than its original."""
+    """Raised when an exported model does not predict the same as its original."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far the answers of two models for one image are apart.
+    """How much two models differ on one image.
 
     Attributes:
-        path: The image, below its data folder.
-        difference: The largest of a probability.
+        path: The image, relative to its data folder.
+        difference: The largest difference of a probability.
         keras_class: The most probable class of the Keras model.
         keras_probability: Its probability.
         exported_class: The most probable class of the exported model.
@@ -75,10 +76,10 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A share of images, with its 95 % interval (Wilson 1927).
+    """A fraction of images with its 95 % interval (Wilson, 1927).
 
     Attributes:
-        value: The share, 0..1.
+        value: The fraction, 0..1.
         low: Lower end of the interval.
         high: Upper end of the interval.
         images: Number of images.
@@ -92,22 +93,23 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """The comparison of an exported model with its original.
+    """A comparison of an exported model with its original.
 
     Attributes:
-        images: Number of images that both classified.
-        image_source: Which images they are.
-        precision: Of the exported model.
-        tolerance: What counts as the same answers.
-        largest_difference: Of a probability, over all images.
-        mean_difference: The mean over all images of the largest of each.
-        equal_answers: Share of images with the same most probable class.
-        largest_difference_at_original_size: The same, of images that the exported
-            model resized itself; `None` where it cannot.
-        keras_accuracy: Score of the Keras model where classes are known, or `None`.
-        exported_accuracy: Score of the exported model, or `None`.
-        keras_recall: Score of the Keras model for each class.
-        exported_recall: Score of the exported model for each class.
+        images: Number of images that both models classified.
+        image_source: Where the images come from.
+        precision: Precision of the exported model.
+        tolerance: How much the predictions may differ.
+        largest_difference: The largest difference of a probability in any image.
+        mean_difference: The mean over all images of the largest difference of each.
+        equal_answers: Fraction of images with the same predicted class.
+        largest_difference_at_original_size: The largest difference for images that the
+            exported model resizes itself; `None` if it cannot resize.
+        keras_accuracy: Accuracy of the Keras model; `None` if the classes of the
+            images are unknown.
+        exported_accuracy: Accuracy of the exported model, or `None`.
+        keras_recall: Recall of the Keras model for each class.
+        exported_recall: Recall of the exported model for each class.
         worst: The images with the largest differences.
     """
 
@@ -127,7 +129,7 @@ class Proof:
 
     @property
     def lost_classes(self) -> dict[str, float]:
-        """The classes that are found less often than before, and by how much."""
+        """The classes whose recall dropped, and by how much."""
         losses = {
             name: score.value - self.exported_recall[name].value
             for name, score in self.keras_recall.items()
@@ -137,7 +139,7 @@ class Proof:
 
     @property
     def failure(self) -> str | None:
-        """What is outside of the tolerance, in one line, or `None`."""
+        """What exceeds the tolerance, in one line, or `None`."""
         tolerance, limit = self.tolerance, self.tolerance.largest_difference
         differences = {
             "": self.largest_difference,
@@ -165,7 +167,7 @@ class Proof:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the attributes, and the verdict, as plain numbers and strings."""
+        """Returns the attributes and the verdict as plain numbers and strings."""
         return {
             **dataclasses.asdict(self),
             "lost_classes": self.lost_classes,
@@ -187,13 +189,13 @@ def prove(
         model: The original.
         exported: The exported model, loaded from its folder.
         images: At least one.
-        image_source: Which images they are, for the record.
-        labelled: How many of the images, from the first, count for the accuracy.
+        image_source: Where the images come from, for the record.
+        labelled: Only the first `labelled` images count for the accuracy.
         progress: Called as `progress("prove", done, total)`.
 
     Raises:
-        InputError: If the Keras model gives no numbers (NaN), as after a training that
-            diverged.
+        InputError: If no image can be read, or the Keras model returns NaN because
+            its training diverged.
     """
     expected, found, read = [], [], []
     for batch in _batches(images):
@@ -209,8 +211,8 @@ def prove(
     before, after = np.concatenate(expected), np.concatenate(found)
     if not np.isfinite(before).all():
         raise InputError(
-            "The model gives no numbers (NaN): its training diverged. There is nothing "
-            "to export."
+            "The model returns NaN because its training diverged, so it cannot be "
+            "exported."
         )
     differences = np.abs(before - after).max(axis=1)
     order = np.argsort(-np.where(np.isnan(differences), np.inf, differences))
@@ -287,7 +289,7 @@ def _batches(images: Sequence[LabelledImage]) -> Iterator[Sequence[LabelledImage
 def _load(
     images: Sequence[LabelledImage], model: ImageClassifier
 ) -> tuple[np.ndarray, list[LabelledImage]]:
-    """Returns the pixels of the images that can be read, and which these are."""
+    """Returns the images that can be read, and their pixels."""
     options = ImageOptions(resize=model.resize)
     pixels, readable = [], []
     for image in images:
@@ -331,5 +333,5 @@ def _scores(
 
 
 def score(right: int, images: int) -> Score:
-    """Returns the share of the images that are right, with Wilson's interval."""
+    """Returns the fraction of images that are right, with Wilson's interval."""
     return Score(right / images, *wilson_interval(right, images), images)

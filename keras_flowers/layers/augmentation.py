@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_flowers.errors import InputError
+from keras_flowers.layers.data_format import require_channels_last
 from keras_flowers.registration import register
 
 FLIPS = ("horizontal", "vertical", "horizontal_and_vertical", None)
@@ -62,7 +63,8 @@ class ImageAugmentation(keras.layers.Layer):
         As the input, in the layer's compute dtype, values in `value_range`.
 
     Raises:
-        InputError: If an argument is not as described above.
+        InputError: If an argument is not as described above, or Keras is set to
+            channels first.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class ImageAugmentation(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        require_channels_last(self)
         _check_choice("flip", flip, FLIPS)
         _check_choice("fill_mode", fill_mode, FILL_MODES)
         self._rotation_range = _as_range("rotation", rotation, lowest=-math.inf)
@@ -119,6 +122,10 @@ class ImageAugmentation(keras.layers.Layer):
         outputs = (warped - mean) * contrast[:, None, None, None] + mean
         outputs = ops.clip(outputs, *self.value_range)
         return ops.cast(outputs, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns the shape of the input."""
+        return input_shape
 
     def compute_output_spec(
         self, inputs: Any, training: bool = False

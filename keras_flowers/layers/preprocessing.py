@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_flowers.argument_checks import RESIZE_MODES, check_choice, check_image_size
 from keras_flowers.errors import InputError
+from keras_flowers.layers.data_format import require_channels_last
 from keras_flowers.registration import register
 
 TF, TORCH, CAFFE = MODES = ("tf", "torch", "caffe")
@@ -54,6 +55,7 @@ class ResizeAndRescale(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        require_channels_last(self)
         self.image_size = check_image_size(image_size)
         self.resize = check_choice("resize", resize, RESIZE_MODES)
         self.scale = scale
@@ -116,6 +118,7 @@ class ImageNetPreprocessing(keras.layers.Layer):
 
     def __init__(self, mode: str = TF, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        require_channels_last(self)
         if mode not in MODES:
             raise InputError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
         self.mode = mode

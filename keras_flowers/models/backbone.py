@@ -11,6 +11,7 @@ import keras
 
 from keras_flowers.argument_checks import check_image_size, check_integer
 from keras_flowers.errors import InputError
+from keras_flowers.layers.data_format import require_channels_last
 from keras_flowers.models.architecture import (
     fingerprint_architecture,
     fingerprint_weights,
@@ -85,6 +86,7 @@ class Backbone(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        require_channels_last(self)
         if image_size is not None:
             image_size = check_image_size(image_size)
         if seed is not None:

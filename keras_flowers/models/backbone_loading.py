@@ -283,8 +283,8 @@ def _build_with_imagenet_weights(named: Network, size: tuple[int, int]) -> keras
         raise InputError(
             f"The ImageNet weights of {named.name} could not be downloaded: "
             f"{first_line(error)}\nDownload the file elsewhere and pass its path "
-            "instead of imagenet (--weights FILE), or train without pretrained weights "
-            "(--weights none)."
+            "instead of imagenet (--pretrained-weights FILE), or train without them "
+            "(--pretrained-weights none)."
         ) from error
 
 

@@ -96,6 +96,10 @@ class ImageClassifier(keras.Model):
     Raises:
         InputError: If an argument is not as described above.
 
+    Attributes:
+        unknown_detector: What tells images of none of the classes, or `None`. `train`
+            sets it, and a saved file has it.
+
     Example:
     ```python
     model = keras_flowers.ImageClassifier(["daisy", "roses", "tulips"])
@@ -261,6 +265,12 @@ class ImageClassifier(keras.Model):
         self.test_function = None
 
     @property
+    def unknown_threshold(self) -> float | None:
+        """The lowest probability of images of known classes, if `train` found one."""
+        detector = self.unknown_detector
+        return None if detector is None else detector.probability_threshold
+
+    @property
     def augments(self) -> bool:
         """Whether images are changed at random in training."""
         return augments(self.augmentation, is_pretrained=_is_pretrained(self.backbone))
@@ -413,6 +423,18 @@ class ImageClassifier(keras.Model):
             config[OPTIMIZER_IS_BUILT] = False
         return config
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses to quantize the model in place.
+
+        Raises:
+            InputError: Always: a file of a quantized model could not be loaded.
+        """
+        del args, kwargs
+        raise InputError(
+            "An ImageClassifier is quantized when it is exported: see "
+            '`keras_flowers.export.export_model(..., quantize="int8")`.'
+        )
+
     def save(
         self,
         filepath: Any,
@@ -445,7 +467,8 @@ class ImageClassifier(keras.Model):
             return
         optimizer: Any = self.optimizer
         settings = keras.optimizers.serialize(optimizer)
-        self.optimizer = keras.optimizers.deserialize(settings)
+        with strategy_scope(self):
+            self.optimizer = keras.optimizers.deserialize(settings)
         self._omits_optimizer = True
         try:
             super().save(filepath, *args, **kwargs)
@@ -537,12 +560,15 @@ class ImageClassifier(keras.Model):
                 return probabilities, find_unknown(probabilities, None)
 
             return predict
-        images = self.inputs[0]
-        both = keras.Model(images, [self._features, self(images, training=False)])
+        with strategy_scope(self):
+            both = keras.Model(self.inputs[0], [self._features, self.outputs[0]])
 
         def predict_both(images: Any) -> Any:
-            features, probabilities = map(np.asarray, both.predict_on_batch(images))
-            return probabilities, find_unknown(probabilities, features)
+            features, probabilities = predict_batch(both, images)
+            if self.temperature != 1:
+                probabilities = scale_probabilities(probabilities, self.temperature)
+            probabilities = keras.ops.convert_to_numpy(probabilities)
+            return probabilities, find_unknown(probabilities, np.asarray(features))
 
         return predict_both
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_flowers.distribution import read_variable
 from keras_flowers.history import History
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.stages import Stage
@@ -98,7 +99,7 @@ def find_saved_epoch(history: History, keep: str) -> int | None:
 
 
 def _copy(variable: Any) -> np.ndarray:
-    return _make_read_only(np.array(keras.ops.convert_to_numpy(variable)))
+    return _make_read_only(np.array(read_variable(variable)))
 
 
 def _make_read_only(array: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
 """What a run finds out on its validation images once it is trained."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import numpy as np
 
+from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import MIN_IMAGES, fit_temperature
 from keras_flowers.evaluation.evaluate import Evaluation, evaluate
@@ -66,7 +68,9 @@ def judge(prepared: PreparedRun, last: Stage, *, is_reported: bool) -> Judgement
         judgement = Judgement(calibrated, evaluation)
         evaluation = calibrated
     if not evaluation.non_finite:
-        model.unknown_detector = _fit_detector(model, evaluation.probabilities, last)
+        with contextlib.suppress(InputError):  # of an image that is gone by now
+            detector = _fit_detector(model, evaluation.probabilities, last)
+            model.unknown_detector = detector
     return judgement
 
 
@@ -102,7 +106,7 @@ def _read_features(
         return np.stack(rows)
     extractor, size = model.feature_extractor(), datasets.batch_size
     features = [
-        np.asarray(extractor.predict_on_batch(np.stack(rows[first : first + size])))
+        np.asarray(predict_batch(extractor, np.stack(rows[first : first + size])))
         for first in range(0, len(rows), size)
     ]
     return np.concatenate(features)

@@ -31,7 +31,9 @@ _MOST = 3.0
 _EXPLODED = 5
 # Part of the greatest fall of the loss from which a rate is high enough. Where the data
 # are easy the loss stays low for long, and the highest of these rates are dangerous.
-_ENOUGH = 0.9
+_ENOUGH = 0.98
+# The loss has exploded at the last rate, or nobody knows what it does above it.
+_FROM_THE_END = 10.0
 _FEWEST_STEPS = 20
 
 
@@ -92,7 +94,7 @@ def find_learning_rate(
     from `lowest` to `highest`. While the rate is too low the loss stays where it is,
     then it falls, and where the rate is too high it rises, and the test ends. The
     suggestion is the lowest rate at which the loss, averaged over the steps around it,
-    has fallen by nine tenths of its greatest fall.
+    has fallen by 98 % of its greatest fall, and at most a tenth of the last rate.
 
     The model, its optimizer and its random numbers are afterwards as they were before,
     so a training with the suggestion equals one that was given the same rate.
@@ -190,7 +192,8 @@ def suggest_rate(rates: np.ndarray, losses: np.ndarray) -> float:
         )
     lowest = np.nanmin(smoothed)
     enough = smoothed[0] - _ENOUGH * (smoothed[0] - lowest)
-    return float(f"{rates[np.flatnonzero(smoothed <= enough)[0]]:.1e}")
+    found = rates[np.flatnonzero(smoothed <= enough)[0]]
+    return float(f"{min(found, rates[-1] / _FROM_THE_END):.1e}")
 
 
 def smooth_losses(losses: Any) -> np.ndarray:

@@ -175,7 +175,12 @@ class RunRecorder:
 
 
 def require_disk_space(
-    directory: RunDirectory, model: keras.Model, *, with_checkpoints: bool
+    directory: RunDirectory,
+    model: keras.Model,
+    *,
+    with_checkpoints: bool,
+    keeps_best: bool,
+    save_optimizer: bool,
 ) -> None:
     """Makes sure that the trained model and its checkpoints will fit on the disk.
 
@@ -183,19 +188,25 @@ def require_disk_space(
 
     Args:
         directory: The directory of the run.
-        model: A compiled model. Each file will hold its weights and the state of its
-            optimizer.
+        model: A compiled model.
         with_checkpoints: Whether checkpoints are written. There are two files then:
             a checkpoint and the next one, or a checkpoint and the model.
+        keeps_best: Whether a checkpoint also holds the weights of the best epoch.
+        save_optimizer: Whether the model is saved with the state of its optimizer.
 
     Raises:
         InputError: If the disk has less free space than that.
     """
     build_optimizer(model)
-    variables = [*model.variables, *model.optimizer.variables]
-    size = sum(4 * math.prod(variable.shape) for variable in variables)
-    has_one = any(directory.checkpoint.glob("*"))
-    needed = size * (2 if with_checkpoints and not has_one else 1)
+    weights, state = (
+        sum(4 * math.prod(variable.shape) for variable in variables)
+        for variables in (model.variables, model.optimizer.variables)
+    )
+    needed = weights + (state if save_optimizer else 0)
+    if with_checkpoints:
+        checkpoint = weights + state + (weights if keeps_best else 0)
+        has_one = any(directory.checkpoint.glob("*"))
+        needed = checkpoint if has_one else 2 * checkpoint
     free = shutil.disk_usage(directory.existing_folder).free
     if needed > free:
         what = "model and checkpoints take" if with_checkpoints else "model takes"

@@ -18,6 +18,7 @@ The way of a run:
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import tempfile
 import time
@@ -29,7 +30,11 @@ import keras
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.callbacks import CollapseDetector, HistoryLogger, read_history
-from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.data.dataset_loader import (
+    ImageDatasetLoader,
+    ImageDatasets,
+    as_loader,
+)
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
@@ -115,7 +120,7 @@ class TrainingRun:
 
 
 def train(
-    data: str | os.PathLike[str] | ImageDatasetLoader | TrainingConfig,
+    data: str | os.PathLike[str] | ImageDatasetLoader | ImageDatasets | TrainingConfig,
     build_model: ModelBuilder | keras.Model | None = None,
     *,
     epochs: int = TrainingConfig.epochs,
@@ -138,6 +143,7 @@ def train(
     join_timeout: int = DEFAULT_JOIN_TIMEOUT,
     save_optimizer: bool = False,
     discard_checkpoint: bool = False,
+    **loader_arguments: Any,
 ) -> TrainingRun:
     """Trains an image classifier on a folder of images.
 
@@ -167,10 +173,11 @@ def train(
     be in such a run.
 
     Args:
-        data: What `ImageDatasetLoader` takes as `data`, a loader, or a whole
-            `TrainingConfig`. With a configuration leave `build_model`, `epochs`,
-            `early_stopping`, `class_weights`, `fine_tuning`, `keep`, `init_from` and
-            `calibrate` at their defaults.
+        data: What `ImageDatasetLoader` takes as `data`, a loader, what it loaded (which
+            is loaded again, from the cache), or a whole `TrainingConfig`. With a
+            configuration leave `build_model`, `epochs`, `early_stopping`,
+            `class_weights`, `fine_tuning`, `keep`, `init_from` and `calibrate` at their
+            defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
             seed.
@@ -210,6 +217,8 @@ def train(
             other classes than `ImageClassifier` are always saved with it.
         discard_checkpoint: Whether to remove the last checkpoint of a finished run,
             which can then not be trained further.
+        **loader_arguments: Arguments of `ImageDatasetLoader`, such as
+            `image_size=64`; they replace those of a loader.
 
     Returns:
         `TrainingRun`.
@@ -229,7 +238,7 @@ def train(
         "init_from": init_from,
         "calibrate": calibrate,
     }
-    config = _to_config(data, build_model, options)
+    config = _to_config(data, build_model, options, loader_arguments)
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
     if checkpoint_every is not None:
@@ -310,7 +319,11 @@ class _Command:
                     return _load_complete_run(prepared, directory)
             with_checkpoints = self.checkpoint_every is not None
             require_disk_space(
-                directory, prepared.model, with_checkpoints=with_checkpoints
+                directory,
+                prepared.model,
+                with_checkpoints=with_checkpoints,
+                keeps_best=config.keep == "best",
+                save_optimizer=self.save_optimizer,
             )
             if not is_started:
                 # Only now: what cannot be trained leaves no folder.
@@ -590,9 +603,11 @@ def _to_config(
     data: Any,
     build_model: ModelBuilder | keras.Model | None,
     options: Mapping[str, Any],
+    loader_arguments: Mapping[str, Any],
 ) -> TrainingConfig:
     if isinstance(data, TrainingConfig):
         given = [] if build_model is None else ["build_model"]
+        given += loader_arguments
         given += [n for n, value in options.items() if value != _DEFAULTS[n]]
         if given:
             raise InputError(
@@ -600,20 +615,17 @@ def _to_config(
                 f"pass any of them with it. Received: {', '.join(given)}"
             )
         return data
-    if isinstance(data, ImageDatasets):
-        raise InputError(
-            "`data` must be a folder, an ImageDatasetLoader or a TrainingConfig: a run "
-            "records where its images come from. Received: ImageDatasets; pass the "
-            "loader instead of what it loaded."
-        )
-    path, arguments = options["init_from"], dict[str, Any]()
-    if path is not None and not isinstance(data, ImageDatasetLoader):
+    path, arguments = options["init_from"], dict(loader_arguments)
+    if path is not None and not isinstance(data, ImageDatasetLoader | ImageDatasets):
         source = load_classifier(path)
-        arguments = {"image_size": source.image_size, "resize": source.resize}
-    if isinstance(data, ImageDatasetLoader):
-        loader = data
-    else:
-        loader = ImageDatasetLoader(data, **arguments)
+        arguments = {
+            "image_size": source.image_size,
+            "resize": source.resize,
+            **arguments,
+        }
+    loader = as_loader(data)
+    if arguments:
+        loader = _change_loader(loader, arguments)
     if isinstance(build_model, keras.Model):
         model = build_model
         return TrainingConfig(loader, lambda _: model, **options)
@@ -624,6 +636,22 @@ def _to_config(
 
         return TrainingConfig(loader, build, **options)
     return TrainingConfig(loader, build_model or _default_model(loader), **options)
+
+
+def _change_loader(
+    loader: ImageDatasetLoader, arguments: Mapping[str, Any]
+) -> ImageDatasetLoader:
+    known = inspect.signature(ImageDatasetLoader).parameters
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        of_model = inspect.signature(ImageClassifier).parameters
+        hint = (
+            "pass a model as `build_model`"
+            if unknown[0] in of_model
+            else f"`train` and `ImageDatasetLoader` have {', '.join(known)}"
+        )
+        raise InputError(f"`train` has no argument `{unknown[0]}`: {hint}.")
+    return type(loader).from_config({**loader.get_config(), **arguments})
 
 
 def _default_model(loader: ImageDatasetLoader) -> ModelBuilder:

@@ -83,7 +83,7 @@ def test_a_dead_network_is_noticed_in_its_first_epoch(tmp_path):
     (warning,) = [w for w in caught if w.category is CollapseWarning]
     text = str(warning.message)
     assert "\n" not in text
-    assert "epoch 1" in text and "'daisy' for every image" in text
+    assert "Epoch 1:" in text and "'daisy' for every image" in text
     assert "16 of 16 units of hidden_1 are always 0" in text
     assert "`learning_rate`" in text
     assert detector.collapse.epoch == 1 and detector.collapse.answer == 0
@@ -98,7 +98,7 @@ def test_a_stuck_network_is_noticed_after_epochs_without_progress(validated):
     kernel, _ = model.get_layer("out").get_weights()
     model.get_layer("out").set_weights([kernel * 0.002, np.array([0.02, 0, 0, 0])])
     detector = CollapseDetector(data if validated == "data" else None)
-    with pytest.warns(CollapseWarning, match="epoch 3"):
+    with pytest.warns(CollapseWarning, match="Epoch 3"):
         history = fit(model, data, detector, 4)
     assert history["collapsed"] == [1.0, 1.0]  # Keras has no value for others
     assert detector.collapse.answer == (None if validated == "loss alone" else 0)
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_a_number_is_noticed_at_once():
     data = draw_points([20, 20])
     model = build(2)
     model.get_layer("out").set_weights([np.full((16, 2), np.nan), np.zeros(2)])
-    with pytest.warns(CollapseWarning, match="diverged in epoch 1"):
+    with pytest.warns(CollapseWarning, match="Epoch 1: the training has diverged"):
         history = fit(model, data, CollapseDetector(data), 2)
     assert history["collapsed"] == [1.0, 1.0]
 

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from keras_flowers_cli.main import run
 
 from keras_flowers import ImageClassifier
 from keras_flowers.models.backbone_presets import (
+    FLOWERS_ACCURACY,
     IMAGENET_TOP1,
     backbone_names,
     named_network,
@@ -131,14 +133,20 @@ BACKBONE = "--backbone tiny.keras"
         (f"{BACKBONE} --image-size 16", ["tiny.keras", "8x8", "16"]),
         ("--backbone mobilenet --image-size 16", ["at least 32x32", "16"]),
         (
-            "--backbone mobilenet_0.25 --image-size 32 --weights tiny.h5",
+            "--backbone mobilenet_0.25 --image-size 32 --pretrained-weights tiny.h5",
             ["tiny.h5", "do not fit mobilenet_0.25"],
         ),
-        ("--backbone mobilenet_0.25 --weights gone.h5", ["no weights file", "gone.h5"]),
-        ("--backbone mobilenet", ["URL fetch failure", "--weights FILE"]),
-        ("--backbone small_convnet --weights imagenet", ["no ImageNet weights"]),
-        (f"{BACKBONE} --weights imagenet", ["tiny.keras", "ImageNet"]),
-        ("--weights imagenet", ["--weights needs a --backbone"]),
+        (
+            "--backbone mobilenet_0.25 --weights gone.h5",
+            ["no weights file", "gone.h5"],
+        ),
+        ("--backbone mobilenet", ["URL fetch failure", "--pretrained-weights FILE"]),
+        (
+            "--backbone small_convnet --pretrained-weights imagenet",
+            ["no ImageNet weights"],
+        ),
+        (f"{BACKBONE} --pretrained-weights imagenet", ["tiny.keras", "ImageNet"]),
+        ("--pretrained-weights imagenet", ["--pretrained-weights needs a --backbone"]),
         ("--fine-tune-epochs 1", ["--fine-tune-epochs needs a --backbone"]),
         (f"{BACKBONE} --unfreeze-from last", ["--unfreeze-from needs --fine-tune-ep"]),
         (
@@ -192,7 +200,7 @@ def assert_named(capsys, *named):
     ("options", "named"),
     [
         (BACKBONE, "--backbone"),
-        (f"{BACKBONE} --weights none", "--backbone, --weights"),
+        (f"{BACKBONE} --pretrained-weights none", "--backbone, --pretrained-weights"),
         ("--no-augmentation", "--no-augmentation"),
         ("--augmentation", "--augmentation"),
         ("--schedule cosine", "--schedule"),
@@ -256,7 +264,7 @@ def test_the_list_of_backbones(capsys):
         network = named_network(name)
         assert f"{network.parameters:,}" in row
         assert row.split("\t")[1:3] == [str(network.side), str(network.smallest_side)]
-    assert "\nresnet50\t224\t32\t2048\t23,587,712\t94.4\t74.9\timagenet\n" in shown
+    assert "\nresnet50\t224\t32\t2048\t23,587,712\t94.4\t74.9\t\n" in shown
 
 
 def test_published_accuracies_are_of_networks_with_weights():
@@ -287,7 +295,15 @@ def test_the_list_of_backbones_as_json(capsys):
         "parameters": 218544,
         "imagenet_weights": True,
         "imagenet_top1": None,
+        "flowers_accuracy": 0.84,
     }
     assert found["xception"]["imagenet_top1"] == 0.79
+    table = (Path(__file__).parents[2] / "docs" / "accuracy.md").read_text()
+    for name, accuracy in FLOWERS_ACCURACY.items():
+        assert found[name]["flowers_accuracy"] == accuracy
+        row = (
+            rf"^\| `--backbone {name}(?: --pretrained-weights \S+)?` \| {accuracy:.3f} "
+        )
+        assert re.search(row, table, re.MULTILINE)
     assert found["small_convnet"]["imagenet_top1"] is None
     assert not found["small_convnet"]["imagenet_weights"]

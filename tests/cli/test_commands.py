@@ -439,9 +439,19 @@ def test_a_run_directory_that_holds_a_run(capsys, trained):
 def test_a_run_directory_that_cannot_be_written(capsys, trained):
     (trained / "file").write_text("")
     place = trained / "file" / "run"
-    assert_bad_input(
-        capsys, ["train", trained / "photos", *SMALL, "--run-dir", place], "file"
-    )
+    arguments = [trained / "photos", "--run-dir", place]
+    for command in ("train", "tune"):
+        assert_bad_input(
+            capsys, [command, *arguments], "file", "Not a directory", "--run-dir"
+        )
+
+
+def test_a_read_only_folder_of_runs_names_the_option(capsys, trained, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "runs")
+    Path("runs").mkdir()
+    for command in ("train", "tune"):
+        arguments = [command, trained / "photos"]
+        assert_bad_input(capsys, arguments, "runs/photos", "denied", "--run-dir")
 
 
 def test_a_full_disk(capsys, trained, monkeypatch):
@@ -957,14 +967,62 @@ def test_audit_reports_findings(tmp_path, capsys):
     (images / "roses" / "copy.png").write_bytes(
         (images / "daisy" / "000.png").read_bytes()
     )
-    assert run(["audit", str(images)]) == 0
+    assert run(["audit", str(images), "--html", "pages/audit.html"]) == 0
     shown = capsys.readouterr().out
     assert "daisy/empty.jpg" in shown
-    assert "label conflict" in shown
+    assert "label conflict (1), used, in the same split:\n" in shown
+    assert shown.index("label conflict (1)") < shown.index("empty file (1)")
+    *_, summary, written = shown.splitlines()
+    assert summary.startswith("22 images in 3 classes can be used, 1 file cannot. ")
+    assert "label conflict (1), empty file (1)" in summary
+    assert written == "written to pages/audit.html"
+    assert Path("pages/audit.html").read_text().count("<img ") >= 2
     assert run(["audit", str(images), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    result = json.loads(text)
     assert result["counts"] == COUNTS | {"roses": 8}
     assert {f["kind"] for f in result["findings"]} >= {"empty_file", "label_conflict"}
+    (conflict,) = (f for f in result["findings"] if f["kind"] == "label_conflict")
+    assert conflict["action"] == "used, in the same split"
+    assert conflict["paths"] == conflict["exclude"]
+    assert conflict["paths"] == ["daisy/000.png", "roses/copy.png"]
+    Path("audit.json").write_text(text)
+    excluding = ["--exclude", "audit.json", "--exclude-kinds", "label_conflict"]
+    arguments = ["train", str(images), *SMALL, *excluding, "--run-dir", "run"]
+    assert run([*arguments, "--epochs", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "excluded (1), left out:" in shown
+    assert "daisy/000.png, roses/copy.png" in shown
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["loader"]["config"]["exclude"] == conflict["paths"]
+    split = Path("run/split.json").read_text()
+    assert "daisy/001.png" in split
+    assert not any(path in split for path in conflict["paths"])
+    evaluate = ["evaluate", "run/model.keras", str(images), *excluding, "--json"]
+    assert run(evaluate) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation["photos"] == 20
+    assert evaluation["excluded"] == conflict["paths"]
+    # The same options resume the run, other ones are refused by name.
+    assert run([*arguments[:-2], "--epochs", "1", "--resume", "run"]) == 0
+    Path("audit.json").write_text("daisy/001.png")
+    other = ["train", str(images), "--exclude", "audit.json", "--resume", "run"]
+    assert_bad_input(capsys, other, "another --exclude than audit.json")
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_what_was_found_is_shown_before_an_error_about_the_split(
+    capsys, tmp_path, command
+):
+    images = draw_images(tmp_path / "photos", {"daisy": 5, "roses": 1})
+    for index in range(3):
+        (images / "roses" / f"broken{index}.jpg").write_bytes(b"\xff\xd8\xff")
+    assert run([command, str(images), "--image-size", "8"]) == 2
+    shown = capsys.readouterr()
+    assert "corrupt (3), left out:" in shown.out
+    assert "roses/broken0.jpg: truncated" in shown.out
+    assert "class roses is too small" in shown.err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_audit_and_train_show_odd_names_as_they_are(capsys, odd_images):

@@ -91,7 +91,9 @@ def test_a_collapse_is_one_line_and_marked_in_the_results(
     command = ["train", images, *SMALL, *arguments, "--run-dir", str(folder), "--json"]
     assert run(command) == 0
     shown = capsys.readouterr()
-    (line,) = [text for text in shown.err.splitlines() if "The network has" in text]
+    (line,) = [
+        text for text in shown.err.splitlines() if "the network has collapsed" in text
+    ]
     assert "for every image" in line and "lower --learning-rate" in line
     assert json.loads(shown.out)["history"]["collapsed"][-1] == 1
     assert "collapsed" in (folder / "history.csv").read_text().splitlines()[0]

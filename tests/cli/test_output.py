@@ -230,6 +230,12 @@ def test_which_epoch_is_saved_is_said(tmp_path, capsys, saved, said):
             "`epochs` and `fine_tuning` of `a b`",
             "--epochs and `fine_tuning` of `a b`",
         ),
+        (
+            "train",
+            "leave out with `small_classes` (--small-classes), or `split='random'` "
+            "(--split random); `run_directory` (--run-dir)",
+            "leave out with --small-classes, or --split random; --run-dir",
+        ),
         ("doctor", "`epochs`", "`epochs`"),
         ("", "`epochs`", "`epochs`"),
     ],

@@ -176,3 +176,27 @@ def test_a_damaged_checkpoint_is_named(cut, capsys):
     path.write_bytes(path.read_bytes()[:100])
     assert run(["train", "--resume", str(cut)]) == 2
     assert "last.safetensors cannot be used" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_trained_further_and_others_start_from_it(
+    runs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(runs / "cache"))
+    longer = Path(shutil.copytree(runs / "whole", tmp_path / "longer"))
+    assert run(["train", "--resume", str(longer), "--epochs", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert f"--resume {longer} --epochs 8. Only this needs last-checkpoint" in shown
+    before, after = (
+        json.loads((folder / "history.json").read_text())
+        for folder in (runs / "whole", longer)
+    )
+    assert after["epoch"] == [1, 2, 3, 4]
+    assert after["loss"][:3] == before["loss"]
+    model = longer / "model.keras"
+    line = ["train", str(runs / "photos"), "--init-from", str(model), "--epochs", "1"]
+    assert run([*line, "--run-dir", str(tmp_path / "other")]) == 0
+    shown = capsys.readouterr().out
+    assert f"Started from {model}: hidden_1; 3 of 3 classes\n" in shown
+    assert keras.models.load_model(tmp_path / "other/model.keras").image_size == (8, 8)
+    assert run([*line, "--hidden-units", "3"]) == 2
+    assert "--init-from replaces --hidden-units" in capsys.readouterr().err

@@ -84,6 +84,13 @@ def test_a_byte_order_mark_and_backslashes(root: Path) -> None:
     assert found == {"images/0.jpg": "cats", "images/1.jpg": "dogs"}
 
 
+def test_the_unicode_text_of_excel_and_paths_through_the_parent(root: Path) -> None:
+    lines = [f"../images/{path}\t{name}" for path, name in rows()]
+    text = "\r\n".join(["path\tlabel", *lines])
+    (root / "labels.csv").write_text(text, encoding="utf-16")
+    assert classes(listed(root / "labels.csv")) == EXPECTED
+
+
 def test_one_column_per_class(root: Path) -> None:
     table = [[f"{n}.jpg", n % 2, 1 - n % 2, 0] for n in range(8)]
     path = write(root / "labels.csv", ["image", "dogs", "cats", "owls"], table)

@@ -372,3 +372,63 @@ def test_every_image_is_used_or_reported(
             relative == p or relative.startswith(f"{p}/") for p in reported
         )
         assert (relative in used) or is_reported, (relative, audit.layout.description)
+
+
+def draw(root: Path, *folders: str) -> Path:
+    for seed, path in enumerate(tree(*folders)):
+        draw_image(root / path, seed)
+    return root
+
+
+def test_classes_of_parts_whose_names_differ_in_case_are_named(tmp_path: Path) -> None:
+    folders = ("train/Cat", "train/Dog", "test/cat", "test/Dog")
+    audit = scan(draw(tmp_path, *folders))
+    assert audit.counts == {"Cat": 2, "Dog": 4}
+    found = {(f.kind, f.paths) for f in audit.findings}
+    assert ("similar_classes", ("Cat", "cat")) in found
+    assert ("missing_class", ("test/cat/0.jpg", "test/cat/1.jpg")) in found
+    (left_out,) = (f for f in audit.findings if "not in the training" in f.message)
+    assert left_out.action == "left out"
+
+
+def test_a_split_in_each_class_is_no_similarity_of_classes(tmp_path: Path) -> None:
+    audit = scan(draw(tmp_path, "a/train", "a/test", "b/train", "b/test"))
+    assert audit.counts == {"a": 4, "b": 4}
+    assert audit.findings == ()
+
+
+def test_photo_libraries_are_no_classes(tmp_path: Path) -> None:
+    libraries = ("Photos Library.photoslibrary/originals/0", "x Previews.lrdata/1")
+    audit = scan(draw(tmp_path, "a", "b", *libraries))
+    assert audit.class_names == ("a", "b")
+    (clutter,) = audit.findings
+    assert len(clutter.paths) == 2
+
+
+def test_what_stands_for_an_image_is_named(tmp_path: Path) -> None:
+    draw(tmp_path, "a", "b")
+    for name, content in {
+        "1.png": b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n",
+        "2.png": b"\n<!DOCTYPE html><html><title>404</title></html>",
+        "3.mp4": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom",
+        "4.jpg": b"PK\x03\x04 more",
+    }.items():
+        (tmp_path / "a" / name).write_bytes(content)
+    found = {f.paths[0]: f.message for f in scan(tmp_path).findings}
+    for name, words in {
+        "a/1.png": "git lfs pull",
+        "a/2.png": "a web page, not an image",
+        "a/3.mp4": "a video, not an image",
+        "a/4.jpg": "a zip archive, not an image",
+    }.items():
+        assert words in found[name]
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("images",)])
+def test_a_label_file_next_to_images_without_classes_is_proposed(
+    tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    draw(tmp_path, *folders)
+    (tmp_path / "train.csv").write_text("id,label\n0,a\n1,b\n")
+    with pytest.raises(InputError, match=r"a label file such as train\.csv .*--labels"):
+        scan(tmp_path)

@@ -71,6 +71,33 @@ def test_evaluate_agrees_with_keras(tmp_path):
     assert training.to_json()["photos"] == len(training.paths)
 
 
+def test_data_comes_in_many_forms(tmp_path, monkeypatch):
+    loader = small_loader(tmp_path)
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(tmp_path / "cache"))
+    datasets = loader.load()
+    model = ImageClassifier(datasets.class_names, (8, 8), hidden_units=(4,), seed=1)
+    expected = keras_flowers.evaluate(model, datasets)
+    assert keras_flowers.evaluate(model, loader).paths == expected.paths
+    batches = list(datasets.validation.as_numpy_iterator())
+    arrays = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
+    for data in (datasets.validation, arrays):
+        result = keras_flowers.evaluate(model, data)
+        np.testing.assert_array_equal(result.labels, expected.labels)
+        np.testing.assert_allclose(result.probabilities, expected.probabilities, 1e-4)
+        assert (result.class_names, result.split) == (datasets.class_names, None)
+    assert result.worst_mistakes(1)[0].path.name.startswith("image ")
+    whole = keras_flowers.evaluate(model, tmp_path / "photos")
+    assert len(whole.labels) == 24
+    assert keras_flowers.evaluate(model, str(tmp_path / "photos")).loss == whole.loss
+    for wrong in (None, 3, [1, 2], datasets.validation.map(lambda images, _: images)):
+        with pytest.raises(InputError, match="batches \\(images, labels\\)"):
+            keras_flowers.evaluate(model, wrong)
+    with pytest.raises(InputError, match="`split` is for data that a loader"):
+        keras_flowers.evaluate(model, datasets.validation, "train")
+    with pytest.raises(InputError, match="Labels must be integers from 0 to 2"):
+        keras_flowers.evaluate(model, (arrays[0], arrays[1] + 5))
+
+
 def test_labels_are_those_of_the_model(tmp_path):
     datasets = small_loader(tmp_path).load()
     names = ["tulips", "other", "daisy", "roses"]

@@ -181,6 +181,9 @@ def test_component_checks(tmp_path):
     component_checks.saves_and_loads(layer, images(), tmp_path)
     component_checks.symbolic_matches_eager(ImageAugmentation, images())
     component_checks.takes_one_image_or_a_batch(layer, images())
+    component_checks.fits_where_a_keras_layer_does(
+        ImageAugmentation, keras.layers.Rescaling(1 / 255), images()
+    )
 
 
 def test_one_image_is_augmented_like_a_batch_of_one():

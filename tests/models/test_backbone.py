@@ -76,6 +76,11 @@ def test_component_checks_of_the_preprocessing(tmp_path, mode):
     component_checks.symbolic_matches_eager(
         lambda **options: ImageNetPreprocessing(mode, **options), images()
     )
+    component_checks.fits_where_a_keras_layer_does(
+        lambda **options: ImageNetPreprocessing(mode, **options),
+        keras.layers.Rescaling(1 / 255),
+        images(),
+    )
 
 
 def test_an_unknown_preprocessing_is_named():
@@ -98,6 +103,9 @@ def test_component_checks(tmp_path, weights):
     component_checks.has_registered_name(layer, "keras_flowers>Backbone")
     component_checks.saves_and_loads(layer, images(), tmp_path)
     component_checks.symbolic_matches_eager(backbone, images())
+    component_checks.fits_where_a_keras_layer_does(
+        backbone, keras.layers.GlobalAveragePooling2D(), images()
+    )
 
 
 def test_mixed_precision_reaches_every_layer_and_keeps_the_weights():
@@ -493,7 +501,7 @@ def test_a_download_that_fails_says_how_to_do_without(monkeypatch):
         Backbone("mobilenet")
     first, second = str(error.value).splitlines()
     assert "https://storage.googleapis.com/x.h5" in first
-    assert "--weights FILE" in second
+    assert "--pretrained-weights FILE" in second
 
 
 def test_weights_of_imagenet_are_those_that_keras_has(monkeypatch):

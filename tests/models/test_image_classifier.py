@@ -585,3 +585,9 @@ def test_hdf5_is_refused_before_anything_is_written(tmp_path, name):
 
 def test_one_integer_is_a_square():
     assert small_classifier(image_size=9).image_size == (9, 9)
+
+
+def test_a_model_is_not_quantized_in_place():
+    model = ImageClassifier(["a", "b"], (8, 8), hidden_units=(2,))
+    with pytest.raises(InputError, match="export_model"):
+        model.quantize("int8")

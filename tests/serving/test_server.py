@@ -287,7 +287,9 @@ def test_missing_packages_are_named(exported, capsys, monkeypatch):
     assert 'pip install "keras-flowers[serve]"' in error
 
 
-def test_a_keras_model_is_served_with_its_own_heat_maps(image, tmp_path, monkeypatch):
+def test_a_keras_model_is_served_with_its_own_heat_maps(
+    image, tmp_path, with_heat_maps
+):
     """In this process: Keras has started already."""
     from keras_flowers_cli.serve import _load_model
     from keras_flowers_serving import create_app

@@ -52,7 +52,14 @@ CALLEES = {
 # command line decides.
 WITHOUT_OPTION = {
     "FineTuning": set(),
-    "ImageClassifier": {"class_names", "image_size", "seed", "resize", "kwargs"},
+    "ImageClassifier": {
+        "class_names",
+        "image_size",
+        "seed",
+        "resize",
+        "temperature",
+        "kwargs",
+    },
     "ImageClassifierHyperModel": {"loader", "epochs", "seed"},
     "ImageDatasetLoader": {
         "data",

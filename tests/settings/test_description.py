@@ -59,8 +59,8 @@ def test_a_run_of_0_1(dense, label, value, is_default):
 def test_defaults_depend_on_the_backbone(dense):
     with_backbone = rows_of(read("backbone"))
     assert with_backbone["backbone"].value == "tiny"
-    assert with_backbone["weights"].value.endswith("network.keras")
-    assert "weights" not in rows_of(dense)
+    assert with_backbone["pretrained_weights"].value.endswith("network.keras")
+    assert "pretrained_weights" not in rows_of(dense)
     for label, without, with_one in (
         ("dropout", "0.2", "0.3"),
         ("augmentation", "yes", "no"),

@@ -14,7 +14,7 @@ from helpers import (
 )
 
 from keras_flowers import Backbone, InputError
-from keras_flowers.data.feature_cache import FeatureCache
+from keras_flowers.data.feature_cache import CacheWarning, FeatureCache
 from keras_flowers.training import feature_datasets as features
 from keras_flowers.training.feature_datasets import with_features
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_named_and_keeps_what_is_there(tmp_path):
     with (
         no_file_larger_than(20),
         store.lock(),
-        pytest.warns(UserWarning, match="store` cannot be written: .*not cached"),
+        pytest.warns(CacheWarning, match="store` cannot be written: .*not cached"),
     ):
         store.add(["b"], rows(1, 3))
     assert not store.missing(["a", "b"])
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     store = FeatureCache(tmp_path / "store", "key", 3)
     with (
         pytest.warns(
-            UserWarning, match="store` cannot be written: File .*cache_directory"
+            CacheWarning, match="store` cannot be written: File .*cache_directory"
         ),
         store.lock(),
     ):

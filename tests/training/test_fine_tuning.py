@@ -58,6 +58,7 @@ def run(tmp_path, *, directory="run", loader=None, backbone=None, **options):
         "fine_tuning": TUNING,
         "verbose": 0,
         "tensorboard": False,
+        "keep": "last",
         "build_model": builder(backbone or tmp_path / "tiny.keras", **model),
     }
     return train(
@@ -279,6 +280,7 @@ def test_early_stopping_ends_the_first_stage_with_its_best_weights(tmp_path, fil
         callbacks=[Begin()],
         epochs=30,
         early_stopping=2,
+        keep="best",
     )
     done = result.history["epoch"]
     assert done[-2:] == [31, 32]
@@ -367,7 +369,7 @@ def test_a_run_on_images_is_resumed_at_the_border(tmp_path, file):
 
 
 def test_an_early_stopped_first_stage_stays_so_when_the_run_is_resumed(tmp_path, file):
-    options = {"epochs": 30, "early_stopping": 1}
+    options = {"epochs": 30, "early_stopping": 1, "keep": "best"}
     build = going_astray(file)
     expected = run(tmp_path, directory="whole", build_model=build, **options)
     assert len(expected.history["epoch"]) < 15
@@ -604,14 +606,15 @@ def test_the_report_of_a_run_on_features_shows_its_evaluation(whole):
     assert config["fine_tuning"]["unfreeze_from"] == "last"
 
 
-@pytest.mark.filterwarnings("ignore:The network has (collapsed|diverged)")
+@pytest.mark.filterwarnings("ignore:The (network|training) has (collapsed|diverged)")
 def test_the_best_epoch_of_the_frozen_stage_is_kept_with_its_backbone(tmp_path, file):
     tuning = FineTuning(epochs=2, learning_rate=1e4)  # goes astray
-    whole = run(tmp_path, directory="whole", fine_tuning=tuning)
+    options = {"fine_tuning": tuning, "keep": "best"}
+    whole = run(tmp_path, directory="whole", **options)
     losses = whole.history["val_loss"]
     assert whole.saved_epoch == losses.index(min(losses)) + 1 <= EPOCHS
-    interrupted_in(EPOCHS + 1, tmp_path, fine_tuning=tuning)
-    resumed = run(tmp_path, fine_tuning=tuning, resume=True)
+    interrupted_in(EPOCHS + 1, tmp_path, **options)
+    resumed = run(tmp_path, resume=True, **options)
     for result in (whole, resumed):
         loss, _ = result.model.evaluate(result.datasets.validation, verbose=0)
         assert loss == pytest.approx(min(losses), rel=1e-3)

@@ -40,6 +40,8 @@ def test_the_suggestion_is_the_lowest_rate_at_which_the_loss_is_low():
     assert suggest_rate(rates, lucky) == suggestion
     # The loss of the last step is often not finite any more.
     assert suggest_rate(rates, [*losses[:-1], np.nan]) == suggestion
+    # Without an explosion nobody knows whether the last rate is too high.
+    assert suggest_rate(rates, np.linspace(2, 1, 61)) == pytest.approx(0.1)
     with pytest.raises(InputError, match="`lowest`"):
         suggest_rate(rates, np.full(61, np.nan))
 

@@ -490,7 +490,7 @@ def growing_worse(datasets):
     return model
 
 
-@pytest.mark.filterwarnings("ignore:The network has (collapsed|diverged)")
+@pytest.mark.filterwarnings("ignore:The (network|training) has (collapsed|diverged)")
 def test_the_best_epoch_is_kept_whenever_the_run_is_interrupted(tmp_path):
     options = {"build_model": growing_worse, "epochs": 5, "tensorboard": False}
     whole = run(tmp_path, directory="whole", **options)

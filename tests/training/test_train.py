@@ -112,7 +112,7 @@ def test_a_later_start_sees_the_images_of_its_epoch(tmp_path):
     assert_same_weights(model, whole.model)
 
 
-@pytest.mark.filterwarnings("ignore:The network has (collapsed|diverged)")
+@pytest.mark.filterwarnings("ignore:The (network|training) has (collapsed|diverged)")
 def test_early_stopping_brings_the_best_weights_back(tmp_path):
     def build(datasets):
         model = small_model(datasets)
@@ -380,6 +380,13 @@ def test_a_model_with_more_or_fewer_classes_is_refused(tmp_path, classes):
         run(tmp_path, build_model=model)
 
 
+def test_what_a_loader_loaded_is_loaded_again(tmp_path):
+    datasets = small_loader(tmp_path, seed=3).load()
+    run = train(datasets, image_size=4, epochs=1, verbose=0)
+    assert run.datasets.split == datasets.split
+    assert run.model.image_size == run.datasets.image_size == (4, 4)
+
+
 def test_a_model_is_taken_as_it_is(tmp_path):
     datasets = small_loader(tmp_path).load()
     model = small_model(datasets)
@@ -389,7 +396,9 @@ def test_a_model_is_taken_as_it_is(tmp_path):
 def test_what_is_not_a_model_or_a_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="must return a Keras model. Received: None"):
         run(tmp_path, build_model=lambda datasets: None)
-    with pytest.raises(InputError, match="pass the loader"):
-        train(small_loader(tmp_path).load())
+    with pytest.raises(InputError, match="`train` has no argument `image_sise`"):
+        train(tmp_path, image_sise=64)
+    with pytest.raises(InputError, match="`hidden_units`: pass a model as"):
+        train(tmp_path, hidden_units=(3,))
     with pytest.raises(InputError, match="`data`"):
         train(None)

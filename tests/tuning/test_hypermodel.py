@@ -41,6 +41,14 @@ def test_everything_is_declared_without_building_a_model(tmp_path):
     assert not (tmp_path / "cache").exists(), "the data was loaded"
 
 
+def test_data_is_what_a_loader_loaded_or_is_refused(tmp_path):
+    loader = small_loader(tmp_path)
+    assert ImageClassifierHyperModel(loader.load()).loader is loader
+    for wrong in (None, np.zeros((2, 8, 8, 3)), (np.zeros((2, 8, 8, 3)), [0, 1])):
+        with pytest.raises(InputError, match="`data` must be a folder"):
+            ImageClassifierHyperModel(wrong)
+
+
 def test_the_oracle_sees_all_of_it_before_the_first_trial(tmp_path):
     hypermodel = small_space(tmp_path, batch_size=(4, 8))
     tuner = keras_tuner.RandomSearch(

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import socket
 import sys
 
@@ -38,6 +39,7 @@ RESULTS = {
     "hyperparameters.png",
     "model.keras",
     "parallel_coordinates.png",
+    "report.html",
     "scores.png",
     "search.json",
     "split.json",
@@ -97,6 +99,21 @@ def test_a_search_leaves_everything_in_its_directory(found):
         if name.endswith(".png"):
             content = (result.directory / name).read_bytes()
             assert content.startswith(b"\x89PNG")
+
+
+def test_the_report_shows_the_best_trial_all_trials_and_the_classes(found):
+    _, result, _ = found
+    page = (result.directory / "report.html").read_text()
+    best = result.best
+    assert f"trial {best.id}, whose weights are in model.keras" in page
+    scores = re.findall(r'<th scope="row">(\d+)</th><td>([\d.]+)</td>', page)
+    ranked = sorted(result.trials, key=lambda trial: trial.score)
+    expected = [(trial.id, f"{trial.score:.4f}") for trial in ranked]
+    assert scores[: len(expected)] == expected
+    for name in (*best.hyperparameters, "daisy", "roses", "tulips"):
+        assert f'<th scope="row">{name}</th>' in page
+    assert page.count("<svg") == 3
+    assert "http" not in re.sub(r"http-equiv", "", page)
 
 
 @pytest.mark.parametrize("number", range(3))

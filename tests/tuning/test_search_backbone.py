@@ -372,7 +372,10 @@ def test_tune_takes_augmentation_with_a_backbone(tmp_path, command):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--weights", "imagenet"], "--weights needs a --backbone"),
+        (
+            ["--weights", "imagenet"],
+            "--pretrained-weights needs a --backbone",
+        ),
         (["--backbone", "mobilenet_v9"], "mobilenet_v"),
         (["--backbone", "nowhere.keras"], "nowhere.keras"),
         (["--backbone", "network.keras", "--image-size", "9"], "8x8"),

@@ -1,0 +1,84 @@
+"""A search as one self-contained page: `report.html`, from `templates/`."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_flowers.tuning.records import (
+    COMPLETED,
+    FAILED,
+    TrialRecord,
+    hyperparameter_names,
+)
+from markupsafe import Markup
+
+from keras_flowers.data.dataset_loader import ImageDatasets
+from keras_flowers.data.splits import SPLIT_NAMES
+from keras_flowers.evaluation.pages import page_environment, page_values
+from keras_flowers.files import write_text_atomically
+from keras_flowers.plots.svg import svg_markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Longer tables are cut, and the page says by how much.
+_LIMIT = 200
+
+
+def write_search_report(
+    path: Path,
+    records: Sequence[TrialRecord],
+    best: TrialRecord,
+    *,
+    datasets: ImageDatasets,
+    objective: str,
+    direction: str,
+    figures: Mapping[str, "Figure"],
+) -> None:
+    """Writes a search as one HTML page that loads nothing and runs nothing.
+
+    Args:
+        path: The file to write or to replace, atomically.
+        records: All trials.
+        best: The best one.
+        datasets: The data of the search.
+        objective: What the score is.
+        direction: `"min"` or `"max"`.
+        figures: The plots of the search by name.
+    """
+    sign = 1 if direction == "min" else -1
+
+    def rank(record: TrialRecord) -> tuple[bool, float]:
+        return record.status != COMPLETED, sign * (record.score or 0.0)
+
+    environment = page_environment()
+    environment.filters["value"] = _format_value
+    folder = resources.files("keras_flowers.tuning") / "templates"
+    template = (folder / "search.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(
+        title=f"Search {path.absolute().parent.name}",
+        records=records,
+        ranked=sorted(records, key=rank),
+        failed=sum(record.status == FAILED for record in records),
+        names=hyperparameter_names(records),
+        best=best,
+        objective=objective,
+        datasets=datasets,
+        splits={
+            name: datasets.counts(name)
+            for name in SPLIT_NAMES
+            if getattr(datasets.split, name)
+        },
+        plots=[
+            Markup(svg_markup(figure, name, name.replace("_", " ")))
+            for name, figure in figures.items()
+        ],
+        limit=_LIMIT,
+        **page_values("report.css"),
+    )
+    write_text_atomically(path, page)
+
+
+def _format_value(value: Any) -> str:
+    return format(value, ".4g") if isinstance(value, float) else str(value)
