@@ -20,7 +20,6 @@ import contextlib
 import dataclasses
 import inspect
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,10 +43,11 @@ from keras_flowers.models.transfer import build_like
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
+from keras_flowers.training.command import TrainingCommand
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
 from keras_flowers.training.devices import Devices, choose_devices
 from keras_flowers.training.judgement import judge
-from keras_flowers.training.preparation import PreparedRun, prepare_run
+from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.processes import (
     DEFAULT_JOIN_TIMEOUT,
     Team,
@@ -56,10 +56,8 @@ from keras_flowers.training.processes import (
 from keras_flowers.training.recording import (
     RunRecorder,
     load_trained_weights,
-    require_disk_space,
 )
 from keras_flowers.training.run_directory import RunDirectory
-from keras_flowers.training.run_sharing import identify, pack, unpack
 from keras_flowers.training.stages import (
     Stage,
     begin_fine_tuning_stage,
@@ -247,11 +245,11 @@ def train(
         raise InputError("`resume` needs the `run_directory` of the run.")
     team = join_processes(check_integer("join_timeout", join_timeout, lowest=1))
     with team or contextlib.nullcontext():
-        command = _Command(
+        chosen = choose_devices(devices, config.loader.batch_size)
+        command = TrainingCommand(
             config,
-            choose_devices(devices, config.loader.batch_size),
-            callbacks,
-            verbose,
+            chosen,
+            team,
             progress,
             on_loaded,
             on_transferred,
@@ -260,7 +258,10 @@ def train(
             save_optimizer,
             not discard_checkpoint,
             started,
-            team,
+            train_run=lambda prepared, recorder: _RunInProgress(
+                prepared, callbacks, verbose, progress, chosen, team, recorder
+            ).train(),
+            load_run=_load_complete_run,
         )
         if team is not None and not team.is_first:
             return command.train_for_first_process(
@@ -269,139 +270,6 @@ def train(
         if run_directory is None:
             return command.train_in_memory()
         return command.train_in_directory(RunDirectory(run_directory, resume=resume))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Command:
-    """What `train` was asked to do; the attributes are those of `train`."""
-
-    config: TrainingConfig
-    devices: Devices
-    callbacks: Sequence[keras.callbacks.Callback]
-    verbose: int | str
-    progress: Progress | None
-    on_loaded: Callable[[ImageDatasets], None] | None
-    on_transferred: Callable[[str], None] | None
-    checkpoint_every: int | None
-    tensorboard: bool
-    save_optimizer: bool
-    keep_checkpoint: bool
-    started: float
-    team: Team | None
-
-    def train_in_memory(self) -> TrainingRun:
-        """Trains without a run directory."""
-        prepared = self._prepare(self.config)
-        if self.team is not None:
-            configuration = self.config.to_json(prepared.model)
-            self.team.require_same(*identify(configuration, prepared))
-        return self._begin(prepared).train()
-
-    def train_in_directory(self, directory: RunDirectory) -> TrainingRun:
-        """Trains in a run directory, in the process that writes it."""
-        config = self.config
-        is_started = directory.is_started
-        with contextlib.ExitStack() as stack:
-            if is_started:
-                stack.enter_context(directory.lock())
-                config = directory.complete_configuration(config)
-            if self.team is not None:
-                self.team.share(pack(directory, "split.json", "config.json"))
-            prepared = self._prepare(config)
-            configuration = config.to_json(prepared.model)
-            if self.team is not None:
-                self.team.require_same(*identify(configuration, prepared))
-            if is_started and not directory.reopen(configuration):
-                directory.require_same_run(configuration)
-                if directory.is_complete:
-                    if self.team is not None:
-                        self.team.share(pack(directory, "model.keras", "history.json"))
-                    return _load_complete_run(prepared, directory)
-            with_checkpoints = self.checkpoint_every is not None
-            require_disk_space(
-                directory,
-                prepared.model,
-                with_checkpoints=with_checkpoints,
-                keeps_best=config.keep == "best",
-                save_optimizer=self.save_optimizer,
-            )
-            if not is_started:
-                # Only now: what cannot be trained leaves no folder.
-                stack.enter_context(directory.lock())
-                directory.claim(configuration, prepared.datasets)
-            if self.team is not None:
-                self.team.share(pack(directory, "checkpoint"))
-            recorder = RunRecorder(
-                directory,
-                prepared,
-                configuration,
-                checkpoint_every=self.checkpoint_every,
-                tensorboard=self.tensorboard,
-                save_optimizer=self.save_optimizer,
-                keep_checkpoint=self.keep_checkpoint,
-                started=self.started,
-                is_alone=self.team is None,
-            )
-            run = self._begin(prepared, recorder).train()
-            if self.team is not None:
-                self.team.share(b"")
-            return run
-
-    def train_for_first_process(
-        self, team: Team, *, writes_directory: bool
-    ) -> TrainingRun:
-        """Trains in a process that writes nothing.
-
-        Process 0 sends what it has read from the run directory.
-        """
-        if not writes_directory:
-            return self.train_in_memory()
-        temporary = tempfile.TemporaryDirectory()
-        with temporary as folder:
-            team.clean_up = temporary.cleanup
-            directory = RunDirectory(Path(folder) / "run")
-            unpack(team.share(), directory)
-            config = directory.complete_configuration(self.config)
-            prepared = self._prepare(config)
-            configuration = config.to_json(prepared.model)
-            team.require_same(*identify(configuration, prepared))
-            unpack(team.share(), directory)
-            if directory.is_complete:
-                run = _load_complete_run(prepared, directory)
-            else:
-                recorder = RunRecorder(
-                    directory,
-                    prepared,
-                    configuration,
-                    checkpoint_every=None,
-                    tensorboard=False,
-                    save_optimizer=False,
-                    keep_checkpoint=False,
-                    started=self.started,
-                    is_alone=False,
-                )
-                run = self._begin(prepared, recorder).train()
-                team.share()  # until process 0 has written everything
-        return dataclasses.replace(run, directory=None)
-
-    def _prepare(self, config: TrainingConfig) -> PreparedRun:
-        with self.devices.scope():
-            return prepare_run(
-                config, self.progress, self.on_loaded, self.on_transferred
-            )
-
-    def _begin(
-        self, prepared: PreparedRun, recorder: RunRecorder | None = None
-    ) -> "_RunInProgress":
-        return _RunInProgress(
-            prepared,
-            self.callbacks,
-            self.verbose,
-            self.progress,
-            self.devices,
-            self.team,
-            recorder,
-        )
 
 
 class _RunInProgress:
