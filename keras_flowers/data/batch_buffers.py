@@ -2,6 +2,7 @@
 
 import ctypes
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +33,10 @@ class BatchBuffers:
             memory = self._allocate(count)
         # Views and slices of the array keep this object alive. They would not if it
         # were an array: NumPy lets them refer to the memory behind it instead.
-        owner = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
+        owner: Any = (ctypes.c_uint8 * len(memory)).from_buffer(memory.data)
         weakref.finalize(owner, self._reclaim, free, memory)
-        return np.frombuffer(owner, np.uint8).reshape(count, *self._image_shape)
+        array: np.ndarray = np.frombuffer(owner, np.uint8)
+        return array.reshape(count, *self._image_shape)
 
     def _reclaim(self, free: list[np.ndarray], memory: np.ndarray) -> None:
         if len(free) < self._MOST_FREE:

@@ -217,11 +217,17 @@ class Team:
             raise ProcessLostError(failure) from error
 
     def leave(self) -> None:
-        """Says goodbye to the others."""
-        if not self._is_over.is_set():
-            self._is_over.set()
-            self._send_to_all(_GOODBYE)
-            self._close()
+        """Says goodbye to the others; called at the end of the process.
+
+        After a failure it ends the process at once: JAX would wait for the others.
+        """
+        if self._is_over.is_set():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_EXIT_LOST)
+        self._is_over.set()
+        self._send_to_all(_GOODBYE)
+        self._close()
 
     def _close(self) -> None:
         for connection in self._connections.values():
