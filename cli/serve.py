@@ -122,13 +122,20 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
             "serve needs the TensorFlow or the JAX backend for a model with a backbone."
         )
 
+    detector = model.unknown_detector
+    by_similarity = detector is not None and detector.examples is not None
+    predict_batch = model.predictor(None if detector is None else "auto")
+
     def predict(images: "np.ndarray") -> Any:
         # Keras compiles its step once for each size of a batch.
         count = len(images)
         padding = (1 << (count - 1).bit_length()) - count
         padded = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
         with lock:
-            return model.predict_on_batch(padded)[:count]
+            found = predict_batch(padded)
+        if isinstance(found, tuple):
+            return tuple(part[:count] for part in found)
+        return found[:count]
 
     def explain_image(image: "np.ndarray", label: int) -> "np.ndarray":
         with lock:
@@ -142,7 +149,8 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
         explain=explain_image,
         method=find_method(model),
         format="keras",
-        unknown_threshold=model.unknown_threshold,
+        finds_unknown=detector is not None,
         temperature=None if model.temperature == 1 else model.temperature,
+        unknown_threshold=None if by_similarity else model.unknown_threshold,
         versions=versions(),
     )

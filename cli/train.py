@@ -48,6 +48,7 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    tta: int,
     mlflow: str | None,
     wandb: str | None,
     save_optimizer: bool,
@@ -139,6 +140,7 @@ def train(
             tensorboard=not no_tensorboard,
             devices=devices,
             join_timeout=join_timeout,
+            tta=tta,
             save_optimizer=save_optimizer,
             discard_checkpoint=discard_checkpoint,
         )
@@ -190,8 +192,9 @@ def _check_source(
 
 def _option_names(command: click.Command, given: dict[str, Any]) -> str:
     """Returns the names of options as they were given."""
+    names = {option.name: option.opts[0] for option in command.params if option.name}
     return ", ".join(
-        (option.secondary_opts if given[option.name] is False else option.opts)[0]
-        for option in command.params
-        if option.name in given
+        f"--no-{flag.removeprefix('--')}" if given[name] is False else flag
+        for name, flag in names.items()
+        if name in given
     )

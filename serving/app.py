@@ -173,6 +173,7 @@ def create_app(
             precision=model.precision,
             temperature=model.temperature,
             unknown_threshold=model.unknown_threshold,
+            finds_unknown=model.finds_unknown or model.unknown_threshold is not None,
             heatmaps=model.method,  # type: ignore[arg-type]
             max_files=limits.files,
             max_request_bytes=limits.request_bytes,

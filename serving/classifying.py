@@ -123,8 +123,8 @@ class Classifier:
                 self._metrics.images.labels("refused").inc()
                 status = _STATUSES.get(error.kind, HTTPStatus.UNPROCESSABLE_ENTITY)
                 return status, Result(name=upload.name, error=_explain_refusal(error))
-            row = await self._batcher.classify(decoded.pixels)
-            result = self._describe(upload.name, row, wishes)
+            row, unknown = await self._batcher.classify(decoded.pixels)
+            result = self._describe(upload.name, row, unknown, wishes)
             if decoded.preview is not None:
                 if wishes.preview:
                     result.preview = await loop.run_in_executor(
@@ -151,12 +151,15 @@ class Classifier:
         image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE), Image.Resampling.BILINEAR)
         return _Decoded(pixels, np.array(image))
 
-    def _describe(self, name: str, row: np.ndarray, wishes: Wishes) -> Result:
+    def _describe(
+        self, name: str, row: np.ndarray, unknown: bool | None, wishes: Wishes
+    ) -> Result:
         if not np.isfinite(row).all():
             raise FloatingPointError("the model returns NaN")
         best = rank_classes(name, self._model.class_names, row)
         threshold = self._model.unknown_threshold
-        unknown = None if threshold is None else best.probability < threshold
+        if unknown is None and threshold is not None:
+            unknown = best.probability < threshold
         self._metrics.images.labels("unknown" if unknown else "classified").inc()
         ranked = list(best.probabilities.items())[: wishes.top]
         return Result(

@@ -21,15 +21,17 @@ class ServedModel:
         image_size: `(height, width)` in pixels of the images that `predict` takes.
         resize: How images become `image_size`: `"stretch"`, `"crop"` or `"pad"`.
         predict: Maps uint8 `(batch, height, width, 3)` to probabilities,
-            `(batch, classes)`. Called from one thread.
+            `(batch, classes)`, or to a pair of these and bool `(batch,)`, whether the
+            images show none of the classes. Called from one thread.
         explain: Maps an image, uint8 `(height, width, 3)`, and a label to heat,
             float32 `(height, width)`, 0..1. Called from another thread, at the same
             time as `predict`.
         method: How `explain` works: `"grad_cam"` or `"occlusion"`.
         format: `"keras"` or the format of an exported model.
         precision: `"float32"`, `"float16"` or `"int8"`.
-        unknown_threshold: Below this probability an image is unknown; `None` where the
-            model always names a class.
+        unknown_threshold: Below this probability an image is unknown; `None` if the
+            model always names a class or `predict` tells.
+        finds_unknown: Whether `predict` tells which images are unknown.
         temperature: What the logits are divided by, or `None`.
         versions: The versions of the packages that wrote the model.
     """
@@ -43,6 +45,7 @@ class ServedModel:
     format: str
     precision: str = "float32"
     unknown_threshold: float | None = None
+    finds_unknown: bool = False
     temperature: float | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

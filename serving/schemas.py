@@ -43,8 +43,8 @@ class Result(BaseModel):
     probability: float | None = Field(default=None, description="Its probability.")
     unknown: bool | None = Field(
         default=None,
-        description="Whether the probability is below the threshold of the model; "
-        "null where the model has none.",
+        description="Whether the image shows none of the classes; null if the model "
+        "does not tell.",
     )
     top: list[ClassProbability] = Field(
         default_factory=list, description="The most probable classes, best first."
@@ -72,6 +72,7 @@ class ModelDescription(BaseModel):
     precision: str
     temperature: float | None
     unknown_threshold: float | None
+    finds_unknown: bool = Field(description="Whether answers say what is unknown.")
     heatmaps: Literal["grad_cam", "occlusion"]
     max_files: int = Field(description="Images in one request.")
     max_request_bytes: int

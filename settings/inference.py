@@ -20,6 +20,16 @@ EVALUATED_MANIFEST = Setting(
     "images",
     commands=("evaluate",),
 )
+TTA = Setting(
+    name="tta",
+    kind=Integer(1, 7),
+    meaning="Test-time augmentation: number of views of each image (the image, its "
+    "mirror image, and crops) over which probabilities are averaged; `train` does it "
+    "in the report. It takes as many times as long",
+    commands=("train", "predict", "evaluate", "export"),
+    default=1,
+    arguments=("train.tta", "export_model.tta"),
+)
 SPLIT = Setting(
     name="split",
     kind=Choice(("train", "validation", "test")),
@@ -206,6 +216,7 @@ MEASURE = Setting(
 )
 
 SETTINGS = (
+    TTA,
     EVALUATED_MANIFEST,
     SPLIT,
     BATCH_SIZE,

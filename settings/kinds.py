@@ -66,6 +66,16 @@ class Switch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Strength:
+    """One of several words, `none` among them, or on or off: `--name`, `--no-name`.
+
+    `none` and off are False, on is True.
+    """
+
+    words: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ExistingFile:
     """The path of a file that exists."""
 
@@ -123,6 +133,7 @@ Kind = (
     | OptionalText
     | Flag
     | Switch
+    | Strength
     | ExistingFile
     | NewFile
     | Folder

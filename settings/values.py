@@ -17,6 +17,7 @@ from keras_flowers_settings.kinds import (
     Number,
     ParsedKind,
     Range,
+    Strength,
     Switch,
     Widths,
 )
@@ -53,10 +54,14 @@ def parse(kind: ParsedKind, text: str) -> Any:
 
 def to_text(kind: Kind, value: Any) -> str:
     """Returns a value as people write it."""
+    if isinstance(value, str):
+        return value
     match kind:
         case Number():
-            return value if isinstance(value, str) else f"{value:.6g}"
+            return f"{value:.6g}"
         case Flag() | Switch():
+            return "yes" if value else "no"
+        case Strength() if isinstance(value, bool):
             return "yes" if value else "no"
         case ImageSize():
             height, width = value
@@ -84,10 +89,12 @@ def to_scalar(kind: Kind, value: Any) -> Scalar:
             return float(value or 0)
         case Flag() | Switch():
             return bool(value)
+        case Strength():
+            return to_text(kind, value or False)
         case ImageSize():
             return "x".join(map(str, value or ()))
         case Widths():
-            return ",".join(map(str, value or ()))
+            return value if isinstance(value, str) else ",".join(map(str, value or ()))
         case _:
             return "none" if value is None else to_text(kind, value)
 

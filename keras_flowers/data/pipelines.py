@@ -46,6 +46,23 @@ class EpochOrder:
         self.epoch += 1
         return positions
 
+    def take_epoch_of_views(self, views: int) -> np.ndarray:
+        """Returns the order of the current epoch with a view of each image; advances.
+
+        The views of an image take turns; which one it begins with depends on the seed.
+
+        Args:
+            views: Number of views of each image.
+
+        Returns:
+            int64 `(count,)`: the position of an image plus `count` times its view.
+        """
+        generator = np.random.default_rng([self._seed, self._count, views])
+        first = generator.integers(0, views, self._count)
+        view = (first + self.epoch) % views
+        positions = self.take_epoch()
+        return positions + self._count * view[positions]
+
 
 def image_pipeline(
     reader: ImageReader,

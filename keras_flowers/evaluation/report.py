@@ -203,27 +203,31 @@ def _describe_mistakes(
     """Returns the worst mistakes, their images, and the heat maps of the first ones."""
     mistakes = evaluation.worst_mistakes(_MOST_MISTAKES)
     images = [tile.image for tile in load_mistakes(evaluation, _MOST_MISTAKES)]
-    heatmap_of = None if model is None else explanation.heatmap_function(model)
     rows = []
     for index, (mistake, image) in enumerate(zip(mistakes, images, strict=True)):
-        heat = None
-        if (
-            model is not None
-            and heatmap_of is not None
-            and index < _MOST_EXPLAINED
-            and image is not None
-            and mistake.predicted_class is not None
-        ):
-            label = evaluation.class_names.index(mistake.predicted_class)
-            pixels = load_image(
-                mistake.path, model.image_size, ImageOptions(resize=model.resize)
-            )
-            placed = place_heat(
-                heatmap_of(pixels, label), model.resize, image.shape[:2]
-            )
-            heat = _embed_photo(blend_heat(image, placed))
-        rows.append((mistake, None if image is None else _embed_photo(image), heat))
+        photo = heat = None
+        if image is not None:
+            photo = _embed_photo(image)
+            if model is not None and index < _MOST_EXPLAINED:
+                heat = _explain_mistake(model, evaluation, mistake, image)
+        rows.append((mistake, photo, heat))
     return rows
+
+
+def _explain_mistake(
+    model: keras.Model, evaluation: Evaluation, mistake: Mistake, image: "np.ndarray"
+) -> dict[str, Any] | None:
+    """Returns the image with the heat that supports the predicted class."""
+    heatmap_of = explanation.heatmap_function(model)
+    if heatmap_of is None or mistake.predicted_class is None:
+        return None
+    label = evaluation.class_names.index(mistake.predicted_class)
+    options = ImageOptions(resize=model.resize)
+    heat = heatmap_of(load_image(mistake.path, model.image_size, options), label)
+    height, width = image.shape[:2]
+    return _embed_photo(
+        blend_heat(image, place_heat(heat, model.resize, (height, width)))
+    )
 
 
 def _describe_config(config: Mapping[str, Any]) -> tuple[settings.Group, ...]:

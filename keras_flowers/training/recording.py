@@ -232,7 +232,14 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
     try:
         if has_optimizer_state(path):
             build_optimizer(model)
-        model.load_weights(path)
+            model.load_weights(path)
+        else:
+            # An optimizer with variables would require its state in the file.
+            optimizer, model.optimizer = model.optimizer, None
+            try:
+                model.load_weights(path)
+            finally:
+                model.optimizer = optimizer
         if isinstance(model, ImageClassifier):
             model.temperature = read_temperature(path)
     except Exception as error:

@@ -21,11 +21,9 @@ def identify(configuration: dict[str, Any], prepared: PreparedRun) -> tuple[str,
     split = prepared.datasets.split
     parts = (split.train, split.validation, split.test)
     versions = {k: v for k, v in configuration["versions"].items() if k != "python"}
-    same = {name: configuration[name] for name in ("model", "epochs", "early_stopping")}
+    of_host = ("loader", "versions", "init_from")
     content = {
-        **same,
-        "class_weights": configuration["class_weights"],
-        "fine_tuning": configuration["fine_tuning"],
+        **{name: value for name, value in configuration.items() if name not in of_host},
         "seed": configuration["loader"]["config"]["seed"],
         "batch_size": prepared.datasets.batch_size,
         "images": [[record.sha256 for record in part] for part in parts],

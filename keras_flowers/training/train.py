@@ -37,6 +37,7 @@ from keras_flowers.data.dataset_loader import (
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.saved_classifier import load_classifier
 from keras_flowers.models.transfer import build_like
@@ -46,6 +47,10 @@ from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.command import TrainingCommand
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
 from keras_flowers.training.devices import Devices, choose_devices
+from keras_flowers.training.feature_datasets import (
+    PrecisionDifference,
+    measure_precision,
+)
 from keras_flowers.training.judgement import judge
 from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.processes import (
@@ -77,6 +82,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
+        precision_difference: What `inference_precision` changes for the validation
+            images; `None` for float32.
         saved_epoch: The epoch that the weights of the model are from, counted from 1;
             `None` if Ctrl-C ended the run within an epoch whose weights these are.
     """
@@ -87,6 +94,7 @@ class TrainingRun:
     directory: Path | None
     interrupted: bool
     saved_epoch: int | None = None
+    precision_difference: PrecisionDifference | None = None
 
     @property
     def has_collapsed(self) -> bool:
@@ -125,6 +133,8 @@ def train(
     early_stopping: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
+    feature_views: int = TrainingConfig.feature_views,
+    inference_precision: str = TrainingConfig.inference_precision,
     keep: str = TrainingConfig.keep,
     init_from: str | os.PathLike[str] | None = None,
     calibrate: bool = TrainingConfig.calibrate,
@@ -139,6 +149,7 @@ def train(
     tensorboard: bool = True,
     devices: int | str | None = None,
     join_timeout: int = DEFAULT_JOIN_TIMEOUT,
+    tta: int = 1,
     save_optimizer: bool = False,
     discard_checkpoint: bool = False,
     **loader_arguments: Any,
@@ -173,8 +184,7 @@ def train(
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, what it loaded (which
             is loaded again, from the cache), or a whole `TrainingConfig`. With a
-            configuration leave `build_model`, `epochs`, `early_stopping`,
-            `class_weights`, `fine_tuning`, `keep`, `init_from` and `calibrate` at their
+            configuration leave the arguments from `build_model` to `calibrate` at their
             defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
@@ -183,6 +193,8 @@ def train(
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
+        feature_views: As for `TrainingConfig`.
+        inference_precision: As for `TrainingConfig`.
         keep: As for `TrainingConfig`.
         init_from: As for `TrainingConfig`. Without `build_model`, the model has the
             architecture of the one in the file; `data` that is not a loader is then
@@ -210,6 +222,9 @@ def train(
         join_timeout: Seconds to wait for the other processes, if Keras's environment
             variables `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `_NUM_PROCESSES` and
             `_PROCESS_ID` name several. Process 0 writes the run directory.
+        tta: Number of views, from 1 to 7, over which the evaluation in the report
+            averages the probabilities: see `keras_flowers.layers.views`. The history
+            is that of the images alone.
         save_optimizer: Whether `model.keras` has the state of the optimizer after the
             last epoch, which makes the file up to three times as large. Models of
             other classes than `ImageClassifier` are always saved with it.
@@ -232,6 +247,8 @@ def train(
         "early_stopping": early_stopping,
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
+        "feature_views": feature_views,
+        "inference_precision": inference_precision,
         "keep": keep,
         "init_from": init_from,
         "calibrate": calibrate,
@@ -239,6 +256,7 @@ def train(
     config = _to_config(data, build_model, options, loader_arguments)
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
+    tta = check_views("tta", tta)
     if checkpoint_every is not None:
         checkpoint_every = check_integer("checkpoint_every", checkpoint_every, lowest=1)
     if run_directory is None and resume:
@@ -259,7 +277,7 @@ def train(
             not discard_checkpoint,
             started,
             train_run=lambda prepared, recorder: _RunInProgress(
-                prepared, callbacks, verbose, progress, chosen, team, recorder
+                prepared, callbacks, verbose, progress, chosen, team, recorder, tta=tta
             ).train(),
             load_run=_load_complete_run,
         )
@@ -294,9 +312,12 @@ class _RunInProgress:
         devices: Devices,
         team: Team | None,
         recorder: RunRecorder | None = None,
+        *,
+        tta: int = 1,
     ) -> None:
         self._devices = devices
         self._team = team
+        self._tta = tta
         self._prepared = prepared
         self._callbacks = tuple(callbacks)
         self._verbose = verbose
@@ -330,7 +351,12 @@ class _RunInProgress:
         if recorder is not None:
             recorder.wait()
         saved_epoch = self._restore_best_epoch(interrupted)
-        judged = judge(self._prepared, self._stage, is_reported=recorder is not None)
+        judged = judge(
+            self._prepared,
+            self._stage,
+            is_reported=recorder is not None,
+            tta=self._tta,
+        )
         if recorder is not None:
             recorder.write_results(self._logger.history, saved_epoch, judged)
             if not interrupted:
@@ -342,6 +368,18 @@ class _RunInProgress:
             None if recorder is None else recorder.directory.path,
             interrupted,
             saved_epoch,
+            self._measure_precision(),
+        )
+
+    def _measure_precision(self) -> PrecisionDifference | None:
+        prepared, stage = self._prepared, self._stage
+        if stage is None or not stage.is_on_features:
+            return None
+        return measure_precision(
+            prepared.datasets,
+            prepared.model,
+            stage.model,
+            prepared.config.inference_precision,
         )
 
     def _restore_best_epoch(self, interrupted: bool) -> int | None:

@@ -54,16 +54,19 @@ function showFacts() {
     "Image size": `${height} × ${width} pixels (${model.resize})`,
     Format: `${model.format}, ${model.precision}`,
     "Heat maps": model.heatmaps.replace("_", "-"),
-    Unknown:
-      model.unknown_threshold === null
-        ? "the model always names a class"
-        : `below a probability of ${percent(model.unknown_threshold)}`,
+    Unknown: describeUnknown(),
   };
   $("facts").replaceChildren();
   for (const [name, value] of Object.entries(facts)) {
     $("facts").append(element("dt", name), element("dd", value));
   }
   $("about").hidden = false;
+}
+
+function describeUnknown() {
+  if (!model.finds_unknown) return "the model always names a class";
+  if (model.unknown_threshold === null) return "images unlike those of the training";
+  return `below a probability of ${percent(model.unknown_threshold)}`;
 }
 
 function showAccess(wasWrong) {

@@ -167,6 +167,7 @@ def test_bad_arguments_are_named(arguments, message):
         keras_flowers.explain(model, **arguments)
 
 
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 @pytest.mark.parametrize("kind", ["dense", "on features"])
 def test_the_worst_mistakes_of_a_run_have_heat_maps(kind, tmp_path, with_heat_maps):
     loader = small_loader(tmp_path, validation_split=0.5)
