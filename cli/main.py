@@ -30,6 +30,7 @@ from keras_flowers_cli.new import new
 from keras_flowers_cli.options import spell_out_strengths
 from keras_flowers_cli.output import Output, echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
+from keras_flowers_cli.runtime import end_failed_process
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.serve import serve
 from keras_flowers_cli.tensorboard import tensorboard
@@ -92,7 +93,9 @@ for _members in _TASKS.values():
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    end_failed_process(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from keras_flowers_settings.files import DEBUG
 from keras_flowers_settings.kinds import (
     ByteSize,
     Choice,
+    Count,
     ExistingFile,
     Flag,
     Folder,
@@ -177,6 +178,8 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
             attributes |= {"type": ParsedText(kind), "metavar": form}
         case ImageSize() | ByteSize() as kind:
             attributes |= {"type": ParsedText(kind), "metavar": "SIZE"}
+        case Count(word) as kind:
+            attributes |= {"type": ParsedText(kind), "metavar": f"N|{word}"}
         case Widths() as kind:
             attributes |= {"type": ParsedText(kind), "metavar": "N[,N...]"}
     if not isinstance(setting.default, Automatic):

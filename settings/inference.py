@@ -206,6 +206,14 @@ SAMPLE_SEED = Setting(
     default=42,
     arguments=("write_sample.seed",),
 )
+MEASURE = Setting(
+    name="measure",
+    kind=Flag(),
+    meaning="Measure loading, the training step and the forward pass for ten seconds, "
+    "and say which of them limits this machine",
+    commands=("doctor",),
+    default=False,
+)
 
 SETTINGS = (
     TTA,
@@ -233,4 +241,5 @@ SETTINGS = (
     PORT,
     IMAGES_PER_CLASS,
     SAMPLE_SEED,
+    MEASURE,
 )

@@ -108,6 +108,13 @@ class ByteSize:
 
 
 @dataclasses.dataclass(frozen=True)
+class Count:
+    """A positive integer, or the word for as many as possible."""
+
+    word: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Range:
     """`LOW:HIGH`, `LOW:HIGH:STEP` or one number: a tuple or a number."""
 
@@ -117,7 +124,7 @@ class Range:
 
 
 # Kinds that `values.parse` reads.
-ParsedKind = ImageSize | Widths | ByteSize | Range
+ParsedKind = ImageSize | Widths | ByteSize | Count | Range
 Kind = (
     Integer
     | Number

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_flowers_settings.kinds import (
     Choice,
+    Count,
     ExistingFile,
     Flag,
     Integer,
@@ -293,6 +294,23 @@ MIXED_PRECISION = Setting(
     default=False,
     recorded=precision_is_mixed,
 )
+DEVICES = Setting(
+    name="devices",
+    kind=Count("all"),
+    meaning="Devices of each process to train on, a number or `all`; each of them "
+    "computes a share of each batch",
+    commands=("train",),
+    default=Automatic("all GPUs or TPUs"),
+    arguments=("train.devices",),
+)
+JOIN_TIMEOUT = Setting(
+    name="join_timeout",
+    kind=Integer(),
+    meaning="Seconds to wait for the other processes of a training on several machines",
+    commands=("train",),
+    default=300,
+    arguments=("train.join_timeout",),
+)
 
 LOWEST_RATE = Setting(
     name="lowest",
@@ -349,4 +367,6 @@ SETTINGS = (
     UNFREEZE_FROM,
     XLA,
     MIXED_PRECISION,
+    DEVICES,
+    JOIN_TIMEOUT,
 )

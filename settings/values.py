@@ -5,9 +5,11 @@ import re
 from typing import Any
 
 from keras_flowers_settings.kinds import (
+    MANY,
     MAX_SIDE,
     MAX_WIDTH,
     ByteSize,
+    Count,
     Flag,
     ImageSize,
     Integer,
@@ -44,6 +46,8 @@ def parse(kind: ParsedKind, text: str) -> Any:
             return _parse_widths(text)
         case ByteSize():
             return _parse_bytes(text)
+        case Count(word):
+            return text if text == word else _parse_count(text, word)
         case Range():
             return _parse_range(kind, text)
 
@@ -122,6 +126,12 @@ def _parse_bytes(text: str) -> int:
     if count > _MAX_BYTES:
         raise ValueError(f"{text!r} is not a size such as 500MB or 20GiB.")
     return int(count)
+
+
+def _parse_count(text: str, word: str) -> int:
+    if not _is_within(text, MANY):
+        raise ValueError(f"{text!r} is neither a number from 1 to {MANY} nor {word!r}.")
+    return int(text)
 
 
 def _parse_range(kind: Range, text: str) -> Any:

@@ -456,8 +456,7 @@ def evaluate(
         network = average_views(model, datasets.image_size, tta)
     count = tta * len(datasets.records(split))
     with datasets.naming_unreadable_images():
-        batches = images.map(lambda batch, _: batch)
-        probabilities = _predict(network, batches, count)
+        probabilities = _predict(network, images, count)
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),
@@ -529,16 +528,18 @@ def _evaluate_batches(
     )
 
 
-def _predict(network: keras.Model, images: Any, count: int) -> np.ndarray:
-    """Returns the answers of a network for all batches of a pipeline."""
+def _predict(network: keras.Model, batches: Any, count: int) -> np.ndarray:
+    """Returns the answers of a network for the images of a pipeline."""
     has_backbone = any(isinstance(layer, Backbone) for layer in _layers_of(network))
     # A temperature is no part of the network that OpenVINO computes.
     if has_backbone and getattr(network, "temperature", 1) == 1:
-        sample = next(iter(images.take(1).as_numpy_iterator()))
+        sample, _ = next(iter(batches.as_numpy_iterator()))
         fast = build_openvino_predictor(network, count, sample)
         if fast is not None:
-            return np.concatenate([fast(b) for b in images.as_numpy_iterator()])
-    answers: np.ndarray = predict_batches(network, images)
+            return np.concatenate(
+                [fast(images) for images, _ in batches.as_numpy_iterator()]
+            )
+    answers: np.ndarray = predict_batches(network, batches)
     return answers
 
 

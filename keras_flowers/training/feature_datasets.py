@@ -9,8 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
+from keras_flowers.data.pipelines import needs_no_tensorflow
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
 from keras_flowers.inference import (
@@ -90,8 +92,6 @@ def with_validation_views(
         the classifier, and the data with these in
         place of the validation images.
     """
-    import tensorflow as tf
-
     counts = {"validation": views}
     features = load_features(images, model, counts, precision=precision)["validation"]
     size = features[0].shape[1]
@@ -101,8 +101,10 @@ def with_validation_views(
         probabilities = scale_probabilities(probabilities, model.temperature)
     stacked = keras.ops.reshape(probabilities, (-1, views, probabilities.shape[-1]))
     average = keras.Model(inputs, keras.ops.mean(stacked, axis=1))
-    pairs = (np.stack(features, axis=1), images.labels("validation"))
-    validation = tf.data.Dataset.from_tensor_slices(pairs).batch(images.batch_size)
+    labels = images.labels("validation")
+    batches, fetch = _row_gatherer(np.stack(features, axis=1), labels)
+    in_order = np.arange(len(labels))
+    validation = batches(fetch, lambda: in_order, len(labels), images.batch_size)
     return average, dataclasses.replace(images, validation=validation, read_errors=[])
 
 
@@ -249,23 +251,31 @@ def _pipeline_builder(
     Its argument is the order, as for `ordered_batches`, or `None` for that of the
     images. A position beyond the images is that of an image in the next view.
     """
-    import tensorflow as tf
-
     count = len(features[0])
-    with tf.device("CPU"):
-        rows = tf.constant(np.concatenate(features))
-        classes = tf.constant(datasets.labels(split))
-
-    def fetch(batch: Any) -> tuple[Any, Any]:
-        return tf.gather(rows, batch), tf.gather(classes, batch % count)
+    batches, fetch = _row_gatherer(np.concatenate(features), datasets.labels(split))
 
     def pipeline(order: Callable[[], np.ndarray] | None) -> Any:
         if not count:
             return None
         positions = order or (lambda: np.arange(count))
-        return ordered_batches(fetch, positions, count, datasets.batch_size)
+        return batches(fetch, positions, count, datasets.batch_size)
 
     return pipeline
+
+
+def _row_gatherer(rows: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+    """Returns what makes a pipeline, and the function that fetches its batches."""
+    count = len(labels)
+    if needs_no_tensorflow():
+        return ArrayBatches, lambda batch: (rows[batch], labels[batch % count])
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        row_tensor, label_tensor = tf.constant(rows), tf.constant(labels)
+    return ordered_batches, lambda batch: (
+        tf.gather(row_tensor, batch),
+        tf.gather(label_tensor, batch % count),
+    )
 
 
 def _compute(
@@ -354,7 +364,6 @@ def _build_extractor(
 def _take_view(images: np.ndarray, view: int) -> np.ndarray:
     if not view:
         return images
-    # TensorFlow is here in any case: the images come from its pipelines.
     return np.asarray(keras.ops.convert_to_numpy(take_view(images, view)))
 
 

@@ -46,6 +46,8 @@ class RunRecorder:
         save_optimizer: Whether the model is saved with the state of its optimizer.
         keep_checkpoint: Whether the last checkpoint is kept when the run is complete.
         started: When the command started, by `time.perf_counter`.
+        is_alone: Whether no other process trains the model too. Otherwise TensorBoard
+            shows nothing that the model would have to compute.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class RunRecorder:
         save_optimizer: bool,
         keep_checkpoint: bool,
         started: float,
+        is_alone: bool = True,
     ) -> None:
         self.directory = directory
+        self._is_alone = is_alone
         self._prepared = prepared
         self._configuration = configuration
         self._checkpoint_every = checkpoint_every
@@ -166,6 +170,7 @@ class RunRecorder:
             self._prepared.datasets,
             stage.datasets if stage.is_on_features else None,
             epochs_before=stage.begin,
+            with_computed_images=self._is_alone,
         )
 
 
