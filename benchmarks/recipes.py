@@ -23,7 +23,9 @@ from typing import Any
 from common import FAST, child, machine, read_files
 
 SEEDS = (1, 2, 3)
-MOBILENET = "--backbone mobilenet_0.25 --weights {mobilenet_2_5_224_tf_no_top.h5}"
+MOBILENET = (
+    "--backbone mobilenet_0.25 --pretrained-weights {mobilenet_2_5_224_tf_no_top.h5}"
+)
 # By name: the options. In braces, a file of the folder of weights.
 ROWS = {
     "lesson": "",

@@ -23,6 +23,17 @@ def gpus() -> list[str]:
         return []  # This backend knows no devices.
 
 
+def count_devices() -> int:
+    """Returns how many devices `train --devices all` uses."""
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
+        return 1
+    if backend == "tensorflow":
+        tensorflow = importlib.import_module("tensorflow")
+        return len(gpus() or tensorflow.config.list_logical_devices("CPU"))
+    return int(importlib.import_module("jax").local_device_count())
+
+
 def describe_device() -> str:
     """Returns one line on the device that the run uses."""
     backend = keras.backend.backend()

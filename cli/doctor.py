@@ -1,5 +1,6 @@
 """`keras-flowers doctor`: what is installed, what it runs on, what is missing."""
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ _OTHER_CACHE = "choose another with --cache-dir or KERAS_FLOWERS_CACHE"
 
 @click.command()
 @setting_options("doctor")
-def doctor(as_json: bool) -> None:
+def doctor(measure: bool, as_json: bool) -> None:
     """Show versions, devices, speed settings, the cache, and what a GPU needs."""
     runtime.start_keras()
     from keras_flowers.training.config import versions
@@ -23,6 +24,10 @@ def doctor(as_json: bool) -> None:
     output = Output(as_json)
     with output.stdout_for_people():
         facts = {**versions(), **_inspect_machine(), **_inspect_cache()}
+        if measure:
+            from keras_flowers_cli.measure import measure_speeds
+
+            facts |= measure_speeds()
     rows = TextTable("what", "found")
     for name, value in facts.items():
         rows.add_row(name.replace("_", " "), str(value))
@@ -38,6 +43,7 @@ def _inspect_machine() -> dict[str, Any]:
         "missing_for_a_gpu": devices.missing_for_gpu() or "nothing",
         "xla": _test_xla(),
         "mixed_precision": devices.mixed_precision_policy(),
+        "devices": devices.count_devices(),
         "cpu_allocator": (
             "BFC"
             if os.environ.get("TF_CPU_ALLOCATOR_USE_BFC", "").lower() == "true"
@@ -48,14 +54,26 @@ def _inspect_machine() -> dict[str, Any]:
 
 def _test_xla() -> str:
     """Compiles and runs a small function, as every training step is."""
-    import tensorflow as tf
+    import keras
 
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
+        return f"is not used by the {backend} backend"
     try:
-        double = tf.function(lambda value: value * 2, jit_compile=True)
-        works = float(double(tf.constant(2.0))) == 4.0
-    except tf.errors.OpError as error:
+        works = float(_double(backend)) == 4.0
+    except Exception as error:  # both backends have many classes of errors
         return f"does not work: {first_line(error)}"
     return "works" if works else "gives a wrong result"
+
+
+def _double(backend: str) -> Any:
+    """Returns 4, computed by XLA."""
+    if backend == "jax":
+        jax = importlib.import_module("jax")
+        return jax.jit(lambda value: value * 2)(2.0)
+    import tensorflow as tf
+
+    return tf.function(lambda value: value * 2, jit_compile=True)(tf.constant(2.0))
 
 
 def _inspect_cache() -> dict[str, Any]:

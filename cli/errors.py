@@ -26,7 +26,7 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror or error}{place}"
     # By name: the modules that define these import Keras and its backends.
     names = {cls.__name__ for cls in type(error).__mro__}
-    if "InputError" in names:
+    if names & {"InputError", "ProcessLostError"}:
         return str(error)
     if (
         names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}

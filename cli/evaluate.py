@@ -44,6 +44,7 @@ def evaluate(
     top: int,
     mistakes: int,
     output_dir: Path | None,
+    tta: int,
     explain_to: Path | None,
     as_json: bool,
     **options: Any,
@@ -77,11 +78,12 @@ def evaluate(
     runtime.start_keras()
 
     output = Output(as_json)
-    images = _Images(data, split_manifest, split, arguments)
-    report = {
+    images = _Images(data, split_manifest, split, arguments, tta)
+    report: dict[str, Any] = {
         "model": str(model_file),
         "data": data,
         "split_manifest": None if split_manifest is None else str(split_manifest),
+        "tta": tta,
     }
     model = load_classifier(model_file)
     datasets = images.load(model)
@@ -113,6 +115,7 @@ class _Images:
     split_manifest: Path | None
     split: str | None
     arguments: dict[str, Any]
+    tta: int
 
     def load(self, model: "ImageClassifier") -> "ImageDatasets":
         """Loads the images as the model takes them."""
@@ -138,11 +141,11 @@ class _Images:
 
         if self.split_manifest is None:
             # "train" is that of a loader without other splits: all images.
-            evaluation = evaluate_model(model, datasets, "train")
+            evaluation = evaluate_model(model, datasets, "train", tta=self.tta)
             return evaluation, f"all images of {datasets.audit.root}"
         split = self.split or ("validation" if datasets.test is None else "test")
         name = f"{split} images of {self.split_manifest}"
-        return evaluate_model(model, datasets, split), name
+        return evaluate_model(model, datasets, split, tta=self.tta), name
 
 
 def _write(

@@ -24,6 +24,7 @@ def export(
     format: str,  # noqa: A002  the name of the option
     quantize: str | None,
     directory: Path | None,
+    tta: int,
     as_json: bool,
 ) -> int:
     """Write the model of a run, or a .keras file, for another runtime.
@@ -47,7 +48,9 @@ def export(
         ProgressBars(stderr) as progress,
     ):
         try:
-            proof = export_model(source, folder, format, quantize, progress=progress)
+            proof = export_model(
+                source, folder, format, quantize, tta=tta, progress=progress
+            )
         except (InputError, ProofError) as error:
             failure = error
     if isinstance(failure, ProofError):

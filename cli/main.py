@@ -27,8 +27,10 @@ from keras_flowers_cli.export import export
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.lr_find import lr_find
 from keras_flowers_cli.new import new
+from keras_flowers_cli.options import spell_out_strengths
 from keras_flowers_cli.output import Output, echo_error, escape_unencodable_output
 from keras_flowers_cli.predict import predict
+from keras_flowers_cli.runtime import end_failed_process
 from keras_flowers_cli.sample import sample
 from keras_flowers_cli.serve import serve
 from keras_flowers_cli.tensorboard import tensorboard
@@ -91,7 +93,9 @@ for _members in _TASKS.values():
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    end_failed_process(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -104,7 +108,9 @@ def run(arguments: Sequence[str]) -> int:
     # It may be anywhere on the line, even where the line itself is wrong.
     debug = "--debug" in arguments
     escape_unencodable_output()
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = spell_out_strengths(
+        [argument for argument in arguments if argument != "--debug"]
+    )
     try:
         result = commands.main(
             arguments, prog_name="keras-flowers", standalone_mode=False

@@ -3,17 +3,18 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from keras_flowers_settings import Automatic, Setting, settings_of
+from keras_flowers_settings import ALL_SETTINGS, Automatic, Setting, settings_of
 from keras_flowers_settings.files import DEBUG
 from keras_flowers_settings.kinds import (
     ByteSize,
     Choice,
+    Count,
     ExistingFile,
     Flag,
     Folder,
@@ -24,6 +25,7 @@ from keras_flowers_settings.kinds import (
     OptionalText,
     ParsedKind,
     Range,
+    Strength,
     Switch,
     Text,
     Widths,
@@ -92,6 +94,21 @@ class UserPath(click.Path):
         return super().convert(path, param, ctx)
 
 
+class StrengthWord(click.Choice):  # type: ignore[type-arg]
+    """One of several words; `none` is False, and `yes` and `no` are True and False."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        super().__init__((*words, "yes", "no"))
+        self.words = words
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Returns the word or the bool."""
+        word = super().convert(value, param, ctx)
+        return {"none": False, "no": False, "yes": True}.get(word, word)
+
+
 EXISTING_FILE = UserPath(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -106,6 +123,25 @@ def setting_options(command: str) -> Callable[[_Function], _Function]:
     return add_options
 
 
+def spell_out_strengths(arguments: Sequence[str]) -> list[str]:
+    """Returns the words of a line, with a word for each strength that is a switch.
+
+    `--augmentation` may be followed by a strength or by anything else, and
+    `--no-augmentation` turns it off. Click has no such option.
+    """
+    flags = {s.flag: s.kind.words for s in ALL_SETTINGS if isinstance(s.kind, Strength)}
+    off = {f"--no-{flag.removeprefix('--')}": flag for flag in flags}
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    for position, word in enumerate(words[:end]):
+        following = words[position + 1] if position + 1 < end else ""
+        if word in flags and following not in (*flags[word], "yes", "no"):
+            words[position] = f"{word}=yes"
+        elif word in off:
+            words[position] = f"{off[word]}=no"
+    return words
+
+
 def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
     names = setting.flag
     attributes: dict[str, Any] = {"help": _help_text(setting)}
@@ -115,6 +151,11 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
         case Switch():
             names += f"/--no-{setting.flag.removeprefix('--')}"
             attributes["default"] = None
+        case Strength(words):
+            attributes |= {
+                "type": StrengthWord(words),
+                "metavar": f"[{'|'.join(words)}]",
+            }
         case Integer(lowest, highest):
             attributes |= {"type": click.IntRange(lowest, highest), "metavar": "N"}
         case Number() as kind:
@@ -137,6 +178,8 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
             attributes |= {"type": ParsedText(kind), "metavar": form}
         case ImageSize() | ByteSize() as kind:
             attributes |= {"type": ParsedText(kind), "metavar": "SIZE"}
+        case Count(word) as kind:
+            attributes |= {"type": ParsedText(kind), "metavar": f"N|{word}"}
         case Widths() as kind:
             attributes |= {"type": ParsedText(kind), "metavar": "N[,N...]"}
     if not isinstance(setting.default, Automatic):

@@ -46,12 +46,15 @@ class Output:
     """Where text, tables and results go.
 
     With `as_json`, stdout carries the result alone and everything for people goes
-    to stderr.
+    to stderr. With `is_silent`, nothing is shown.
     """
 
-    def __init__(self, as_json: bool = False) -> None:
+    def __init__(self, as_json: bool = False, *, is_silent: bool = False) -> None:
         self._as_json = as_json
-        self._console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        file = io.StringIO() if is_silent else None
+        self._console = Console(
+            stderr=as_json, file=file, highlight=False, soft_wrap=True
+        )
 
     def say(self, text: str = "") -> None:
         """Prints a line for people."""

@@ -64,6 +64,7 @@ def predict(
     copy_to: Path | None,
     dry_run: bool,
     explain_to: Path | None,
+    tta: int,
     as_json: bool,
 ) -> int:
     """Classify images, or all images of folders, with a saved or an exported model.
@@ -79,6 +80,11 @@ def predict(
         check_writable(csv_file.parent, "--csv")
     threshold = _parse_unknown(unknown)
     sorting = choose_sorting(move_to, copy_to, dry_run)
+    if tta > 1 and is_exported(model_path):
+        raise click.UsageError(
+            "--tta needs a .keras file or a run directory. An exported model averages "
+            "over the views that it was exported with."
+        )
     if explain_to is not None:
         check_writable(explain_to, "--explain")
         if is_exported(model_path):
@@ -88,7 +94,8 @@ def predict(
     if sorting is not None:
         check_class_names(sorting, model.class_names)
     paths = [image for path in images for image in _find_images(path)]
-    results, unreadable = _classify_all(model, paths, batch_size, threshold)
+    views = {"tta": tta} if tta > 1 else {}
+    results, unreadable = _classify_all(model, paths, batch_size, threshold, views)
     for message in unreadable.values():
         echo_error(f"error: {message}")
     _show(output, results, top)
@@ -156,6 +163,7 @@ def _classify_all(
     paths: Sequence[Path],
     batch_size: int,
     unknown: str | float | None,
+    views: dict[str, int],
 ) -> tuple[list["Classification"], dict[str, str]]:
     """Returns the classifications, and the reason for each unreadable image."""
     from keras_flowers_runtime.classification import UnreadableImage
@@ -166,7 +174,8 @@ def _classify_all(
     results: list[Classification] = []
     unreadable: dict[str, str] = {}
     with ProgressBars() as progress:
-        for done, result in enumerate(model.classify_each(paths, batch_size, unknown)):
+        found = model.classify_each(paths, batch_size, unknown, **views)
+        for done, result in enumerate(found):
             if done % batch_size == 0:
                 progress("predict", done, len(paths))
             if isinstance(result, UnreadableImage):

@@ -132,7 +132,7 @@ def _has_same_backbone(_: Path, saved: _Given, given: _Given) -> bool:
     anywhere = ImageDatasetLoader(".", seed=recorded_loader["seed"])
     backbone = resolve_backbone(anywhere, arguments, policy)[1]
     wanted = keras.saving.serialize_keras_object(backbone)
-    if "weights" not in given:
+    if "pretrained_weights" not in given:
         weights = recorded["config"]["pretrained_weights"]
         wanted["config"]["pretrained_weights"] = weights
     return difference({"model": recorded}, {"model": wanted}) is None
@@ -143,7 +143,10 @@ def _has_same_weights(_: Path, saved: _Given, given: _Given) -> bool:
     if backbone is None:
         return False
     recorded = backbone["config"]["pretrained_weights"] or "none"
-    paths = (Path(text).expanduser().resolve() for text in (recorded, given["weights"]))
+    paths = (
+        Path(text).expanduser().resolve()
+        for text in (recorded, given["pretrained_weights"])
+    )
     return len(set(paths)) == 1
 
 
@@ -154,5 +157,5 @@ _COMPARISONS: Mapping[str, Callable[[Path, _Given, _Given], bool]] = {
     "exclude_kinds": _has_same_exclusions,
     "learning_rate": _has_same_learning_rate,
     "backbone": _has_same_backbone,
-    "weights": _has_same_weights,
+    "pretrained_weights": _has_same_weights,
 }

@@ -76,6 +76,31 @@ def _import_backend() -> None:
     import keras_flowers  # noqa: F401
 
 
+def keep_libraries_off_stdout() -> None:
+    """Sends to stderr what libraries print, but not what Python prints.
+
+    Gloo, which connects the processes of a training, prints on stdout.
+    """
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(
+        stdout, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors
+    )
+
+
+def end_failed_process(code: int) -> None:
+    """Ends a process at once that has failed in a training of several processes.
+
+    At a regular end, JAX waits for processes that may be gone.
+    """
+    jax = sys.modules.get("jax")
+    if code and jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def hide_retracing_warnings() -> None:
     """Drops TensorFlow's warning that functions are traced again.
 

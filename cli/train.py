@@ -48,11 +48,14 @@ def train(
     resume: Path | None,
     checkpoint_every: int,
     no_tensorboard: bool,
+    tta: int,
     mlflow: str | None,
     wandb: str | None,
     save_optimizer: bool,
     discard_checkpoint: bool,
     as_json: bool,
+    devices: int | str | None,
+    join_timeout: int,
     **options: Any,
 ) -> int:
     """Train a classifier on the images in DATA and save it with its history."""
@@ -75,9 +78,21 @@ def train(
     from keras_flowers_cli.epoch_lines import EpochLines
 
     from keras_flowers.training.learning_rate import find_learning_rate
+    from keras_flowers.training.processes import join_processes
     from keras_flowers.training.train import train as train_model
 
+    # Before anything is computed: JAX must know of the other processes.
+    team = join_processes(join_timeout)
+    is_first = team is None or team.is_first
+    if team is not None:
+        runtime.keep_libraries_off_stdout()
     output, progress = Output(as_json), ProgressBars()
+    if team is not None and not is_first:
+        output.say(
+            f"Process {team.number} of {team.count}: process 0 shows the training and "
+            "writes the run directory."
+        )
+        output = Output(as_json, is_silent=True)
 
     def show_progress(stage: str, done: int, total: int | None) -> None:
         if stage == "features" and not done:
@@ -123,10 +138,15 @@ def train(
             on_loaded=show_data,
             on_transferred=output.say,
             tensorboard=not no_tensorboard,
+            devices=devices,
+            join_timeout=join_timeout,
+            tta=tta,
             save_optimizer=save_optimizer,
             discard_checkpoint=discard_checkpoint,
         )
     seconds = time.monotonic() - started
+    if not is_first:
+        return EXIT_DONE
     lines.show(run.history)
     show_run(output, run, run_dir, seconds)
     show_how_to_train_further(output, config, run_dir)
@@ -172,8 +192,9 @@ def _check_source(
 
 def _option_names(command: click.Command, given: dict[str, Any]) -> str:
     """Returns the names of options as they were given."""
+    names = {option.name: option.opts[0] for option in command.params if option.name}
     return ", ".join(
-        (option.secondary_opts if given[option.name] is False else option.opts)[0]
-        for option in command.params
-        if option.name in given
+        f"--no-{flag.removeprefix('--')}" if given[name] is False else flag
+        for name, flag in names.items()
+        if name in given
     )

@@ -24,14 +24,17 @@ from keras_flowers_settings.model import (
 )
 from keras_flowers_settings.training import (
     EPOCHS,
+    FINE_TUNE_AUGMENTATION,
     FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,
     INIT_FROM,
+    LABEL_SMOOTHING,
     MIXED_PRECISION,
     OPTIMIZER,
     SCHEDULE,
     UNFREEZE_FROM,
     WARM_UP,
+    WEIGHT_DECAY,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +169,10 @@ class _ModelBuilder:
         """What automatic defaults depend on."""
         backbone = self.backbone
         is_pretrained = backbone is not None and backbone.is_pretrained
-        facts = ModelFacts(backbone is not None, is_pretrained)
+        is_linear = is_pretrained and not {"hidden_units", "dropout"} & set(self.given)
+        facts = ModelFacts(
+            backbone is not None, is_pretrained, has_linear_head=is_linear
+        )
         schedule = self.given.get("schedule", SCHEDULE.default_for(facts))
         return dataclasses.replace(facts, is_cosine=schedule == "cosine")
 
@@ -188,7 +194,10 @@ class _ModelBuilder:
             return model
         arguments = arguments_for("ImageClassifier", "train", self.given)
         arguments["backbone"] = self.backbone
-        arguments["hidden_units"] = self.value_of(HIDDEN_UNITS)
+        if not self.facts.is_pretrained:
+            arguments["hidden_units"] = self.value_of(HIDDEN_UNITS)
+        if self.facts.is_from_scratch:
+            arguments["augmentation"] = self.value_of(AUGMENTATION)
         model = ImageClassifier(
             datasets.class_names,
             image_size=datasets.image_size,
@@ -201,18 +210,21 @@ class _ModelBuilder:
         return model
 
     def _compile(self, model: "ImageClassifier", datasets: "ImageDatasets") -> None:
-        xla = {"jit_compile": self.given["xla"]} if "xla" in self.given else {}
+        options = {"label_smoothing": self.value_of(LABEL_SMOOTHING)}
+        if "xla" in self.given:
+            options["jit_compile"] = self.given["xla"]
         rate = self.given.get("learning_rate")
         if rate == "auto":
-            model.compile(self._optimizer(datasets, None), **xla)
+            model.compile(self._optimizer(datasets, None), **options)
             rate = self.find_rate(model, datasets)
-        model.compile(self._optimizer(datasets, rate), **xla)
+        model.compile(self._optimizer(datasets, rate), **options)
 
     def _optimizer(
         self, datasets: "ImageDatasets", rate: float | None
     ) -> "keras.optimizers.Optimizer":
         import keras
 
+        from keras_flowers.models.image_classifier import linear_head_optimizer
         from keras_flowers.training.schedules import (
             warm_up_and_cosine,
             warm_up_and_hold,
@@ -220,9 +232,13 @@ class _ModelBuilder:
         from keras_flowers.training.stages import steps_per_epoch
 
         arguments: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
-        optimizer = keras.optimizers.get(
-            {"class_name": self.value_of(OPTIMIZER), "config": arguments}
-        )
+        name = self.value_of(OPTIMIZER)
+        if name == "sgd" and self.facts.has_linear_head:
+            config = linear_head_optimizer().get_config()
+            arguments = {**config, **arguments}
+        if "weight_decay" in self.given or self.facts.is_from_scratch:
+            arguments["weight_decay"] = self.value_of(WEIGHT_DECAY)
+        optimizer = keras.optimizers.get({"class_name": name, "config": arguments})
         warm_up, is_cosine = self.value_of(WARM_UP), self.facts.is_cosine
         if warm_up or is_cosine:
             highest = float(optimizer.learning_rate)
@@ -264,6 +280,7 @@ def _check_fine_tuning(given: dict[str, Any]) -> None:
         if "backbone" not in given and INIT_FROM.name not in given:
             raise click.UsageError("--fine-tune-epochs needs a --backbone.")
         return
-    for setting in (FINE_TUNE_LEARNING_RATE, UNFREEZE_FROM):
+    needing = (FINE_TUNE_LEARNING_RATE, FINE_TUNE_AUGMENTATION, UNFREEZE_FROM)
+    for setting in needing:
         if setting.name in given:
             raise click.UsageError(f"{setting.flag} needs --fine-tune-epochs.")

@@ -119,6 +119,12 @@ def show_run(
     for path in sorted(directory.iterdir()):
         output.say(f"  {path}")
     model = shlex.quote(str(directory / "model.keras"))
+    if (found := run.precision_difference) is not None:
+        output.say(
+            f"{found.images} validation images with features in {found.precision}: "
+            f"accuracy {found.accuracy:.4f}, in float32 {found.float32_accuracy:.4f}; "
+            f"probabilities differ by at most {found.largest_difference:.2g}"
+        )
     output.say(f"Next: keras-flowers predict {model} PHOTO")
 
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from keras_flowers_settings import Setting, settings_of
-from keras_flowers_settings.kinds import Choice, Switch
+from keras_flowers_settings.kinds import Choice, Strength, Switch
 
 _DOCS = Path(__file__).parent
 _ROOT = _DOCS.parent
@@ -54,7 +54,7 @@ def _option(setting: Setting) -> str:
 
 
 def _meaning(setting: Setting) -> str:
-    if not isinstance(setting.kind, Choice):
+    if not isinstance(setting.kind, Choice | Strength):
         return setting.meaning
     words = [f"`{word}`" for word in setting.kind.words]
     if all(word in setting.meaning for word in words):

@@ -63,14 +63,16 @@ def read_variable(variable: keras.Variable) -> np.ndarray:
 
 
 def predict_batches(model: keras.Model, batches: Any) -> Any:
-    """Returns what `predict` returns for a `tf.data.Dataset` of images.
+    """Returns what `predict` returns for a pipeline of images and labels.
 
     JAX shares only batches that its devices can divide equally. Under
     `keras.distribution` each device computes whole batches instead.
     """
     if count_devices() == 1:
         return model.predict(batches, verbose=0)
-    outputs = [model.predict_on_batch(batch) for batch in batches.as_numpy_iterator()]
+    outputs = [
+        model.predict_on_batch(images) for images, _ in batches.as_numpy_iterator()
+    ]
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
 

@@ -20,6 +20,16 @@ EVALUATED_MANIFEST = Setting(
     "images",
     commands=("evaluate",),
 )
+TTA = Setting(
+    name="tta",
+    kind=Integer(1, 7),
+    meaning="Test-time augmentation: number of views of each image (the image, its "
+    "mirror image, and crops) over which probabilities are averaged; `train` does it "
+    "in the report. It takes as many times as long",
+    commands=("train", "predict", "evaluate", "export"),
+    default=1,
+    arguments=("train.tta", "export_model.tta"),
+)
 SPLIT = Setting(
     name="split",
     kind=Choice(("train", "validation", "test")),
@@ -196,8 +206,17 @@ SAMPLE_SEED = Setting(
     default=42,
     arguments=("write_sample.seed",),
 )
+MEASURE = Setting(
+    name="measure",
+    kind=Flag(),
+    meaning="Measure loading, the training step and the forward pass for ten seconds, "
+    "and say which of them limits this machine",
+    commands=("doctor",),
+    default=False,
+)
 
 SETTINGS = (
+    TTA,
     EVALUATED_MANIFEST,
     SPLIT,
     BATCH_SIZE,
@@ -222,4 +241,5 @@ SETTINGS = (
     PORT,
     IMAGES_PER_CLASS,
     SAMPLE_SEED,
+    MEASURE,
 )

@@ -66,6 +66,16 @@ class Switch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Strength:
+    """One of several words, `none` among them, or on or off: `--name`, `--no-name`.
+
+    `none` and off are False, on is True.
+    """
+
+    words: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ExistingFile:
     """The path of a file that exists."""
 
@@ -98,6 +108,13 @@ class ByteSize:
 
 
 @dataclasses.dataclass(frozen=True)
+class Count:
+    """A positive integer, or the word for as many as possible."""
+
+    word: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Range:
     """`LOW:HIGH`, `LOW:HIGH:STEP` or one number: a tuple or a number."""
 
@@ -107,7 +124,7 @@ class Range:
 
 
 # Kinds that `values.parse` reads.
-ParsedKind = ImageSize | Widths | ByteSize | Range
+ParsedKind = ImageSize | Widths | ByteSize | Count | Range
 Kind = (
     Integer
     | Number
@@ -116,6 +133,7 @@ Kind = (
     | OptionalText
     | Flag
     | Switch
+    | Strength
     | ExistingFile
     | NewFile
     | Folder

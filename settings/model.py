@@ -1,17 +1,21 @@
 """Settings of the model."""
 
 from keras_flowers_settings.data import FRACTION
-from keras_flowers_settings.kinds import MAX_WIDTH, Switch, Text, Widths
+from keras_flowers_settings.kinds import MAX_WIDTH, Strength, Text, Widths
 from keras_flowers_settings.recorded import (
+    LINEAR,
     augmentation,
     backbone,
+    hidden_units,
     of_classifier,
     weights,
 )
 from keras_flowers_settings.setting import MODEL, Automatic, ModelFacts, Setting
 
 
-def _hidden_units(facts: ModelFacts) -> tuple[int, ...]:
+def _hidden_units(facts: ModelFacts) -> tuple[int, ...] | str:
+    if facts.is_pretrained:
+        return LINEAR
     return () if facts.is_from_scratch else (256, 128)
 
 
@@ -19,11 +23,13 @@ def _dropout(facts: ModelFacts) -> float:
     return 0.3 if facts.is_pretrained else 0.0
 
 
-def _augmentation(facts: ModelFacts) -> bool:
-    return not facts.is_pretrained
+def _augmentation(facts: ModelFacts) -> bool | str:
+    return "strong" if facts.is_from_scratch else not facts.is_pretrained
 
 
-DROPOUT_DEFAULT = Automatic("0; 0.3 with a pretrained backbone", _dropout)
+DROPOUT_DEFAULT = Automatic(
+    "0; 0.3 with hidden layers behind a pretrained backbone", _dropout
+)
 
 BACKBONE = Setting(
     name="backbone",
@@ -56,11 +62,12 @@ HIDDEN_UNITS = Setting(
     commands=("train", "lr-find"),
     group=MODEL,
     default=Automatic(
-        "256,128; none with a backbone without weights",
+        "256,128; a linear head with a pretrained backbone, none with one without "
+        "weights",
         _hidden_units,
     ),
     arguments=("ImageClassifier.hidden_units",),
-    recorded=of_classifier("hidden_units"),
+    recorded=hidden_units,
     hyperparameter="hidden_units",
 )
 DROPOUT = Setting(
@@ -76,12 +83,15 @@ DROPOUT = Setting(
 )
 AUGMENTATION = Setting(
     name="augmentation",
-    kind=Switch(),
-    meaning="Augment the training images at random, or train on them as they are",
+    kind=Strength(("none", "light", "strong")),
+    meaning="Change the training images at random: `light` crops, mirrors and changes "
+    "colours a little, `strong` more; `--augmentation` alone flips, rotates, zooms and "
+    "changes the contrast, as in the lesson",
     commands=("train", "lr-find", "tune"),
     group=MODEL,
     default=Automatic(
-        "yes; no with a pretrained backbone, whose features are then computed once",
+        "yes, as in the lesson; `strong` with a backbone without weights; no with a "
+        "pretrained backbone, whose features are then computed once",
         _augmentation,
     ),
     arguments=(

@@ -12,6 +12,8 @@ from keras_flowers_settings.setting import ModelFacts, Reader
 Config = Mapping[str, Any]
 
 _CLASSIFIER = "keras_flowers>ImageClassifier"
+# Instead of widths of hidden layers.
+LINEAR = "linear head"
 
 
 def of_run(name: str) -> Reader:
@@ -57,10 +59,20 @@ def excluded_paths(config: Config) -> str | None:
     return None if paths is None else f"{len(paths)} paths"
 
 
-def augmentation(config: Config) -> bool | str | None:
-    """Returns whether images are augmented, or the class of another augmentation."""
+def augmentation(config: Config) -> bool | str:
+    """Returns whether images are augmented, the strength, or the class of a layer."""
     value: Any = _classifier(config)["augmentation"]
-    return str(value["class_name"]) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return str(value["class_name"])
+    if value is None:
+        return _or_none(weights, config) in (None, "none")
+    return False if value == "none" else value
+
+
+def hidden_units(config: Config) -> list[int] | str:
+    """Returns the widths of the hidden layers, or that there is a linear head."""
+    widths: list[int] | None = _classifier(config)["hidden_units"]
+    return LINEAR if widths is None else widths
 
 
 def backbone(config: Config) -> str | None:
@@ -118,6 +130,16 @@ def warm_up(config: Config) -> float:
     return next((f for f in fractions if round(f * steps) == rising), rising / steps)
 
 
+def label_smoothing(config: Config) -> float:
+    """Returns the label smoothing of the first stage."""
+    return float(config["model"]["compile_config"].get("label_smoothing", 0.0))
+
+
+def weight_decay(config: Config) -> float:
+    """Returns the weight decay of the first stage, 0 without one."""
+    return float(_optimizer(config)["config"].get("weight_decay") or 0.0)
+
+
 def xla(config: Config) -> bool | None:
     """Returns whether XLA compiles the training step, `None` for where it pays."""
     value: Any = config["model"]["compile_config"]["jit_compile"]
@@ -138,6 +160,7 @@ def model_facts(config: Config) -> ModelFacts:
         is_pretrained=_or_none(weights, config) not in (None, "none"),
         optimizer=str(_or_none(optimizer, config)).lower(),
         is_cosine=_or_none(schedule, config) == "cosine",
+        has_linear_head=_or_none(hidden_units, config) == LINEAR,
     )
 
 

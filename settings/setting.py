@@ -26,6 +26,7 @@ class ModelFacts:
         has_backbone: Whether the model has a backbone.
         is_pretrained: Whether the backbone has pretrained weights.
         optimizer: Name of the optimizer, in lower case.
+        has_linear_head: Whether the head is a softmax on standardized features.
         is_cosine: Whether the learning rate falls along a cosine.
     """
 
@@ -33,6 +34,7 @@ class ModelFacts:
     is_pretrained: bool = False
     optimizer: str = "adam"
     is_cosine: bool = False
+    has_linear_head: bool = False
 
     @property
     def is_from_scratch(self) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_flowers_settings.kinds import (
     Choice,
+    Count,
     ExistingFile,
     Flag,
     Integer,
@@ -16,6 +17,7 @@ from keras_flowers_settings.recorded import (
     class_weights,
     fine_tuning_epochs,
     init_from,
+    label_smoothing,
     learning_rate,
     of_fine_tuning,
     of_run,
@@ -23,17 +25,24 @@ from keras_flowers_settings.recorded import (
     precision_is_mixed,
     schedule,
     warm_up,
+    weight_decay,
     xla,
 )
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
+# As many as `keras_flowers.layers.views` has.
+VIEWS = Integer(1, 7)
 RATE = Number(0, 100, lowest_is_open=True)
 
 
 def _epochs(facts: ModelFacts) -> int:
     # A backbone that starts from random weights takes longer to train.
-    return 35 if facts.is_from_scratch else 15
+    return 60 if facts.is_from_scratch else 15
+
+
+def _optimizer(facts: ModelFacts) -> str:
+    return "sgd" if facts.has_linear_head else "adam"
 
 
 def _learning_rate(facts: ModelFacts) -> float | None:
@@ -50,13 +59,52 @@ def _warm_up(facts: ModelFacts) -> float:
     return 0.05 if facts.is_cosine else 0.0
 
 
+def _label_smoothing(facts: ModelFacts) -> float:
+    return 0.1 if facts.is_from_scratch else 0.0
+
+
+LINEAR_HEAD_WEIGHT_DECAY = 0.3
+
+
+def _weight_decay(facts: ModelFacts) -> float:
+    if facts.is_from_scratch:
+        return 0.05
+    if facts.has_linear_head and facts.optimizer == "sgd":
+        return LINEAR_HEAD_WEIGHT_DECAY
+    return 0.004 if facts.optimizer == "adamw" else 0.0
+
+
+FEATURE_VIEWS = Setting(
+    name="feature_views",
+    kind=VIEWS,
+    meaning="Views of the training images on which a head on cached features is "
+    "trained: the image, its mirror image, and crops. Each one costs a pass through "
+    "the backbone",
+    commands=("train",),
+    group=TRAINING,
+    default=1,
+    arguments=("TrainingConfig.feature_views",),
+    recorded=of_run("feature_views"),
+    hyperparameter="feature_views",
+)
+INFERENCE_PRECISION = Setting(
+    name="inference_precision",
+    kind=Choice(("float32", "bf16", "int8")),
+    meaning="Precision of cached features: `bf16` and `int8` are faster with OpenVINO, "
+    "where the processor has them, and slightly different",
+    commands=("train",),
+    group=TRAINING,
+    default="float32",
+    arguments=("TrainingConfig.inference_precision",),
+    recorded=of_run("inference_precision"),
+)
 EPOCHS = Setting(
     name="epochs",
     kind=Integer(),
     meaning="Number of passes over the training images",
     commands=("train",),
     group=TRAINING,
-    default=Automatic("15; 35 with a backbone without weights", _epochs),
+    default=Automatic("15; 60 with a backbone without weights", _epochs),
     arguments=("TrainingConfig.epochs",),
     recorded=of_run("epochs"),
     hyperparameter="epochs",
@@ -67,7 +115,7 @@ OPTIMIZER = Setting(
     meaning="Optimizer",
     commands=("train", "lr-find"),
     group=TRAINING,
-    default="adam",
+    default=Automatic("adam; sgd for a linear head", _optimizer),
     recorded=lambda config: optimizer(config).lower(),
     hyperparameter="optimizer",
 )
@@ -103,6 +151,34 @@ WARM_UP = Setting(
     ),
     arguments=("FineTuning.warm_up",),
     recorded=warm_up,
+)
+LABEL_SMOOTHING = Setting(
+    name="label_smoothing",
+    kind=Number(0, 1, highest_is_open=True),
+    meaning="Fraction of each label that is given to all classes alike, in training",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.1 in the second stage and with a backbone without weights; else 0",
+        _label_smoothing,
+    ),
+    arguments=("FineTuning.label_smoothing",),
+    recorded=label_smoothing,
+)
+WEIGHT_DECAY = Setting(
+    name="weight_decay",
+    kind=Number(0, 100),
+    meaning="Fraction of each weight that a training step takes off, times the "
+    "learning rate",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic(
+        "0.05 with a backbone without weights, 0.3 with a linear head; else that of "
+        "the optimizer, or 0.01 in the second stage",
+        _weight_decay,
+    ),
+    arguments=("FineTuning.weight_decay",),
+    recorded=weight_decay,
 )
 EARLY_STOPPING = Setting(
     name="early_stopping",
@@ -175,9 +251,19 @@ FINE_TUNE_LEARNING_RATE = Setting(
     "`cosine`",
     commands=("train",),
     group=TRAINING,
-    default=1e-4,
+    default=3e-4,
     arguments=("FineTuning.learning_rate",),
     recorded=of_fine_tuning("learning_rate"),
+)
+FINE_TUNE_AUGMENTATION = Setting(
+    name="fine_tune_augmentation",
+    kind=Choice(("none", "light", "strong")),
+    meaning="Augmentation of the images in the second stage",
+    commands=("train",),
+    group=TRAINING,
+    default=Automatic("that of `--augmentation` if it is given, else light"),
+    arguments=("FineTuning.augmentation",),
+    recorded=of_fine_tuning("augmentation"),
 )
 UNFREEZE_FROM = Setting(
     name="unfreeze_from",
@@ -207,6 +293,23 @@ MIXED_PRECISION = Setting(
     group=TRAINING,
     default=False,
     recorded=precision_is_mixed,
+)
+DEVICES = Setting(
+    name="devices",
+    kind=Count("all"),
+    meaning="Devices of each process to train on, a number or `all`; each of them "
+    "computes a share of each batch",
+    commands=("train",),
+    default=Automatic("all GPUs or TPUs"),
+    arguments=("train.devices",),
+)
+JOIN_TIMEOUT = Setting(
+    name="join_timeout",
+    kind=Integer(),
+    meaning="Seconds to wait for the other processes of a training on several machines",
+    commands=("train",),
+    default=300,
+    arguments=("train.join_timeout",),
 )
 
 LOWEST_RATE = Setting(
@@ -244,11 +347,15 @@ RATES_PLOT = Setting(
 
 RANGE_TEST = (LOWEST_RATE, HIGHEST_RATE, STEPS, RATES_PLOT)
 SETTINGS = (
+    FEATURE_VIEWS,
+    INFERENCE_PRECISION,
     EPOCHS,
     OPTIMIZER,
     LEARNING_RATE,
     SCHEDULE,
     WARM_UP,
+    LABEL_SMOOTHING,
+    WEIGHT_DECAY,
     EARLY_STOPPING,
     CALIBRATE,
     INIT_FROM,
@@ -256,7 +363,10 @@ SETTINGS = (
     CLASS_WEIGHTS,
     FINE_TUNE_EPOCHS,
     FINE_TUNE_LEARNING_RATE,
+    FINE_TUNE_AUGMENTATION,
     UNFREEZE_FROM,
     XLA,
     MIXED_PRECISION,
+    DEVICES,
+    JOIN_TIMEOUT,
 )

@@ -5,9 +5,11 @@ import re
 from typing import Any
 
 from keras_flowers_settings.kinds import (
+    MANY,
     MAX_SIDE,
     MAX_WIDTH,
     ByteSize,
+    Count,
     Flag,
     ImageSize,
     Integer,
@@ -15,6 +17,7 @@ from keras_flowers_settings.kinds import (
     Number,
     ParsedKind,
     Range,
+    Strength,
     Switch,
     Widths,
 )
@@ -43,16 +46,22 @@ def parse(kind: ParsedKind, text: str) -> Any:
             return _parse_widths(text)
         case ByteSize():
             return _parse_bytes(text)
+        case Count(word):
+            return text if text == word else _parse_count(text, word)
         case Range():
             return _parse_range(kind, text)
 
 
 def to_text(kind: Kind, value: Any) -> str:
     """Returns a value as people write it."""
+    if isinstance(value, str):
+        return value
     match kind:
         case Number():
-            return value if isinstance(value, str) else f"{value:.6g}"
+            return f"{value:.6g}"
         case Flag() | Switch():
+            return "yes" if value else "no"
+        case Strength() if isinstance(value, bool):
             return "yes" if value else "no"
         case ImageSize():
             height, width = value
@@ -80,10 +89,12 @@ def to_scalar(kind: Kind, value: Any) -> Scalar:
             return float(value or 0)
         case Flag() | Switch():
             return bool(value)
+        case Strength():
+            return to_text(kind, value or False)
         case ImageSize():
             return "x".join(map(str, value or ()))
         case Widths():
-            return ",".join(map(str, value or ()))
+            return value if isinstance(value, str) else ",".join(map(str, value or ()))
         case _:
             return "none" if value is None else to_text(kind, value)
 
@@ -115,6 +126,12 @@ def _parse_bytes(text: str) -> int:
     if count > _MAX_BYTES:
         raise ValueError(f"{text!r} is not a size such as 500MB or 20GiB.")
     return int(count)
+
+
+def _parse_count(text: str, word: str) -> int:
+    if not _is_within(text, MANY):
+        raise ValueError(f"{text!r} is neither a number from 1 to {MANY} nor {word!r}.")
+    return int(text)
 
 
 def _parse_range(kind: Range, text: str) -> Any:

@@ -76,7 +76,7 @@ def fits_where_a_keras_layer_does(make_layer, reference, inputs):
         np.testing.assert_allclose(parts[::-1, 1], expected, rtol=1e-4, atol=1e-5)
         images = keras.Input(inputs.shape[1:])
         functional = keras.Model(images, layer(images))
-        subclassed = _Subclassed(layer)
+        subclassed = Subclassed(layer)
         for model in (functional, subclassed, keras.Sequential([layer])):
             outputs = model.predict_on_batch(inputs)
             np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
@@ -94,8 +94,8 @@ def fits_where_a_keras_layer_does(make_layer, reference, inputs):
         }
 
     found, of_keras = outcomes(make_layer()), outcomes(reference)
-    assert found == {**of_keras, "jit": True}
-    assert found["is right"]
+    assert found == {**of_keras, "jit": True}, (found, of_keras)
+    assert found["is right"], found
     policy = keras.DTypePolicy("mixed_bfloat16")
     layer = make_layer(dtype=policy)
     assert (layer.compute_dtype, layer.dtype_policy) == ("bfloat16", policy)
@@ -107,7 +107,7 @@ def fits_where_a_keras_layer_does(make_layer, reference, inputs):
         keras.config.set_image_data_format("channels_last")
 
 
-class _Subclassed(keras.Model):
+class Subclassed(keras.Model):
     def __init__(self, layer):
         super().__init__()
         self.layer = layer

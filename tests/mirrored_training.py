@@ -54,7 +54,7 @@ model.fit(
     verbose=0,
     callbacks=[tensorboard, checkpoint],
 )
-assert len((folder / "tensorboard/projector/metadata.tsv").open().readlines()) == 9
+assert len((folder / "tensorboard/validation/metadata.tsv").open().readlines()) == 9
 
 # Every image is counted once, and the answers are those of one device.
 logs = model.evaluate(datasets.validation, verbose=0, return_dict=True)

@@ -50,3 +50,15 @@ def test_the_components_pass_their_tests_on_jax():
     )
     assert result.returncode == 0, result.stdout[-5000:]
     assert " passed" in result.stdout
+
+
+def test_the_commands_work_on_jax(tmp_path):
+    result = subprocess.run(
+        [sys.executable, Path(__file__).with_name("jax_commands.py"), tmp_path],
+        env=os.environ
+        | {"KERAS_BACKEND": "jax", "KERAS_FLOWERS_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]

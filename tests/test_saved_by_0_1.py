@@ -18,7 +18,11 @@ from PIL import Image
 from keras_flowers import ImageClassifier, ImageDatasetLoader, TrainingConfig, train
 
 # Version 0.1 trained with XLA, which is part of its configuration.
-pytestmark = pytest.mark.xla
+pytestmark = [
+    pytest.mark.xla,
+    # The small dense model predicts one class; version 0.1 did not notice that.
+    pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning"),
+]
 
 SAVED = Path(__file__).with_name("saved_by_0_1")
 KINDS = ("dense", "backbone")
@@ -68,7 +72,7 @@ def run_of_0_1(images, tmp_path):
 
 def assert_expected_history(history, kind):
     wanted = expected(kind)["history"]
-    assert history.keys() == wanted.keys()
+    assert history.keys() - {"collapsed"} == wanted.keys()
     for name in MEASURED:
         np.testing.assert_allclose(history[name], wanted[name], 1e-3, 1e-4, name)
 
@@ -99,7 +103,8 @@ def test_a_run_is_resumed(run_of_0_1, kind):
     recorded = read_history(SAVED / kind / "run")
     assert result.history["loss"][:2] == recorded["loss"]
     assert_expected_history(result.history, kind)
-    assert read_history(directory) == result.history
+    for name, values in read_history(directory).items():  # with NaN
+        np.testing.assert_array_equal(values, result.history[name], name)
     assert not (directory / "checkpoint").exists()
     loaded = keras.models.load_model(directory / "model.keras")
     got = loaded.predict(result.datasets.validation, verbose=0)

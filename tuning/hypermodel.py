@@ -103,7 +103,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         dropout: float | Sequence[float] | None = None,
         learning_rate: float | Sequence[float] | None = None,
         batch_size: int | Sequence[int] | None = None,
-        augmentation: bool | keras.layers.Layer | None = None,
+        augmentation: bool | str | keras.layers.Layer | None = None,
         score: str = "last",
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
@@ -303,7 +303,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
     def _batch_size(self, hp: keras_tuner.HyperParameters) -> int:
         return int(self.batch_size.declare(hp, "batch_size"))
 
-    def _augmentation(self) -> bool | keras.layers.Layer | None:
+    def _augmentation(self) -> bool | str | keras.layers.Layer | None:
         """Returns the augmentation of one model: models must not share a layer."""
         if not isinstance(self.augmentation, keras.layers.Layer):
             return self.augmentation

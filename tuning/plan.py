@@ -15,6 +15,7 @@ from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import STORAGE_ARGUMENTS
 from keras_flowers.errors import InputError
+from keras_flowers.layers.augmentation import AUGMENTATION_STRENGTHS
 from keras_flowers.training.config import versions
 
 _MAX_SEED = 2**31 - 2
@@ -172,10 +173,10 @@ def _check_objective(objective: str | keras_tuner.Objective) -> tuple[str, str]:
 
 
 def _augmentation(hypermodel: ImageClassifierHyperModel) -> Any:
-    layer = hypermodel.augmentation
+    layer: Any = hypermodel.augmentation
     if isinstance(layer, keras.layers.Layer):
         return keras.saving.serialize_keras_object(layer)
-    return hypermodel.augments
+    return layer if layer in AUGMENTATION_STRENGTHS else hypermodel.augments
 
 
 def _space(space: keras_tuner.HyperParameters) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Reuses the memory of the batches of a pipeline."""
 
+import ctypes
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +11,7 @@ class BatchBuffers:
     """Allocates batches and reuses their memory once nothing refers to them.
 
     Fresh memory costs as much time as filling it, because the kernel clears every page.
-    TensorFlow takes over an array without a copy only if it is aligned.
-
-    Hand arrays over whole: a slice does not keep its array alive.
+    TensorFlow and JAX take over an array without a copy only if it is aligned.
 
     Args:
         image_shape: `(height, width, channels)`.
@@ -31,10 +31,12 @@ class BatchBuffers:
             memory = free.pop()
         except IndexError:
             memory = self._allocate(count)
-        # A separate view, which `memory` outlives.
-        array = np.frombuffer(memory, np.uint8).reshape(count, *self._image_shape)
-        weakref.finalize(array, self._reclaim, free, memory)
-        return array
+        # Views and slices of the array keep this object alive. They would not if it
+        # were an array: NumPy lets them refer to the memory behind it instead.
+        owner: Any = (ctypes.c_uint8 * len(memory)).from_buffer(memory.data)
+        weakref.finalize(owner, self._reclaim, free, memory)
+        array: np.ndarray = np.frombuffer(owner, np.uint8)
+        return array.reshape(count, *self._image_shape)
 
     def _reclaim(self, free: list[np.ndarray], memory: np.ndarray) -> None:
         if len(free) < self._MOST_FREE:

@@ -144,6 +144,9 @@ def exclude_files(listing: ImageListing, paths: Iterable[str]) -> ImageListing:
         The listing, in which `excluded` has the files and `findings` says how many
         they are and which paths match no file.
     """
+    paths = list(paths)
+    if not paths:
+        return listing
     finder = _FileFinder(listing)
     excluded: set[str] = set()
     unmatched = []

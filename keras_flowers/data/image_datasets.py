@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.audit import Audit
 from keras_flowers.data.image_files import (
     DEFAULT_OPTIONS,
@@ -39,10 +40,11 @@ class ImageDatasets:
     The pipelines yield batches `(images, labels)`: uint8 `(batch, height, width, 3)`,
     0 to 255, and int32 `(batch,)`. Training images come in a new order in each epoch.
     Validation and test images are never shuffled: row `i` of a prediction belongs to
-    path `i`.
+    path `i`. A pipeline is a `tf.data.Dataset`; with the JAX backend, it is a
+    `keras.utils.PyDataset` of NumPy arrays, which does not import TensorFlow.
 
     Attributes:
-        train: `tf.data.Dataset` of the training images, reshuffled in each epoch.
+        train: The training images, reshuffled in each epoch.
         train_in_order: The training images in the order of their paths.
         validation: The validation images; None if there are none.
         test: The test images; None if there are none.
@@ -61,10 +63,10 @@ class ImageDatasets:
         read_errors: What reading images raised in the latest pass over a pipeline.
     """
 
-    train: "tf.data.Dataset"
-    train_in_order: "tf.data.Dataset"
-    validation: "tf.data.Dataset | None"
-    test: "tf.data.Dataset | None"
+    train: "tf.data.Dataset | ArrayBatches"
+    train_in_order: "tf.data.Dataset | ArrayBatches"
+    validation: "tf.data.Dataset | ArrayBatches | None"
+    test: "tf.data.Dataset | ArrayBatches | None"
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     batch_size: int
@@ -125,7 +127,7 @@ class ImageDatasets:
                 raise
             raise read_error from error
 
-    def in_order(self, split: str) -> "tf.data.Dataset | None":
+    def in_order(self, split: str) -> "tf.data.Dataset | ArrayBatches | None":
         """Returns the pipeline of a split in the order of `paths(split)`."""
         self.records(split)
         return self.train_in_order if split == "train" else getattr(self, split)

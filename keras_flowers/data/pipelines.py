@@ -1,6 +1,9 @@
-"""Builds tf.data pipelines of images and labels."""
+"""Builds the pipelines of images and labels.
 
-import contextlib
+They are `tf.data` pipelines, but for the JAX backend, which would need TensorFlow for
+nothing else: there they are `ArrayBatches`.
+"""
+
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.batch_buffers import BatchBuffers
 from keras_flowers.data.image_cache import ImageReader
 from keras_flowers.data.image_files import ImageRecord
@@ -42,6 +46,23 @@ class EpochOrder:
         self.epoch += 1
         return positions
 
+    def take_epoch_of_views(self, views: int) -> np.ndarray:
+        """Returns the order of the current epoch with a view of each image; advances.
+
+        The views of an image take turns; which one it begins with depends on the seed.
+
+        Args:
+            views: Number of views of each image.
+
+        Returns:
+            int64 `(count,)`: the position of an image plus `count` times its view.
+        """
+        generator = np.random.default_rng([self._seed, self._count, views])
+        first = generator.integers(0, views, self._count)
+        view = (first + self.epoch) % views
+        positions = self.take_epoch()
+        return positions + self._count * view[positions]
+
 
 def image_pipeline(
     reader: ImageReader,
@@ -49,15 +70,8 @@ def image_pipeline(
     positions: Callable[[], np.ndarray],
     batch_size: int,
     read_errors: list[Exception],
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | ArrayBatches":
     """Returns batches of images and labels; `positions()` orders each pass."""
-    import tensorflow as tf
-
-    if keras.backend.backend() != "tensorflow":
-        # TensorFlow only reads images then, and must not take the GPU's memory from the
-        # backend. It is too late if TensorFlow has already used the GPU.
-        with contextlib.suppress(RuntimeError):
-            tf.config.set_visible_devices([], "GPU")
     buffers = BatchBuffers(reader.image_shape)
 
     def begin_pass() -> np.ndarray:
@@ -73,6 +87,16 @@ def image_pipeline(
             raise
         return images
 
+    if needs_no_tensorflow():
+        return ArrayBatches(
+            lambda batch: (read(batch), labels[batch]),
+            begin_pass,
+            len(labels),
+            batch_size,
+            reader.parallel_reads,
+        )
+    import tensorflow as tf
+
     def fetch(batch: Any) -> tuple[Any, Any]:
         images = tf.numpy_function(read, [batch], tf.uint8, stateful=False)
         images = tf.ensure_shape(images, (None, *reader.image_shape))
@@ -81,6 +105,11 @@ def image_pipeline(
     return ordered_batches(
         fetch, begin_pass, len(labels), batch_size, reader.parallel_reads
     )
+
+
+def needs_no_tensorflow() -> bool:
+    """Returns whether pipelines are `ArrayBatches`."""
+    return bool(keras.backend.backend() == "jax")
 
 
 def ordered_batches(

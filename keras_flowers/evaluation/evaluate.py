@@ -18,6 +18,10 @@ from keras_flowers.distribution import predict_batch, predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
+from keras_flowers.inference import build_openvino_predictor
+from keras_flowers.layers.views import average_views
+from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
 from keras_flowers.plots.confusion_matrix import (
     ConfusionGrid,
@@ -393,6 +397,7 @@ def evaluate(
     datasets: Any,
     split: str | None = None,
     class_names: Sequence[str] | None = None,
+    tta: int = 1,
 ) -> Evaluation:
     """Classifies every image of a split and compares the result with its folder.
 
@@ -409,6 +414,9 @@ def evaluate(
             `None` for the validation images.
         class_names: The model's class names by label; by default its attribute
             `class_names`, and without one those of `datasets`.
+        tta: Test-time augmentation: integer from 1 to 7, the number of views of each
+            image over which the probabilities are averaged. See
+            `keras_flowers.layers.views`.
 
     Returns:
         `Evaluation`, its rows in the order of `datasets.paths(split)`.
@@ -442,8 +450,13 @@ def evaluate(
         )
     position = {name: label for label, name in enumerate(known)}
     label_of = np.array([position[name] for name in datasets.class_names])
+    if isinstance(model, ImageClassifier):
+        network = model.averaging_views(tta)
+    else:
+        network = average_views(model, datasets.image_size, tta)
+    count = tta * len(datasets.records(split))
     with datasets.naming_unreadable_images():
-        probabilities = predict_batches(model, images.map(lambda batch, _: batch))
+        probabilities = _predict(network, images, count)
     return Evaluation(
         class_names=known,
         paths=datasets.paths(split),
@@ -487,6 +500,8 @@ def _evaluate_batches(
     rows, labels = [], []
     try:
         for images, batch_labels in iterate_batches(data):
+            if len(images) != len(batch_labels):
+                raise TypeError("images and labels differ in number")
             rows.append(np.asarray(predict_batch(model, images)))
             labels.append(batch_labels)
     except TypeError as error:
@@ -511,6 +526,29 @@ def _evaluate_batches(
         labels=true.astype(np.int32),
         probabilities=_check_probabilities(outputs, len(known)),
     )
+
+
+def _predict(network: keras.Model, batches: Any, count: int) -> np.ndarray:
+    """Returns the answers of a network for the images of a pipeline."""
+    has_backbone = any(isinstance(layer, Backbone) for layer in _layers_of(network))
+    # A temperature is no part of the network that OpenVINO computes.
+    if has_backbone and getattr(network, "temperature", 1) == 1:
+        sample, _ = next(iter(batches.as_numpy_iterator()))
+        fast = build_openvino_predictor(network, count, sample)
+        if fast is not None:
+            return np.concatenate(
+                [fast(images) for images, _ in batches.as_numpy_iterator()]
+            )
+    answers: np.ndarray = predict_batches(network, batches)
+    return answers
+
+
+def _layers_of(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields the layers of a model, and those of models in it."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers_of(layer)
 
 
 def _check_probabilities(outputs: Any, classes: int) -> np.ndarray:

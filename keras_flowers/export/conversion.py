@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_flowers.errors import InputError
 from keras_flowers.layers.preprocessing import ResizeAndRescale
+from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
 
@@ -102,6 +103,7 @@ def convert(
     precision: str,
     folder: Path,
     calibration: Sequence[np.ndarray] = (),
+    tta: int = 1,
 ) -> None:
     """Writes a model in the format of another runtime.
 
@@ -112,9 +114,10 @@ def convert(
         folder: An existing folder. `FILES` names the file that is written there.
         calibration: Images to calibrate int8 with, each uint8 `(height, width, 3)` in
             the image size of the model.
+        tta: Over how many views of an image the model averages.
     """
     path = folder / FILES[format]
-    serving = _serving_model(model, takes_any_size(format, precision))
+    serving = _serving_model(model, takes_any_size(format, precision), tta)
     batches = [image[None] for image in calibration]
     with _quiet():
         if format == "saved_model":
@@ -176,7 +179,7 @@ def _copy_in_float32(model: ImageClassifier) -> ImageClassifier:
         model.class_names,
         image_size=model.image_size,
         hidden_units=model.hidden_units,
-        dropout=0.0,
+        dropout=None if model.has_linear_head else 0.0,
         augmentation=False,
         backbone=backbone,
         resize=model.resize,
@@ -215,7 +218,7 @@ class _FitSize(keras.layers.Layer):
         return keras.KerasTensor((images.shape[0], *self._size, 3), dtype="float32")
 
 
-def _serving_model(model: ImageClassifier, any_size: bool) -> keras.Model:
+def _serving_model(model: ImageClassifier, any_size: bool, tta: int) -> keras.Model:
     """Returns a model that maps uint8 images to probabilities."""
     sides = (None, None) if any_size else model.image_size
     inputs = keras.Input((*sides, 3), dtype="uint8", name="images")
@@ -223,8 +226,9 @@ def _serving_model(model: ImageClassifier, any_size: bool) -> keras.Model:
         images = _FitSize(model.image_size, model.resize)(inputs)
     else:
         images = ops.cast(inputs, "float32")
+    network = average_views(model, model.image_size, tta)
     # Explicit, because the augmentation layers of Keras default to training=True.
-    return keras.Model(inputs, model(images, training=False), name="classifier")
+    return keras.Model(inputs, network(images, training=False), name="classifier")
 
 
 def _signature(serving: keras.Model) -> list[keras.InputSpec]:

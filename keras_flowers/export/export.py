@@ -35,6 +35,7 @@ from keras_flowers.export.sources import (
     spread,
 )
 from keras_flowers.files import json_text, printable_path, write_text_atomically
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.version import __version__
@@ -54,6 +55,7 @@ def export_model(
     format: str = "onnx",  # noqa: A002  as in `keras.Model.export`
     quantize: str | None = None,
     *,
+    tta: int = 1,
     progress: Progress | None = None,
 ) -> Proof:
     """Writes a classifier for another runtime, and proves that it answers the same.
@@ -71,6 +73,8 @@ def export_model(
         quantize: `"float16"` stores the weights in half precision, which halves the
             file. `"int8"` also computes with eight bits; it is calibrated on training
             images of the run. `None` for float32.
+        tta: Test-time augmentation: integer from 1 to 7, the number of views of each
+            image over which the exported model averages the probabilities.
         progress: Called as `progress(step, done, total)` with the steps `"convert"`
             and `"prove"`, and those of finding the images of the run.
 
@@ -93,6 +97,7 @@ def export_model(
     ```
     """
     precision = quantize or "float32"
+    tta = check_views("tta", tta)
     check_format(format, precision)
     target = _check_directory(directory)
     source = find_source(model)
@@ -108,10 +113,10 @@ def export_model(
     try:
         step("convert", 0, 1)
         exported = fold_temperature(source.model)
-        convert(exported, format, precision, folder, calibration)
+        convert(exported, format, precision, folder, calibration, tta)
         step("convert", 1, 1)
-        _write_description(folder, source, format, precision)
-        proof = _prove(folder, source, run_images, progress)
+        _write_description(folder, source, format, precision, tta)
+        proof = _prove(folder, source, run_images, progress, tta)
         if proof.failure is not None:
             raise ProofError(_describe_failure(proof))
         write_text_atomically(folder / "proof.json", json_text(proof.to_json()) + "\n")
@@ -167,7 +172,11 @@ def _load_calibration(source: Source, images: RunImages) -> list[np.ndarray]:
 
 
 def _prove(
-    folder: Path, source: Source, run_images: RunImages, progress: Progress | None
+    folder: Path,
+    source: Source,
+    run_images: RunImages,
+    progress: Progress | None,
+    tta: int,
 ) -> Proof:
     images = spread(run_images.validation, MAX_IMAGES)
     labelled = len(images)
@@ -183,7 +192,7 @@ def _prove(
         else:
             reason = run_images.reason_missing or "the run has no validation images"
             kind = f"drawn images: {reason}"
-        return prove(source.model, exported, images, kind, labelled, progress)
+        return prove(source.model, exported, images, kind, labelled, progress, tta)
 
 
 def _draw(folder: Path, count: int) -> list[LabelledImage]:
@@ -214,6 +223,7 @@ def _write_description(
     source: Source,
     format: str,  # noqa: A002
     precision: str,
+    tta: int,
 ) -> None:
     model = source.model
     any_size = takes_any_size(format, precision)
@@ -249,6 +259,8 @@ def _write_description(
             "filter": "bilinear with antialiasing",
             "by": "the model or the caller" if any_size else "the caller",
         },
+        # Views of each image over which the graph averages.
+        "tta": tta,
         # It is part of the graph; null says: none.
         "temperature": None if model.temperature == 1 else model.temperature,
         # Of the probability of the most probable class: the graph has no features.

@@ -160,11 +160,13 @@ def _cell(value: Any) -> str:
 
 def _describe_network(source: Source) -> str:
     model = source.model
-    hidden = ", ".join(map(str, model.hidden_units)) or "none"
+    hidden = ", ".join(map(str, model.hidden_units or ())) or "none"
     backbone = model.backbone
     if backbone is None:
         return f"a dense network with hidden layers of {hidden} units"
     kind = "pretrained " if backbone.is_pretrained else ""
+    if model.has_linear_head:
+        return f"the {kind}backbone {backbone.network.name} and a linear head"
     return (
         f"the {kind}backbone {backbone.network.name} and a head with hidden layers: "
         f"{hidden}"

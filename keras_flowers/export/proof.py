@@ -182,6 +182,7 @@ def prove(
     image_source: str,
     labelled: int,
     progress: Progress | None = None,
+    tta: int = 1,
 ) -> Proof:
     """Classifies images with both models and compares the probabilities.
 
@@ -192,16 +193,18 @@ def prove(
         image_source: Where the images come from, for the record.
         labelled: Only the first `labelled` images count for the accuracy.
         progress: Called as `progress("prove", done, total)`.
+        tta: Over how many views of an image the exported model averages.
 
     Raises:
         InputError: If no image can be read, or the Keras model returns NaN because
             its training diverged.
     """
+    network = model.averaging_views(tta)
     expected, found, read = [], [], []
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            expected.append(np.asarray(predict_batch(model, pixels)))
+            expected.append(np.asarray(predict_batch(network, pixels)))
             found.append(exported.predict(pixels))
             read += readable
         if progress is not None:
@@ -266,7 +269,7 @@ def score_images(
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            rows.append(np.asarray(model.predict_on_batch(pixels)))
+            rows.append(np.asarray(predict_batch(model, pixels)))
             read += readable
         if progress is not None:
             progress("prove", min(len(images), len(read)), len(images))
@@ -306,7 +309,8 @@ def _difference_at_original_size(
     exported: ExportedClassifier,
     images: Sequence[LabelledImage],
 ) -> float | None:
-    if not exported.description["any_size"]:
+    # Views are taken of images of the size of the model.
+    if not exported.description["any_size"] or exported.description["tta"] > 1:
         return None
     differences = []
     for image in itertools.islice(images, _AT_ORIGINAL_SIZE):

@@ -77,12 +77,6 @@ class ResizeAndRescale(keras.layers.Layer):
         """Returns the shape of the output for the shape of an input."""
         return (*input_shape[:-3], *self.image_size, input_shape[-1])
 
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        """Returns shape and dtype of the output without computing it."""
-        return keras.KerasTensor(
-            self.compute_output_shape(inputs.shape), dtype=self.compute_dtype
-        )
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {
@@ -119,6 +113,7 @@ class ImageNetPreprocessing(keras.layers.Layer):
     def __init__(self, mode: str = TF, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         require_channels_last(self)
+        self.supports_masking = True
         if mode not in MODES:
             raise InputError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
         self.mode = mode

@@ -101,6 +101,8 @@ class Backbone(keras.layers.Layer):
         self.pretrained_weights = found.weights
         self.image_size = found.image_size
         self.seed = seed
+        # What inference computes never changes, and takes half a second to describe.
+        self._architecture: str | None = None
         if self.is_pretrained:
             self.network.trainable = False
 
@@ -125,7 +127,7 @@ class Backbone(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the features; a pretrained backbone always runs in inference mode."""
         # Always explicit: the default of Keras augmentation layers is training mode.
-        is_training = False if self.is_pretrained else training
+        is_training = bool(training) and not self.is_pretrained
         return self.network(inputs, training=is_training)
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -224,7 +226,9 @@ class Backbone(keras.layers.Layer):
         matter in training only. It begins with the version of the description that was
         hashed: texts with different versions cannot be compared.
         """
-        return fingerprint_architecture(self.network)
+        if self._architecture is None:
+            self._architecture = fingerprint_architecture(self.network)
+        return self._architecture
 
     def weights_fingerprint(self) -> str:
         """Returns a hash of every weight, with its shape and dtype."""

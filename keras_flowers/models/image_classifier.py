@@ -29,10 +29,22 @@ from keras_flowers.distribution import (
     strategy_scope,
 )
 from keras_flowers.errors import InputError
-from keras_flowers.layers.augmentation import ImageAugmentation
+from keras_flowers.inference import build_batch_predictor
+from keras_flowers.layers.augmentation import (
+    AUGMENTATION_STRENGTHS,
+    ImageAugmentation,
+    check_strength,
+)
 from keras_flowers.layers.preprocessing import ResizeAndRescale
+from keras_flowers.layers.standardization import FeatureStandardization
+from keras_flowers.layers.views import average_views
 from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
+from keras_flowers.models.label_smoothing import (
+    SharingModel,
+    check_label_smoothing,
+    smooth_loss,
+)
 from keras_flowers.models.temperature import check_temperature, scale_probabilities
 from keras_flowers.models.unknown import UnknownDetector
 from keras_flowers.registration import register
@@ -40,6 +52,13 @@ from keras_flowers.registration import register
 # Training steps of a head: compiling it takes two seconds, and then saves half a
 # millisecond in each.
 _XLA_PAYS_FROM = 5_000
+_HIDDEN_UNITS = (256, 128)
+# The L2 penalty of a linear head, in Keras's sense half of it. It is close to the best
+# strength for 50 to 2,000 training images, and for small and large networks.
+HEAD_L2 = 0.03
+_MOMENTUM = 0.9
+# Momentum makes ten steps of a gradient, but not of the decay.
+_WEIGHT_DECAY = HEAD_L2 / (1 - _MOMENTUM)
 # In the configuration of a file: whether its optimizer has more than its settings.
 OPTIMIZER_IS_BUILT = "optimizer_is_built"
 
@@ -51,12 +70,17 @@ class ImageClassifier(keras.Model):
     Images are resized and rescaled, augmented (in training only), and flattened or
     turned into features by a backbone. One `Dense` layer with ReLU per entry of
     `hidden_units` follows, and a softmax over the classes. The defaults are 256 and
-    128 units on images of 256x256 pixels, without a backbone. The features of a
-    pretrained backbone are normalized, those of each image separately.
+    128 units on images of 256x256 pixels, without a backbone.
+
+    A pretrained backbone has a linear head by default: its features are standardized,
+    and a softmax that starts from zero follows. `train` measures the statistics that
+    this takes on the training images; in your own program, call `adapt`. With hidden
+    layers, the features are normalized instead, those of each image separately.
 
     The layers are named: `images`, `resize_and_rescale`, `augmentation`, `flatten` or
-    `backbone`, `feature_normalization`, `hidden_1`, `dropout_1` and so on, and
-    `predictions`. A layer or a `Backbone` that you pass keeps its own name.
+    `backbone`, `feature_standardization` or `feature_normalization`, `hidden_1`,
+    `dropout_1` and so on, and `predictions`. A layer or a `Backbone` that you pass
+    keeps its own name.
 
     Args:
         class_names: Strings, at least two, all different; position `i` is the name
@@ -64,13 +88,16 @@ class ImageClassifier(keras.Model):
         image_size: Pair of integers, `(height, width)` in pixels of the images that
             the network sees; `None` for the default size of the backbone, or
             256x256 without one.
-        hidden_units: Integers, the width of each hidden layer; may be empty.
+        hidden_units: Integers, the width of each hidden layer; may be empty. `None`
+            is the linear head with a pretrained backbone, unless `dropout` is given,
+            and 256 and 128 units otherwise.
         dropout: Float from 0 to below 1, the fraction of units to drop after each
-            hidden layer. `None` is 0.3 with a pretrained backbone, whose features are
-            easily memorized, and 0 otherwise.
-        augmentation: `True` for the default `ImageAugmentation`, `False` for none,
-            or any layer that maps images to images, with values 0..1, or 0..255
-            with a backbone. `None` is `False` for a pretrained backbone, whose
+            hidden layer. `None` is 0.3 for hidden layers behind a pretrained backbone,
+            whose features are easily memorized, and 0 otherwise.
+        augmentation: `True` for the default `ImageAugmentation`, `False` or `"none"`
+            for none, `"light"` or `"strong"` as in `AUGMENTATION_STRENGTHS`, or any
+            layer that maps images to images, with values 0..1, or 0..255 with a
+            backbone. `None` is `False` for a pretrained backbone, whose
             features can then be computed once for all epochs, and `True` otherwise.
         seed: Integer or `None`. With an integer the initial weights, the
             augmentation and the dropout are the same for every new model.
@@ -115,9 +142,9 @@ class ImageClassifier(keras.Model):
         self,
         class_names: Sequence[str],
         image_size: tuple[int, int] | None = None,
-        hidden_units: Sequence[int] = (256, 128),
+        hidden_units: Sequence[int] | None = None,
         dropout: float | None = None,
-        augmentation: bool | keras.layers.Layer | None = None,
+        augmentation: bool | str | keras.layers.Layer | None = None,
         seed: int | None = None,
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
         resize: Resize = "stretch",
@@ -128,7 +155,8 @@ class ImageClassifier(keras.Model):
         class_names = _check_class_names(class_names)
         if image_size is not None:
             image_size = check_image_size(image_size)
-        hidden_units = _check_hidden_units(hidden_units)
+        if hidden_units is not None:
+            hidden_units = _check_hidden_units(hidden_units)
         if dropout is not None:
             dropout = _check_dropout(dropout)
         temperature = check_temperature(temperature)
@@ -145,6 +173,9 @@ class ImageClassifier(keras.Model):
             )
         is_pretrained = backbone is not None and backbone.is_pretrained
         image_size = _choose_image_size(backbone, image_size)
+        is_linear = is_pretrained and hidden_units is None and dropout is None
+        if hidden_units is None and not is_linear:
+            hidden_units = _HIDDEN_UNITS
         passed_names = {
             layer.name
             for layer in (augmentation, backbone)
@@ -174,21 +205,28 @@ class ImageClassifier(keras.Model):
                     seed=_derive_seed(seed, "augmentation"),
                     dtype=dtype,
                     name=unused("augmentation"),
+                    **_options_of(augmentation),
                 )
             )
         to_features = backbone or keras.layers.Flatten(
             dtype=dtype, name=unused("flatten")
         )
         head_layers: list[keras.layers.Layer] = []
-        if is_pretrained:
+        if is_linear:
+            head_layers.append(
+                FeatureStandardization(
+                    dtype=dtype, name=unused("feature_standardization")
+                )
+            )
+        elif is_pretrained:
             # Features of different networks differ in scale by orders of magnitude.
             head_layers.append(
                 keras.layers.LayerNormalization(
                     dtype=dtype, name=unused("feature_normalization")
                 )
             )
-        rate = _choose_dropout_rate(dropout, backbone)
-        for number, units in enumerate(hidden_units, 1):
+        rate = 0.0 if is_linear else _choose_dropout_rate(dropout, backbone)
+        for number, units in enumerate(hidden_units or (), 1):
             head_layers.append(
                 keras.layers.Dense(
                     units,
@@ -211,7 +249,11 @@ class ImageClassifier(keras.Model):
             keras.layers.Dense(
                 len(class_names),
                 activation="softmax",
-                kernel_initializer=_initializer(seed, "output"),
+                # Random weights would be noise in each prediction of a linear head,
+                # and training removes it only slowly.
+                kernel_initializer=(
+                    "zeros" if is_linear else _initializer(seed, "output")
+                ),
                 # Sums of half-precision probabilities are too inaccurate for the loss.
                 dtype="float32",
                 name=unused("predictions"),
@@ -236,6 +278,7 @@ class ImageClassifier(keras.Model):
         self.seed = seed
         self.backbone = backbone
         self.resize = resize
+        self.label_smoothing = 0.0
         self._temperature = temperature
         self.unknown_detector: UnknownDetector | None = None
         self._features = features
@@ -276,8 +319,15 @@ class ImageClassifier(keras.Model):
         return augments(self.augmentation, is_pretrained=_is_pretrained(self.backbone))
 
     @property
+    def has_linear_head(self) -> bool:
+        """Whether a softmax on standardized features is the whole head."""
+        return self.hidden_units is None
+
+    @property
     def dropout_rate(self) -> float:
         """The fraction of units dropped after each hidden layer."""
+        if self.has_linear_head:
+            return 0.0
         return _choose_dropout_rate(self.dropout, self.backbone)
 
     @property
@@ -287,6 +337,20 @@ class ImageClassifier(keras.Model):
         if backbone is None or self.augments:
             return False
         return backbone.is_pretrained and backbone.is_frozen
+
+    def adapt(self, features: np.ndarray) -> None:
+        """Measures the statistics with which a linear head standardizes features.
+
+        Without a linear head there is nothing to measure.
+
+        Args:
+            features: What the backbone returns for the training images, float
+                `(images, feature_size)`.
+        """
+        for name in self._head_layer_names:
+            layer = self.get_layer(name)
+            if isinstance(layer, FeatureStandardization):
+                layer.adapt(features)
 
     @property
     def head_layer_names(self) -> tuple[str, ...]:
@@ -320,7 +384,7 @@ class ImageClassifier(keras.Model):
         layers = [self.get_layer(name) for name in self._head_layer_names]
         features = keras.Input(self._features.shape[1:], name="features")
         with strategy_scope(self):
-            head = keras.Model(features, _apply(layers, features), name="head")
+            head = SharingModel(features, _apply(layers, features), name="head")
             if self.compiled:
                 head.compile(
                     **self._head_compile_arguments(layers, steps_per_execution, steps)
@@ -343,11 +407,56 @@ class ImageClassifier(keras.Model):
             arguments["jit_compile"] = False if pays is True and is_short else pays
         return arguments
 
+    def with_augmentation(self, strength: str) -> keras.Model:
+        """Returns this model with another augmentation of the images in training.
+
+        It shares its weights with this model. It is compiled as this model is, with the
+        same optimizer, so that training it trains this model.
+
+        Args:
+            strength: A name in `AUGMENTATION_STRENGTHS`, or `"none"`.
+        """
+        images = keras.Input((None, None, 3), name="images")
+        names = self._head_layer_names
+        resize, *_, to_features = (
+            layer for layer in self.layers[1:] if layer.name not in names
+        )
+        layers = [resize, to_features, *(self.get_layer(name) for name in names)]
+        if strength != "none":
+            augmentation = ImageAugmentation(
+                value_range=(0, 255 if self.backbone else 1),
+                seed=_derive_seed(self.seed, "augmentation"),
+                dtype=self.dtype_policy.name,
+                name="fine_tuning_augmentation",
+                **AUGMENTATION_STRENGTHS[strength],
+            )
+            layers.insert(1, augmentation)
+        with strategy_scope(self):
+            model = SharingModel(images, _apply(layers, images), name=self.name)
+            if self.compiled:
+                model.compile(**self.compile_arguments())
+                self._let_augmentation_compile(model)
+        return model
+
+    def _let_augmentation_compile(self, model: keras.Model) -> None:
+        """Compiles the augmentation with XLA where the whole model is not.
+
+        It takes a sixth of the time then, on a CPU, and convolutions take longer.
+        """
+        for layer in model.layers:
+            if isinstance(layer, ImageAugmentation):
+                layer.jit_compile = (
+                    self._jit_compile_is_auto
+                    and not model.jit_compile
+                    and not has_strategy(self)
+                )
+
     def compile(
         self,
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         loss: Any = "sparse_categorical_crossentropy",
         *,
+        label_smoothing: float = 0.0,
         metrics: Any = "auto",
         jit_compile: bool | str = "auto",
         **kwargs: Any,
@@ -355,8 +464,12 @@ class ImageClassifier(keras.Model):
         """Configures training; every argument has a sensible default.
 
         Args:
-            optimizer: As for `keras.Model.compile`.
+            optimizer: As for `keras.Model.compile`. `"auto"` is Adam, and for a linear
+                head SGD with momentum and weight decay.
             loss: As for `keras.Model.compile`; labels are integers by default.
+            label_smoothing: Fraction of each integer label that is given to all classes
+                alike, from 0 to below 1. It acts on the loss in training; the
+                validation loss is that of the labels as they are.
             metrics: As for `keras.Model.compile`. `"auto"` is the accuracy, as a
                 `ConfusionMatrix`, which also counts which classes were confused.
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
@@ -367,10 +480,17 @@ class ImageClassifier(keras.Model):
                 accelerators.
             **kwargs: The other arguments of `keras.Model.compile`.
         """
+        label_smoothing = check_label_smoothing(label_smoothing)
         is_auto = jit_compile == "auto"
         if is_auto:
             jit_compile = _choose_jit_compile(self, self.layers, kwargs)
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = linear_head_optimizer() if self.has_linear_head else "adam"
         with strategy_scope(self):
+            optimizer = keras.optimizers.get(optimizer)
+            if self.has_linear_head and optimizer.weight_decay and not optimizer.built:
+                # The bias holds how frequent a class is: it is not to become smaller.
+                optimizer.exclude_from_weight_decay([self.layers[-1].bias])
             if isinstance(metrics, str) and metrics == "auto":
                 metrics = [ConfusionMatrix(len(self.class_names))]
             super().compile(
@@ -381,6 +501,22 @@ class ImageClassifier(keras.Model):
                 **kwargs,
             )
         self._jit_compile_is_auto = is_auto
+        self.label_smoothing = label_smoothing
+        self._let_augmentation_compile(self)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the loss, with smoothed labels in training."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training and self.label_smoothing:
+            return smooth_loss(loss, y, y_pred, sample_weight, self.label_smoothing)
+        return loss
 
     def compile_arguments(self) -> dict[str, Any]:
         """Returns the arguments of `compile`, for another model with these weights.
@@ -419,6 +555,8 @@ class ImageClassifier(keras.Model):
         config: dict[str, Any] = super().get_compile_config()
         if config and self._jit_compile_is_auto:
             config["jit_compile"] = "auto"
+        if config and self.label_smoothing:
+            config["label_smoothing"] = self.label_smoothing
         if config and self._omits_optimizer:
             config[OPTIMIZER_IS_BUILT] = False
         return config
@@ -489,12 +627,16 @@ class ImageClassifier(keras.Model):
         paths: Iterable[str | os.PathLike[str]],
         batch_size: int = 32,
         unknown: str | float | None = None,
+        tta: int = 1,
     ) -> list[Classification]:
         """Classifies image files.
 
         Args:
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are in memory at once.
+            tta: Test-time augmentation: integer from 1 to 7, the number of views of
+                each image over which the probabilities are averaged. See
+                `keras_flowers.layers.views`.
             unknown: Which images show none of the classes, in `is_unknown` of each
                 result: a threshold below which the probability of the most probable
                 class is too low; `"auto"` for what `train` has found to reject 5 % of
@@ -511,13 +653,14 @@ class ImageClassifier(keras.Model):
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        return require_readable(self.classify_each(paths, batch_size, unknown))
+        return require_readable(self.classify_each(paths, batch_size, unknown, tta))
 
     def classify_each(
         self,
         paths: Iterable[str | os.PathLike[str]],
         batch_size: int = 32,
         unknown: str | float | None = None,
+        tta: int = 1,
     ) -> Iterator[Classification | UnreadableImage]:
         """Classifies image files one by one while the next ones are decoded.
 
@@ -525,13 +668,15 @@ class ImageClassifier(keras.Model):
             paths: Files in any format that training reads.
             batch_size: Integer, how many images are classified at once.
             unknown: As for `classify`.
+            tta: As for `classify`.
 
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
         """
+        count = len(paths) if isinstance(paths, Sequence) else 0
         return classify_files(
-            self.predictor(unknown),
+            self.predictor(unknown, tta, count),
             self.class_names,
             self.image_size,
             paths,
@@ -539,11 +684,28 @@ class ImageClassifier(keras.Model):
             self.resize,
         )
 
-    def predictor(self, unknown: str | float | None) -> Callable[[Any], Any]:
+    def averaging_views(self, count: int) -> keras.Model:
+        """Returns a model that averages the probabilities over views of an image.
+
+        They are those of `predict`, with the temperature of this model.
+
+        Args:
+            count: Number of views, from 1 to 7. For 1 it is this model.
+        """
+        scale: Callable[[Any], Any] | None = None
+        if self.temperature != 1:
+            scale = partial(scale_probabilities, temperature=self.temperature)
+        return average_views(self, self.image_size, count, scale)
+
+    def predictor(
+        self, unknown: str | float | None = None, tta: int = 1, count: int = 0
+    ) -> Callable[[Any], Any]:
         """Returns a function that classifies batches of images, as `classify` does.
 
         Args:
             unknown: As for `classify`.
+            tta: As for `classify`.
+            count: How many images there are, if that is known, else 0.
 
         Returns:
             A function that maps images, uint8 `(batch, height, width, 3)`, to their
@@ -551,10 +713,14 @@ class ImageClassifier(keras.Model):
             `(batch,)`, whether the images show none of the classes.
 
         Raises:
-            InputError: As `classify` does for `unknown`.
+            InputError: As `classify` does for `unknown` and `tta`.
         """
         unknown = check_unknown(unknown)
-        predict_plainly: Callable[[Any], Any] = partial(predict_batch, self)
+        network = self.averaging_views(tta)
+        predict_plainly: Callable[[Any], Any] = partial(predict_batch, network)
+        # A temperature is no part of the network that OpenVINO computes.
+        if self.backbone is not None and (tta > 1 or self.temperature == 1):
+            predict_plainly = build_batch_predictor(network, tta * count)
         if unknown is None:
             return predict_plainly
         detector = self.unknown_detector
@@ -563,6 +729,11 @@ class ImageClassifier(keras.Model):
         if detector is None:
             raise no_detector_error(
                 "it was not trained by `train`, or with fewer than 50 validation images"
+            )
+        if detector.examples is not None and tta > 1:
+            raise InputError(
+                "`unknown='auto'` compares the features of the image itself: `tta` "
+                f"must be 1. Received: tta={tta}"
             )
         find_unknown = detector.find_unknown
         if detector.examples is None:
@@ -607,7 +778,9 @@ class ImageClassifier(keras.Model):
             **super().get_config(),
             "class_names": list(self.class_names),
             "image_size": list(self.image_size),
-            "hidden_units": list(self.hidden_units),
+            "hidden_units": (
+                None if self.hidden_units is None else list(self.hidden_units)
+            ),
             "dropout": self.dropout,
             "augmentation": augmentation,
             "seed": self.seed,
@@ -630,11 +803,33 @@ class ImageClassifier(keras.Model):
         return cls(**config)
 
 
+def linear_head_optimizer(learning_rate: Any = 0.01) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that suits a linear head.
+
+    It converges to the solution of logistic regression with an L2 penalty.
+
+    Args:
+        learning_rate: As for `keras.optimizers.SGD`.
+    """
+    return keras.optimizers.SGD(
+        learning_rate, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY
+    )
+
+
 def augments(
-    augmentation: bool | keras.layers.Layer | None, *, is_pretrained: bool
+    augmentation: bool | str | keras.layers.Layer | None, *, is_pretrained: bool
 ) -> bool:
     """Tells whether the argument `augmentation` means that images are changed."""
-    return not is_pretrained if augmentation is None else augmentation is not False
+    if augmentation is None:
+        return not is_pretrained
+    return augmentation is not False and augmentation != "none"
+
+
+def _options_of(augmentation: bool | str | None) -> dict[str, Any]:
+    """Returns the arguments of `ImageAugmentation` that the argument means."""
+    if not isinstance(augmentation, str):
+        return {}
+    return AUGMENTATION_STRENGTHS[check_strength("augmentation", augmentation)]
 
 
 def _is_pretrained(backbone: Backbone | None) -> bool:

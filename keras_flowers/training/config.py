@@ -19,8 +19,15 @@ from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
+from keras_flowers.inference import check_precision
+from keras_flowers.layers.augmentation import check_strength
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.training.config_difference import fingerprint_difference
+from keras_flowers.models.label_smoothing import check_label_smoothing
+from keras_flowers.training.config_difference import (
+    LATER_SETTINGS,
+    fingerprint_difference,
+)
 from keras_flowers.training.schedules import stretch_schedule
 
 ModelBuilder = Callable[[ImageDatasets], keras.Model]
@@ -48,15 +55,25 @@ class FineTuning:
             follow it; `None` for the whole backbone.
         warm_up: Fraction of the steps, from 0 to below 1, in which the learning rate
             rises; `None` for a twentieth.
+        augmentation: How the images of this stage are augmented: `"none"`, `"light"` or
+            `"strong"`. `None` is that of the model if `augmentation` was given for it,
+            and `"light"` otherwise.
+        label_smoothing: As for `ImageClassifier.compile`; `None` for 0.1.
+        weight_decay: Fraction of each weight that a step takes off, times the learning
+            rate, from 0 up; `None` for that of the optimizer of the first stage, or
+            0.01 if it has none.
 
     Raises:
         InputError: If an attribute is not as described above.
     """
 
     epochs: int
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     unfreeze_from: str | None = None
     warm_up: float | None = None
+    augmentation: str | None = None
+    label_smoothing: float | None = None
+    weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
@@ -68,6 +85,19 @@ class FineTuning:
                 f"Received: learning_rate={rate!r}"
             )
         _store(self, "learning_rate", float(rate))
+        if self.augmentation is not None:
+            check_strength("augmentation", self.augmentation)
+        if self.label_smoothing is not None:
+            smoothing = check_label_smoothing(self.label_smoothing)
+            _store(self, "label_smoothing", smoothing)
+        decay: Any = self.weight_decay
+        if decay is not None:
+            if not isinstance(decay, numbers.Real) or not 0 <= float(decay) < math.inf:
+                raise InputError(
+                    "`weight_decay` must be a number from 0 up. "
+                    f"Received: weight_decay={decay!r}"
+                )
+            _store(self, "weight_decay", float(decay))
         warm_up: Any = self.warm_up
         if warm_up is None:
             return
@@ -97,6 +127,10 @@ class TrainingConfig:
         class_weights: `"balanced"` weighs each class by the inverse of its frequency;
             a dictionary from class name to weight; or `None`.
         fine_tuning: A second stage for a model with a pretrained backbone, or `None`.
+        feature_views: Integer from 1 to 7: how many views of the training images a
+            head on cached features is trained on. See `keras_flowers.layers.views`.
+        inference_precision: `"float32"`, or `"bf16"` or `"int8"`, in which OpenVINO
+            computes cached features faster, and slightly different ones.
         keep: Which epoch the trained model is from: `"best"`, the one with the lowest
             validation loss of all stages, or `"last"`. Without validation images it is
             the last one. A fine-tuning stage starts from the end of the frozen stage,
@@ -117,12 +151,16 @@ class TrainingConfig:
     early_stopping: int | None = None
     class_weights: str | Mapping[str, float] | None = None
     fine_tuning: FineTuning | None = None
+    feature_views: int = 1
+    inference_precision: str = "float32"
     keep: str = "best"
     init_from: str | os.PathLike[str] | None = None
     calibrate: bool = True
 
     def __post_init__(self) -> None:
         """Checks the attributes."""
+        _store(self, "feature_views", check_views("feature_views", self.feature_views))
+        check_precision(self.inference_precision)
         _store_integer(self, "epochs")
         if self.early_stopping is not None:
             _store_integer(self, "early_stopping")
@@ -179,6 +217,8 @@ class TrainingConfig:
             "early_stopping": self.early_stopping,
             "class_weights": self.class_weights,
             "fine_tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "feature_views": self.feature_views,
+            "inference_precision": self.inference_precision,
             "keep": self.keep,
             "init_from": _describe_file(self.init_from),
             "calibrate": self.calibrate,
@@ -261,7 +301,9 @@ class TrainingConfig:
                 epochs=content["epochs"],
                 early_stopping=content["early_stopping"],
                 class_weights=content["class_weights"],
-                fine_tuning=None if tuning is None else FineTuning(**tuning),
+                fine_tuning=_read_fine_tuning(tuning, content["model"]),
+                # What version 0.1 wrote says nothing of these.
+                **{name: content[name] for name in LATER_SETTINGS if name in content},
                 keep=recorded_keep(content),
                 init_from=(content.get("init_from") or {}).get("file"),
                 calibrate=content.get("calibrate", False),
@@ -326,6 +368,22 @@ class _SerializedModel:
             f"The backbone of {self.path} had another architecture than is built from "
             f"it now: {found}."
         )
+
+
+def _read_fine_tuning(
+    tuning: Mapping[str, Any] | None, model: Mapping[str, Any]
+) -> FineTuning | None:
+    """Returns the settings of a configuration, which may be of an earlier version."""
+    if tuning is None:
+        return None
+    augmentation = model["config"].get("augmentation")
+    # What earlier versions did not have, they did not do.
+    unsaid = {
+        "augmentation": "none" if augmentation in (None, False) else None,
+        "label_smoothing": 0.0,
+        "weight_decay": 0.0,
+    }
+    return FineTuning(**{**unsaid, **tuning})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,8 @@ _IGNORED = re.compile(
     # is in the checkpoint.
     r"|model\..*layers\[\d+\]\.config\.seed"
 )
+# Settings of a run that a later version has added, with their defaults.
+LATER_SETTINGS = {"feature_views": 1, "inference_precision": "float32"}
 # What its identity says of an object, and shapes that follow from its other settings.
 _KNOWN_BY_IDENTITY = ("module", "class_name", "registered_name", "build_config")
 
@@ -41,7 +43,9 @@ def difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
     Returns:
         The first difference that can change the result, or `None`.
     """
-    there, here = (_normalize(as_json(config)) for config in (saved, wanted))
+    there, here = (
+        _normalize(as_json(LATER_SETTINGS | dict(config))) for config in (saved, wanted)
+    )
     # A run of version 0.1 is resumed as it was started, whatever the default is now.
     for name in ("keep", "calibrate"):
         there.setdefault(name, here.get(name))

@@ -1,51 +1,69 @@
 """Data sets of cached features: a frozen backbone sees each image once."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
+from keras_flowers.data.pipelines import needs_no_tensorflow
 from keras_flowers.data.splits import SPLIT_NAMES
-from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
+from keras_flowers.inference import (
+    CALIBRATION_IMAGES,
+    Predictor,
+    build_predictor,
+    supported_precision,
+)
+from keras_flowers.layers.views import take_view
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.temperature import scale_probabilities
 from keras_flowers.progress import Progress
 
 # Rows between two writes: a killed process loses at most so many.
 _ROWS_AT_ONCE = 1024
-# A graph of TensorFlow, constants included, must stay below 2 GB.
-_MOST_CONSTANT_BYTES = 1 << 30
 
 
 def with_features(
-    datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
+    datasets: ImageDatasets,
+    model: ImageClassifier,
+    progress: Progress | None = None,
+    views: int = 1,
+    precision: str = "float32",
 ) -> ImageDatasets:
     """Returns the data with the features of a frozen backbone instead of the images.
 
     The pipelines give batches `(features, labels)`: float32
     `(batch, feature_size)` and int32 `(batch,)`, in the order of the images. Features
-    that are not cached yet are computed, and cached next to the decoded images.
+    that are not cached yet are computed, and cached next to the decoded images. A
+    linear head is adapted to those of the training images.
 
     Args:
         datasets: The images.
         model: A classifier that `has_fixed_features`.
-        progress: Called with `"features"`, images done and images in all.
-
-    Raises:
-        InputError: If the features cannot be cached.
+        progress: Called with `"features"`, passes done and passes in all.
+        views: In how many views the training images are seen. An epoch takes one view
+            of each image, another one in each epoch.
+        precision: In which precision features are computed: see
+            `keras_flowers.inference`.
     """
-    arrays = _load_features(datasets, model, progress)
+    counts = dict.fromkeys(SPLIT_NAMES, 1) | {"train": views}
+    arrays = load_features(datasets, model, counts, progress, precision)
+    model.adapt(np.concatenate(arrays["train"]))
     in_order = {
         split: _pipeline_builder(arrays.pop(split), datasets, split)
         for split in SPLIT_NAMES
     }
+    order = datasets.epoch_order
     return dataclasses.replace(
         datasets,
-        train=in_order["train"](datasets.epoch_order.take_epoch),
+        train=in_order["train"](lambda: order.take_epoch_of_views(views)),
         train_in_order=in_order["train"](None),
         validation=in_order["validation"](None),
         test=in_order["test"](None),
@@ -53,97 +71,300 @@ def with_features(
     )
 
 
+def with_validation_views(
+    images: ImageDatasets,
+    model: ImageClassifier,
+    head: keras.Model,
+    views: int,
+    precision: str = "float32",
+) -> tuple[keras.Model, ImageDatasets]:
+    """Returns a head that averages over views, and validation features for it.
+
+    Args:
+        images: The images, with a validation split.
+        model: The classifier.
+        head: Its head.
+        views: Number of views.
+        precision: As for `with_features`.
+
+    Returns:
+        The head for features `(batch, views, feature_size)`, with the temperature of
+        the classifier, and the data with these in
+        place of the validation images.
+    """
+    counts = {"validation": views}
+    features = load_features(images, model, counts, precision=precision)["validation"]
+    size = features[0].shape[1]
+    inputs = keras.Input((views, size), name="features")
+    probabilities = head(keras.ops.reshape(inputs, (-1, size)), training=False)
+    if model.temperature != 1:
+        probabilities = scale_probabilities(probabilities, model.temperature)
+    stacked = keras.ops.reshape(probabilities, (-1, views, probabilities.shape[-1]))
+    average = keras.Model(inputs, keras.ops.mean(stacked, axis=1))
+    labels = images.labels("validation")
+    batches, fetch = _row_gatherer(np.stack(features, axis=1), labels)
+    in_order = np.arange(len(labels))
+    validation = batches(fetch, lambda: in_order, len(labels), images.batch_size)
+    return average, dataclasses.replace(images, validation=validation, read_errors=[])
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionDifference:
+    """What a lower precision of features changes for the validation images.
+
+    Attributes:
+        precision: The precision of the features that the head was trained on.
+        images: Number of images.
+        accuracy: Accuracy with features of that precision.
+        float32_accuracy: Accuracy of the same head with features in float32.
+        largest_difference: The largest difference of a probability.
+    """
+
+    precision: str
+    images: int
+    accuracy: float
+    float32_accuracy: float
+    largest_difference: float
+
+
+def measure_precision(
+    images: ImageDatasets, model: ImageClassifier, head: keras.Model, precision: str
+) -> PrecisionDifference | None:
+    """Compares the predictions of a head on features of two precisions.
+
+    Args:
+        images: The images.
+        model: The classifier.
+        head: Its head.
+        precision: The precision that is compared with float32.
+
+    Returns:
+        The difference; `None` in float32 and without validation images.
+    """
+    if images.validation is None or supported_precision(precision) == "float32":
+        return None
+    labels = images.labels("validation")
+    lower, exact = (
+        head.predict(
+            load_features(images, model, {"validation": 1}, precision=p)["validation"][
+                0
+            ],
+            verbose=0,
+        )
+        for p in (precision, "float32")
+    )
+    return PrecisionDifference(
+        precision,
+        len(labels),
+        *(float((p.argmax(axis=1) == labels).mean()) for p in (lower, exact)),
+        float(np.abs(lower - exact).max()),
+    )
+
+
+def adapt_linear_head(
+    datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
+) -> None:
+    """Lets a linear head measure the features of the training images.
+
+    For a model that is trained on images: with augmentation their features change, but
+    not their statistics.
+    """
+    if model.has_linear_head:
+        (features,) = load_features(datasets, model, {"train": 1}, progress)["train"]
+        model.adapt(features)
+
+
+def load_features(
+    datasets: ImageDatasets,
+    model: ImageClassifier,
+    views: Mapping[str, int],
+    progress: Progress | None = None,
+    precision: str = "float32",
+) -> dict[str, list[np.ndarray]]:
+    """Returns the features of splits; those that are not cached yet are computed.
+
+    Args:
+        datasets: The images.
+        model: A classifier with a backbone.
+        views: The number of views by split.
+        progress: As for `with_features`.
+        precision: As for `with_features`.
+
+    Returns:
+        By split, the features of each view, float32 `(images, feature_size)`.
+
+    Raises:
+        InputError: If the model has no backbone.
+    """
+    backbone = model.backbone
+    if backbone is None:
+        raise InputError("`model` must have a backbone.")
+    precision = supported_precision(precision)
+    key = backbone.key()
+    caches = [
+        FeatureCache(
+            datasets.image_cache_directory,
+            _key_of_view(key, view, precision),
+            backbone.feature_size,
+        )
+        for view in range(max(views.values()))
+    ]
+    checksums = {
+        split: [record.sha256 for record in datasets.records(split)] for split in views
+    }
+    wanted = [
+        {c for split in views if views[split] > view for c in checksums[split]}
+        for view in range(len(caches))
+    ]
+
+    def find_missing() -> list[set[str]]:
+        pairs = zip(caches, wanted, strict=True)
+        return [cache.missing(list(of_view)) for cache, of_view in pairs]
+
+    if any(find_missing()):
+        with contextlib.ExitStack() as stack:
+            for cache in caches:
+                stack.enter_context(cache.lock())
+            # Another process may have done the work while this one waited.
+            if any(missing := find_missing()):
+                _compute(
+                    datasets, checksums, caches, missing, model, progress, precision
+                )
+    return {
+        split: [cache.read(checksums[split]) for cache in caches[: views[split]]]
+        for split in views
+    }
+
+
+def _key_of_view(key: str, view: int, precision: str) -> str:
+    """Returns the key of a cache; the images themselves have that of the backbone."""
+    if view == 0 and precision == "float32":
+        return key
+    return hashlib.sha256(f"{key} view {view} {precision}".encode()).hexdigest()
+
+
 def _pipeline_builder(
-    features: np.ndarray, datasets: ImageDatasets, split: str
+    features: list[np.ndarray], datasets: ImageDatasets, split: str
 ) -> Callable[[Callable[[], np.ndarray] | None], Any]:
     """Returns a function that builds pipelines of a split, which share the features.
 
     Its argument is the order, as for `ordered_batches`, or `None` for that of the
-    images.
+    images. A position beyond the images is that of an image in the next view.
     """
-    import tensorflow as tf
-
-    with tf.device("CPU"):
-        rows, classes = tf.constant(features), tf.constant(datasets.labels(split))
-    count = len(features)
-
-    def fetch(batch: Any) -> tuple[Any, Any]:
-        return tf.gather(rows, batch), tf.gather(classes, batch)
+    count = len(features[0])
+    batches, fetch = _row_gatherer(np.concatenate(features), datasets.labels(split))
 
     def pipeline(order: Callable[[], np.ndarray] | None) -> Any:
         if not count:
             return None
         positions = order or (lambda: np.arange(count))
-        return ordered_batches(fetch, positions, count, datasets.batch_size)
+        return batches(fetch, positions, count, datasets.batch_size)
 
     return pipeline
 
 
-def _load_features(
-    datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None
-) -> dict[str, np.ndarray]:
-    """Returns the features of each split, float32 `(images, feature_size)`."""
-    checksums = {
-        split: [record.sha256 for record in datasets.records(split)]
-        for split in SPLIT_NAMES
-    }
-    everything = [checksum for of_split in checksums.values() for checksum in of_split]
-    backbone = model.backbone
-    if backbone is None:
-        raise InputError("`model` must have a backbone.")
-    cache = FeatureCache(
-        datasets.image_cache_directory, backbone.key(), backbone.feature_size
+def _row_gatherer(rows: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+    """Returns what makes a pipeline, and the function that fetches its batches."""
+    count = len(labels)
+    if needs_no_tensorflow():
+        return ArrayBatches, lambda batch: (rows[batch], labels[batch % count])
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        row_tensor, label_tensor = tf.constant(rows), tf.constant(labels)
+    return ordered_batches, lambda batch: (
+        tf.gather(row_tensor, batch),
+        tf.gather(label_tensor, batch % count),
     )
-    if cache.missing(everything):
-        with cache.lock():
-            # Another process may have done the work while this one waited.
-            if missing := cache.missing(everything):
-                _compute(datasets, checksums, cache, missing, model, progress)
-    return {split: cache.read(of_split) for split, of_split in checksums.items()}
 
 
 def _compute(
     datasets: ImageDatasets,
-    checksums: dict[str, list[str]],
-    cache: FeatureCache,
-    missing: set[str],
+    checksums: Mapping[str, list[str]],
+    caches: Sequence[FeatureCache],
+    missing: list[set[str]],
     model: ImageClassifier,
     progress: Progress | None,
+    precision: str,
 ) -> None:
-    """Computes and caches the missing features."""
-    extract = _build_extractor(model)
-    total, waiting = len(missing), dict[str, np.ndarray]()
+    """Computes and caches the missing features of each view."""
+    total = sum(map(len, missing))
+    waiting: list[dict[str, np.ndarray]] = [{} for _ in caches]
+    extract: Predictor | None = None
 
     def report() -> None:
         if progress is not None:
-            progress("features", total - len(missing), total)
+            progress("features", total - sum(map(len, missing)), total)
 
     def write() -> None:
-        if waiting:
-            cache.add(list(waiting), np.stack(list(waiting.values())))
-            waiting.clear()
+        for cache, rows in zip(caches, waiting, strict=True):
+            if rows:
+                cache.add(list(rows), np.stack(list(rows.values())))
+                rows.clear()
 
     report()
     try:
         for split, of_split in checksums.items():
-            if missing.isdisjoint(of_split):
+            if all(map(set(of_split).isdisjoint, missing)):
                 continue
             for start, images in _read_batches(datasets, split):
                 batch = of_split[start : start + len(images)]
-                if missing.isdisjoint(batch):
-                    continue
-                features = extract(_pad_batch(images, datasets.batch_size))
-                waiting |= {
-                    checksum: row
-                    for checksum, row in zip(batch, features, strict=False)
-                    if checksum in missing
-                }
-                missing.difference_update(batch)
-                if len(waiting) >= _ROWS_AT_ONCE:
+                images = _pad_batch(images, datasets.batch_size)
+                for view, of_view in enumerate(missing):
+                    if of_view.isdisjoint(batch):
+                        continue
+                    if extract is None:
+                        extract = _build_extractor(
+                            model, datasets, split, images, total, precision
+                        )
+                    features = extract(_take_view(images, view))
+                    waiting[view] |= {
+                        checksum: row
+                        for checksum, row in zip(batch, features, strict=False)
+                        if checksum in of_view
+                    }
+                    of_view.difference_update(batch)
+                if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
                     write()
                 report()
     finally:
         write()  # after Ctrl-C as well
+
+
+def _build_extractor(
+    model: ImageClassifier,
+    datasets: ImageDatasets,
+    split: str,
+    images: np.ndarray,
+    total: int,
+    precision: str,
+) -> Predictor:
+    """Returns the function from images to features.
+
+    Args:
+        model: The classifier.
+        datasets: Where int8 finds the images that calibrate it.
+        split: The split that these are taken from.
+        images: A batch of images, as the function will get them.
+        total: How many images it will get.
+        precision: In which precision it computes.
+    """
+    sample = images
+    if precision == "int8":
+        batches: Any = datasets.in_order(split)
+        needed = -(-CALIBRATION_IMAGES // datasets.batch_size)
+        # Spread over the split: neighbors are of one class.
+        step = max(1, len(batches) // needed)
+        sample = np.concatenate(
+            [b for b, _ in batches.shard(step, 0).as_numpy_iterator()]
+        )
+    return build_predictor(model.feature_extractor(), total, sample, precision)
+
+
+def _take_view(images: np.ndarray, view: int) -> np.ndarray:
+    if not view:
+        return images
+    return np.asarray(keras.ops.convert_to_numpy(take_view(images, view)))
 
 
 def _read_batches(datasets: ImageDatasets, split: str) -> Any:
@@ -162,33 +383,3 @@ def _pad_batch(images: np.ndarray, count: int) -> np.ndarray:
     if not short:
         return images
     return np.concatenate([images, np.repeat(images[-1:], short, axis=0)])
-
-
-def _build_extractor(model: ImageClassifier) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from a batch of images to float32 features."""
-    network = model.feature_extractor()
-    if (
-        keras.backend.backend() != "tensorflow"
-        or _count_bytes(network) > _MOST_CONSTANT_BYTES
-    ):
-        return lambda images: np.asarray(predict_batch(network, images), np.float32)
-    import tensorflow as tf
-
-    # TensorFlow folds constant weights: batch normalization becomes part of the
-    # convolutions, and the pass takes a quarter less time.
-    trained, others = (
-        [np.asarray(keras.ops.convert_to_numpy(v)) for v in variables]
-        for variables in (network.trainable_variables, network.non_trainable_variables)
-    )
-
-    def extract(images: Any) -> Any:
-        constants = ([tf.constant(a) for a in arrays] for arrays in (trained, others))
-        features, _ = network.stateless_call(*constants, images, training=False)
-        return tf.cast(features, tf.float32)
-
-    compiled = tf.function(extract)
-    return lambda images: compiled(tf.constant(images)).numpy()
-
-
-def _count_bytes(network: keras.Model) -> int:
-    return sum(4 * int(np.prod(variable.shape)) for variable in network.variables)

@@ -12,6 +12,7 @@ from keras_flowers.evaluation.calibration import MIN_IMAGES, fit_temperature
 from keras_flowers.evaluation.evaluate import Evaluation, evaluate
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.unknown import UnknownDetector
+from keras_flowers.training.feature_datasets import with_validation_views
 from keras_flowers.training.preparation import PreparedRun
 from keras_flowers.training.stages import Stage
 
@@ -35,7 +36,9 @@ class Judgement:
     uncalibrated: Evaluation | None = None
 
 
-def judge(prepared: PreparedRun, last: Stage, *, is_reported: bool) -> Judgement:
+def judge(
+    prepared: PreparedRun, last: Stage, *, is_reported: bool, tta: int = 1
+) -> Judgement:
     """Evaluates a trained model on validation images, and learns how sure it may be.
 
     Args:
@@ -44,7 +47,28 @@ def judge(prepared: PreparedRun, last: Stage, *, is_reported: bool) -> Judgement
         last: The stage that was trained last: the model that is evaluated, and the
             images or features that it is evaluated on.
         is_reported: Whether the evaluation is needed even if there is nothing to fit.
+        tta: Number of views over which the evaluation that is reported averages.
     """
+    judgement = _judge_single_view(prepared, last, is_reported=is_reported)
+    if tta == 1 or not isinstance(judgement.evaluation, Evaluation):
+        return judgement
+    return Judgement(_evaluate_views(prepared, last, tta))
+
+
+def _evaluate_views(prepared: PreparedRun, last: Stage, tta: int) -> Evaluation:
+    if not last.is_on_features:
+        return evaluate(last.model, last.datasets, tta=tta)
+    precision = prepared.config.inference_precision
+    return evaluate(
+        *with_validation_views(
+            prepared.datasets, prepared.model, last.model, tta, precision
+        )
+    )
+
+
+def _judge_single_view(
+    prepared: PreparedRun, last: Stage, *, is_reported: bool
+) -> Judgement:
     model, validation = prepared.model, prepared.datasets.split.validation
     is_fitted = isinstance(model, ImageClassifier) and prepared.config.calibrate
     is_fitted = is_fitted and len(validation) >= MIN_IMAGES

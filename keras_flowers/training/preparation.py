@@ -12,7 +12,7 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.transfer import transfer_weights
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import ModelBuilder, TrainingConfig
-from keras_flowers.training.stages import check_fine_tuning
+from keras_flowers.training.stages import check_features, check_fine_tuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ def prepare_run(
         raise InputError("`early_stopping` needs a validation split above 0.")
     model = build_compiled_model(config.build_model, datasets)
     check_fine_tuning(config.fine_tuning, model)
+    check_features(config, model)
     if config.init_from is not None:
         line = transfer_weights(model, config.init_from)
         if on_transferred is not None:

@@ -46,6 +46,8 @@ class RunRecorder:
         save_optimizer: Whether the model is saved with the state of its optimizer.
         keep_checkpoint: Whether the last checkpoint is kept when the run is complete.
         started: When the command started, by `time.perf_counter`.
+        is_alone: Whether no other process trains the model too. Otherwise TensorBoard
+            shows nothing that the model would have to compute.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class RunRecorder:
         save_optimizer: bool,
         keep_checkpoint: bool,
         started: float,
+        is_alone: bool = True,
     ) -> None:
         self.directory = directory
+        self._is_alone = is_alone
         self._prepared = prepared
         self._configuration = configuration
         self._checkpoint_every = checkpoint_every
@@ -166,6 +170,7 @@ class RunRecorder:
             self._prepared.datasets,
             stage.datasets if stage.is_on_features else None,
             epochs_before=stage.begin,
+            with_computed_images=self._is_alone,
         )
 
 
@@ -227,7 +232,14 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
     try:
         if has_optimizer_state(path):
             build_optimizer(model)
-        model.load_weights(path)
+            model.load_weights(path)
+        else:
+            # An optimizer with variables would require its state in the file.
+            optimizer, model.optimizer = model.optimizer, None
+            try:
+                model.load_weights(path)
+            finally:
+                model.optimizer = optimizer
         if isinstance(model, ImageClassifier):
             model.temperature = read_temperature(path)
     except Exception as error:

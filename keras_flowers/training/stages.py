@@ -18,8 +18,13 @@ from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, TrainingConfig
-from keras_flowers.training.feature_datasets import with_features
+from keras_flowers.training.config_difference import LATER_SETTINGS
+from keras_flowers.training.feature_datasets import adapt_linear_head, with_features
 from keras_flowers.training.schedules import WARM_UP, warm_up_and_cosine
+
+# Defaults of the fine-tuning stage.
+LABEL_SMOOTHING = 0.1
+WEIGHT_DECAY = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +69,16 @@ def begin_first_stage(
         progress: As for `with_features`.
     """
     is_on_features = has_fixed_features(model)
+    if not is_on_features and isinstance(model, ImageClassifier):
+        adapt_linear_head(datasets, model, progress)
     if is_on_features:
-        datasets = with_features(datasets, model, progress)
+        datasets = with_features(
+            datasets,
+            model,
+            progress,
+            config.feature_views,
+            config.inference_precision,
+        )
         model = head_to_train(model, steps_per_epoch(datasets), config.epochs)
     return Stage(model, datasets, 0, config.epochs, is_on_features)
 
@@ -92,13 +105,40 @@ def begin_fine_tuning_stage(
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     warm_up = WARM_UP if tuning.warm_up is None else tuning.warm_up
     rate = warm_up_and_cosine(tuning.learning_rate, steps, warm_up)
+    if model.has_linear_head and isinstance(optimizer, keras.optimizers.SGD):
+        # What suits a linear head is far too slow for a whole network.
+        optimizer = keras.optimizers.Adam()
+    settings = optimizer.get_config()
+    decay = tuning.weight_decay
+    if decay is None:
+        found = settings.get("weight_decay")
+        decay = WEIGHT_DECAY if found is None else found
+    # None where it is off, except that AdamW insists on a number.
+    if not decay and settings.get("weight_decay") is None:
+        decay = None
     with strategy_scope(model):
         new_optimizer = type(optimizer).from_config(
-            {**optimizer.get_config(), "learning_rate": rate}
+            {**settings, "learning_rate": rate, "weight_decay": decay}
         )
-    model.compile(**{**model.compile_arguments(), "optimizer": new_optimizer})
+    smoothing = tuning.label_smoothing
+    model.compile(
+        **{
+            **model.compile_arguments(),
+            "optimizer": new_optimizer,
+            "label_smoothing": LABEL_SMOOTHING if smoothing is None else smoothing,
+        }
+    )
     end = config.epochs + tuning.epochs
-    return Stage(model, datasets, config.epochs, end)
+    strength = _choose_augmentation(tuning, model)
+    fitted = model if strength is None else model.with_augmentation(strength)
+    return Stage(fitted, datasets, config.epochs, end)
+
+
+def _choose_augmentation(tuning: FineTuning, model: ImageClassifier) -> str | None:
+    """Returns the augmentation of the second stage, `None` for that of the model."""
+    if tuning.augmentation is not None:
+        return tuning.augmentation
+    return "light" if model.augmentation is None else None
 
 
 def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
@@ -110,6 +150,23 @@ def check_fine_tuning(tuning: FineTuning | None, model: keras.Model) -> None:
     """
     if tuning is not None:
         _require_pretrained_backbone(model).layers_from(tuning.unfreeze_from)
+
+
+def check_features(config: TrainingConfig, model: keras.Model) -> None:
+    """Refuses settings of cached features for a model that is trained on images.
+
+    Raises:
+        InputError: If there are such settings and the model is trained on images.
+    """
+    if has_fixed_features(model):
+        return
+    for name, default in LATER_SETTINGS.items():
+        value = getattr(config, name)
+        if value != default:
+            raise InputError(
+                f"`{name}` needs an `ImageClassifier` with a pretrained backbone and "
+                f"without augmentation. Received: {name}={value!r}"
+            )
 
 
 def has_fixed_features(model: keras.Model) -> bool:

@@ -24,6 +24,8 @@ def tensorboard_of_run(
     datasets: ImageDatasets,
     features: ImageDatasets | None = None,
     epochs_before: int = 0,
+    *,
+    with_computed_images: bool = True,
 ) -> TensorBoard:
     """Returns the callback that writes a run for TensorBoard.
 
@@ -37,6 +39,8 @@ def tensorboard_of_run(
         features: The data with features instead of images, if the head of the model
             is trained on features.
         epochs_before: Epochs of earlier stages, which had another optimizer.
+        with_computed_images: Whether to show augmented images and mistakes, for which
+            the model has to compute something.
     """
     paths = datasets.paths("validation")
 
@@ -46,8 +50,14 @@ def tensorboard_of_run(
     return TensorBoard(
         directory,
         class_names=datasets.class_names,
-        training_images=None if features else _load_images_of_all_classes(datasets),
-        validation_data=(features or datasets).validation,
+        training_images=(
+            _load_images_of_all_classes(datasets)
+            if with_computed_images and not features
+            else None
+        ),
+        validation_data=(
+            (features or datasets).validation if with_computed_images else None
+        ),
         image_of=image_of if features else None,
         heatmap_of=explanation.heatmap_function(model),
         hparams=hyperparameters(configuration, model, datasets),

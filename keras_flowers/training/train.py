@@ -37,19 +37,30 @@ from keras_flowers.data.dataset_loader import (
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
+from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.saved_classifier import load_classifier
 from keras_flowers.models.transfer import build_like
 from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
+from keras_flowers.training.command import TrainingCommand
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
+from keras_flowers.training.devices import Devices, choose_devices
+from keras_flowers.training.feature_datasets import (
+    PrecisionDifference,
+    measure_precision,
+)
 from keras_flowers.training.judgement import judge
-from keras_flowers.training.preparation import PreparedRun, prepare_run
+from keras_flowers.training.preparation import PreparedRun
+from keras_flowers.training.processes import (
+    DEFAULT_JOIN_TIMEOUT,
+    Team,
+    join_processes,
+)
 from keras_flowers.training.recording import (
     RunRecorder,
     load_trained_weights,
-    require_disk_space,
 )
 from keras_flowers.training.run_directory import RunDirectory
 from keras_flowers.training.stages import (
@@ -71,6 +82,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
+        precision_difference: What `inference_precision` changes for the validation
+            images; `None` for float32.
         saved_epoch: The epoch that the weights of the model are from, counted from 1;
             `None` if Ctrl-C ended the run within an epoch whose weights these are.
     """
@@ -81,6 +94,7 @@ class TrainingRun:
     directory: Path | None
     interrupted: bool
     saved_epoch: int | None = None
+    precision_difference: PrecisionDifference | None = None
 
     @property
     def has_collapsed(self) -> bool:
@@ -119,6 +133,8 @@ def train(
     early_stopping: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     fine_tuning: FineTuning | None = None,
+    feature_views: int = TrainingConfig.feature_views,
+    inference_precision: str = TrainingConfig.inference_precision,
     keep: str = TrainingConfig.keep,
     init_from: str | os.PathLike[str] | None = None,
     calibrate: bool = TrainingConfig.calibrate,
@@ -131,6 +147,9 @@ def train(
     on_loaded: Callable[[ImageDatasets], None] | None = None,
     on_transferred: Callable[[str], None] | None = None,
     tensorboard: bool = True,
+    devices: int | str | None = None,
+    join_timeout: int = DEFAULT_JOIN_TIMEOUT,
+    tta: int = 1,
     save_optimizer: bool = False,
     discard_checkpoint: bool = False,
     **loader_arguments: Any,
@@ -165,8 +184,7 @@ def train(
     Args:
         data: What `ImageDatasetLoader` takes as `data`, a loader, what it loaded (which
             is loaded again, from the cache), or a whole `TrainingConfig`. With a
-            configuration leave `build_model`, `epochs`, `early_stopping`,
-            `class_weights`, `fine_tuning`, `keep`, `init_from` and `calibrate` at their
+            configuration leave the arguments from `build_model` to `calibrate` at their
             defaults.
         build_model: The model to train, or what is called with the `ImageDatasets` and
             returns it. By default an `ImageClassifier` with the loader's image size and
@@ -175,6 +193,8 @@ def train(
         early_stopping: As for `TrainingConfig`.
         class_weights: As for `TrainingConfig`.
         fine_tuning: As for `TrainingConfig`.
+        feature_views: As for `TrainingConfig`.
+        inference_precision: As for `TrainingConfig`.
         keep: As for `TrainingConfig`.
         init_from: As for `TrainingConfig`. Without `build_model`, the model has the
             architecture of the one in the file; `data` that is not a loader is then
@@ -196,6 +216,15 @@ def train(
         on_transferred: Called with a line that says what was copied with `init_from`.
         tensorboard: Whether to write `tensorboard/` in the run directory, which
             `keras-flowers tensorboard` shows.
+        devices: How many devices of each process to use, or `"all"`; each computes an
+            equal share of each batch. `None` uses all accelerators if there are
+            several, as far as they divide the batch equally, and else one device.
+        join_timeout: Seconds to wait for the other processes, if Keras's environment
+            variables `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `_NUM_PROCESSES` and
+            `_PROCESS_ID` name several. Process 0 writes the run directory.
+        tta: Number of views, from 1 to 7, over which the evaluation in the report
+            averages the probabilities: see `keras_flowers.layers.views`. The history
+            is that of the images alone.
         save_optimizer: Whether `model.keras` has the state of the optimizer after the
             last epoch, which makes the file up to three times as large. Models of
             other classes than `ImageClassifier` are always saved with it.
@@ -209,7 +238,8 @@ def train(
 
     Raises:
         InputError: If the data, an argument or the run directory cannot be used, the
-            directory holds another run, or its disk is full.
+            directory holds another run, its disk is full, or a process does not come.
+        ProcessLostError: If another process fails or is gone.
     """
     started = time.perf_counter()
     options = {
@@ -217,6 +247,8 @@ def train(
         "early_stopping": early_stopping,
         "class_weights": class_weights,
         "fine_tuning": fine_tuning,
+        "feature_views": feature_views,
+        "inference_precision": inference_precision,
         "keep": keep,
         "init_from": init_from,
         "calibrate": calibrate,
@@ -224,49 +256,38 @@ def train(
     config = _to_config(data, build_model, options, loader_arguments)
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
+    tta = check_views("tta", tta)
     if checkpoint_every is not None:
         checkpoint_every = check_integer("checkpoint_every", checkpoint_every, lowest=1)
-    if run_directory is None:
-        if resume:
-            raise InputError("`resume` needs the `run_directory` of the run.")
-        prepared = prepare_run(config, progress, on_loaded, on_transferred)
-        return _RunInProgress(prepared, callbacks, verbose, progress).train()
-    directory = RunDirectory(run_directory, resume=resume)
-    is_started = directory.is_started
-    with contextlib.ExitStack() as stack:
-        if is_started:
-            stack.enter_context(directory.lock())
-            config = directory.complete_configuration(config)
-        prepared = prepare_run(config, progress, on_loaded, on_transferred)
-        configuration = config.to_json(prepared.model)
-        if is_started and not directory.reopen(configuration):
-            directory.require_same_run(configuration)
-            if directory.is_complete:
-                return _load_complete_run(prepared, directory)
-        with_checkpoints = checkpoint_every is not None
-        require_disk_space(
-            directory,
-            prepared.model,
-            with_checkpoints=with_checkpoints,
-            keeps_best=config.keep == "best",
-            save_optimizer=save_optimizer,
+    if run_directory is None and resume:
+        raise InputError("`resume` needs the `run_directory` of the run.")
+    team = join_processes(check_integer("join_timeout", join_timeout, lowest=1))
+    with team or contextlib.nullcontext():
+        chosen = choose_devices(devices, config.loader.batch_size)
+        command = TrainingCommand(
+            config,
+            chosen,
+            team,
+            progress,
+            on_loaded,
+            on_transferred,
+            checkpoint_every,
+            tensorboard,
+            save_optimizer,
+            not discard_checkpoint,
+            started,
+            train_run=lambda prepared, recorder: _RunInProgress(
+                prepared, callbacks, verbose, progress, chosen, team, recorder, tta=tta
+            ).train(),
+            load_run=_load_complete_run,
         )
-        if not is_started:
-            # Only now: what cannot be trained leaves no folder.
-            stack.enter_context(directory.lock())
-            directory.claim(configuration, prepared.datasets)
-        recorder = RunRecorder(
-            directory,
-            prepared,
-            configuration,
-            checkpoint_every=checkpoint_every,
-            tensorboard=tensorboard,
-            save_optimizer=save_optimizer,
-            keep_checkpoint=not discard_checkpoint,
-            started=started,
-        )
-        run = _RunInProgress(prepared, callbacks, verbose, progress, recorder)
-        return run.train()
+        if team is not None and not team.is_first:
+            return command.train_for_first_process(
+                team, writes_directory=run_directory is not None
+            )
+        if run_directory is None:
+            return command.train_in_memory()
+        return command.train_in_directory(RunDirectory(run_directory, resume=resume))
 
 
 class _RunInProgress:
@@ -277,6 +298,8 @@ class _RunInProgress:
         callbacks: Further callbacks of `fit`.
         verbose: As for `keras.Model.fit`.
         progress: As for `with_features`.
+        devices: What it is trained on.
+        team: The processes that train it, `None` for one.
         recorder: Records the run in a directory; `None` if nothing is to be written.
     """
 
@@ -286,15 +309,23 @@ class _RunInProgress:
         callbacks: Sequence[keras.callbacks.Callback],
         verbose: int | str,
         progress: Progress | None,
+        devices: Devices,
+        team: Team | None,
         recorder: RunRecorder | None = None,
+        *,
+        tta: int = 1,
     ) -> None:
+        self._devices = devices
+        self._team = team
+        self._tta = tta
         self._prepared = prepared
         self._callbacks = tuple(callbacks)
         self._verbose = verbose
         self._progress = progress
         self._recorder = recorder
+        is_first = team is None or team.is_first
         self._logger = HistoryLogger(
-            None if recorder is None else recorder.directory.path,
+            recorder.directory.path if recorder is not None and is_first else None,
             len(prepared.datasets.split.train),
         )
         self._best_epoch = BestEpoch() if prepared.config.keep == "best" else None
@@ -312,11 +343,20 @@ class _RunInProgress:
             if recorder is not None:
                 self._keep_what_can_be_resumed(recorder, error)
             raise
+        assert self._stage is not None
+        for model in (self._prepared.model, self._stage.model):
+            self._devices.release(model)
+        is_first = self._team is None or self._team.is_first
+        recorder = recorder if is_first else None
         if recorder is not None:
             recorder.wait()
         saved_epoch = self._restore_best_epoch(interrupted)
-        assert self._stage is not None
-        judged = judge(self._prepared, self._stage, is_reported=recorder is not None)
+        judged = judge(
+            self._prepared,
+            self._stage,
+            is_reported=recorder is not None,
+            tta=self._tta,
+        )
         if recorder is not None:
             recorder.write_results(self._logger.history, saved_epoch, judged)
             if not interrupted:
@@ -328,6 +368,18 @@ class _RunInProgress:
             None if recorder is None else recorder.directory.path,
             interrupted,
             saved_epoch,
+            self._measure_precision(),
+        )
+
+    def _measure_precision(self) -> PrecisionDifference | None:
+        prepared, stage = self._prepared, self._stage
+        if stage is None or not stage.is_on_features:
+            return None
+        return measure_precision(
+            prepared.datasets,
+            prepared.model,
+            stage.model,
+            prepared.config.inference_precision,
         )
 
     def _restore_best_epoch(self, interrupted: bool) -> int | None:
@@ -346,18 +398,22 @@ class _RunInProgress:
         try:
             with datasets.naming_unreadable_images():
                 if recorder is None or not recorder.is_fine_tuning:
-                    self._fit(
-                        begin_first_stage(config, model, datasets, self._progress)
-                    )
+                    with self._devices.scope():
+                        stage = begin_first_stage(
+                            config, model, datasets, self._progress
+                        )
+                    self._fit(stage)
                 if config.fine_tuning is not None:
-                    self._fit(
-                        begin_fine_tuning_stage(
+                    with self._devices.scope():
+                        stage = begin_fine_tuning_stage(
                             config, config.fine_tuning, model, datasets
                         )
-                    )
+                    self._fit(stage)
         except KeyboardInterrupt:
-            if self._stage is None:
-                raise  # while features were computed: there is nothing to save
+            # While features were computed, there is nothing to save. Of several
+            # processes, each has stopped in another step.
+            if self._stage is None or self._team is not None:
+                raise
             return True
         return False
 
@@ -376,14 +432,23 @@ class _RunInProgress:
         begin, recorders = stage.begin, list[keras.callbacks.Callback]()
         if self._recorder is not None:
             begin, recorders = self._recorder.begin_stage(stage, stateful)
+        images, class_weights = self._devices.distribute(
+            stage.datasets.train, self._prepared.class_weights
+        )
+        validation, _ = self._devices.distribute(stage.datasets.validation)
         stage.model.fit(
-            stage.datasets.train,
-            validation_data=stage.datasets.validation,
+            images,
+            validation_data=validation,
             epochs=stage.end,
             initial_epoch=begin,
-            class_weight=self._prepared.class_weights,
+            class_weight=class_weights,
             shuffle=False,  # the pipeline shuffles
-            callbacks=[FollowEpochs(stage.datasets), *stateful, *recorders],
+            callbacks=[
+                FollowEpochs(stage.datasets),
+                *stateful,
+                *recorders,
+                *self._devices.callbacks(),
+            ],
             verbose=self._verbose,
         )
         if self._recorder is not None:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import draw_images
-from keras_flowers_cli import devices
+from keras_flowers_cli import devices, measure
 from keras_flowers_cli.evaluate import _show
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
@@ -1041,9 +1041,18 @@ def test_sample_writes_plain_folders(tmp_path, capsys):
     assert_bad_input(capsys, ["sample", "flowers"], "flowers")
 
 
-def test_doctor(capsys):
-    assert run(["doctor", "--json"]) == 0
+def test_doctor(capsys, monkeypatch):
+    monkeypatch.setattr(measure, "_SECONDS", 0.01)
+    monkeypatch.setattr(measure, "_IMAGE_SIZE", (8, 8))
+    monkeypatch.setattr(measure, "_IMAGES_PER_CLASS", 1)
+    assert run(["doctor", "--measure", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
+    for name in ("loading", "training", "forward"):
+        assert facts[f"{name}_images_per_second"] > 0
+    assert facts["limit"].startswith(("loading: ", "the training step: "))
+    assert "faster disk" in measure.describe_limit(10, 20)
+    assert "provides 3 times as many images" in measure.describe_limit(30, 10)
+    assert facts["devices"] == 1
     assert facts["keras"] == keras.__version__
     assert facts["xla"] == "works"
     assert {"device", "missing_for_a_gpu", "mixed_precision", "cache_size"} <= set(

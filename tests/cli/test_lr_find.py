@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from event_reading import read_runs
 from helpers import draw_images
 from keras_flowers_cli.main import run
 
@@ -98,3 +99,6 @@ def test_a_collapse_is_one_line_and_marked_in_the_results(
     assert json.loads(shown.out)["history"]["collapsed"][-1] == 1
     assert "collapsed" in (folder / "history.csv").read_text().splitlines()[0]
     assert "The network collapsed" in (folder / "report.html").read_text()
+    assert any(
+        "epoch_collapsed" in tags for tags in read_runs(folder / "tensorboard").values()
+    )

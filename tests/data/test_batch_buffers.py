@@ -18,7 +18,11 @@ def test_memory_is_used_again_only_when_nobody_holds_the_array():
     second[...] = 2
     assert (first == 1).all()
     place = second.ctypes.data
+    part = second.reshape(2, -1)[1:]
     del second
+    assert buffers.array(2).ctypes.data != place, "a slice holds it"
+    assert (part == 2).all()
+    del part
     third = buffers.array(2)
     assert third.ctypes.data == place
     assert (first == 1).all()

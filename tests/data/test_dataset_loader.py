@@ -16,7 +16,7 @@ from keras_flowers.data.split_manifest import write_manifest
 
 
 def images_and_labels(dataset):
-    batches = [(p.numpy(), label.numpy()) for p, label in dataset]
+    batches = list(dataset.as_numpy_iterator())
     return tuple(np.concatenate(column) for column in zip(*batches, strict=True))
 
 
@@ -28,7 +28,10 @@ def test_batches_are_images_with_their_labels(tmp_path):
     images, labels = batches[0]
     assert (images.shape, images.dtype.name) == ((4, 8, 8, 3), "uint8")
     assert (labels.shape, labels.dtype.name) == ((4,), "int32")
-    assert datasets.train.element_spec[0].shape.as_list() == [None, 8, 8, 3]
+    if keras.backend.backend() == "jax":
+        assert isinstance(images, np.ndarray)
+    else:
+        assert datasets.train.element_spec[0].shape.as_list() == [None, 8, 8, 3]
     assert datasets.class_names == ("daisy", "roses", "tulips")
 
 

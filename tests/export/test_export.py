@@ -248,6 +248,26 @@ def test_a_model_whose_answers_differ_is_not_left_behind(run, tmp_path, monkeypa
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_an_exported_linear_head_averages_over_views(run, tmp_path):
+    backbone = Backbone(tiny_network(), "own")
+    model = ImageClassifier(["a", "b", "c"], backbone=backbone, dtype="mixed_bfloat16")
+    generator = np.random.default_rng(0)
+    model.adapt(generator.gamma(1, 1, (20, 6)))
+    model.layers[-1].kernel.assign(generator.normal(0, 1, (6, 3)))
+    proof = export_model(model, tmp_path / "model", tta=3)
+    assert proof.failure is None
+    content = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert content["tta"] == 3
+    assert "a linear head" in (tmp_path / "model" / "README.md").read_text()
+    paths = images_of(run)[:4]
+    wanted = in_float32(model).classify(paths, tta=3)
+    single = in_float32(model).classify(paths)
+    found = load_exported(tmp_path / "model").classify(paths)
+    for got, averaged, one in zip(found, wanted, single, strict=True):
+        assert got.probabilities == pytest.approx(averaged.probabilities, abs=1e-4)
+        assert got.probabilities != pytest.approx(one.probabilities, abs=1e-4)
+
+
 def test_without_a_run_the_images_are_drawn(tmp_path):
     model = ImageClassifier(["a", "b"], image_size=(8, 8), hidden_units=())
     proof = export_model(model, tmp_path / "model")

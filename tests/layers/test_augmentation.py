@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_flowers import ImageAugmentation, InputError
-from keras_flowers.layers.augmentation import FILL_MODES, affine_transforms, warp
+from keras_flowers.layers.augmentation import (
+    AUGMENTATION_STRENGTHS,
+    FILL_MODES,
+    affine_transforms,
+    crop_transforms,
+    warp,
+)
 
 
 def images(count=2, height=12, width=16, seed=0):
@@ -78,6 +84,106 @@ def test_transform_of_a_quarter_turn_turns_the_image():
     )
     got = ops.convert_to_numpy(layer(image, training=True))[0]
     np.testing.assert_allclose(got, np.rot90(image[0]), atol=0.01)
+
+
+def identity(size):
+    one = ops.ones((1,))
+    return affine_transforms(flip_x=one, flip_y=one, angle=0 * one, zoom=one, size=size)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scale=st.floats(0.05, 1),
+    aspect=st.floats(0.3, 3),
+    position=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_crop_lies_in_the_image_and_has_its_area(scale, aspect, position):
+    height, width = 9, 12
+    one = lambda value: ops.convert_to_tensor([value], dtype="float32")  # noqa: E731
+    transforms = crop_transforms(
+        identity((height, width)),
+        scale=one(scale),
+        aspect=one(aspect),
+        position=tuple(map(one, position)),
+        size=(height, width),
+    )
+    xx, xy, x0, yx, yy, y0 = (float(ops.convert_to_numpy(t)[0]) for t in transforms)
+    assert (xy, yx) == (0, 0)
+    # From the outer edge of the first pixel to that of the last one.
+    left, right = xx * -0.5 + x0 + 0.5, xx * (width - 0.5) + x0 + 0.5
+    top, bottom = yy * -0.5 + y0 + 0.5, yy * (height - 0.5) + y0 + 0.5
+    tolerance = 1e-4
+    assert -tolerance <= left < right <= width + tolerance
+    assert -tolerance <= top < bottom <= height + tolerance
+    if scale * aspect <= 1 and scale / aspect <= 1:
+        area = (right - left) * (bottom - top) / (height * width)
+        assert area == pytest.approx(scale, rel=1e-3)
+        assert xx / yy == pytest.approx(aspect, rel=1e-3)
+    for found, size, low in ((position[0], width, left), (position[1], height, top)):
+        free = size - (right - left if size == width else bottom - top)
+        assert low == pytest.approx(found * free, abs=1e-3)
+
+
+def test_a_crop_is_enlarged_to_the_image():
+    image = images(1, 8, 8)
+    layer = ImageAugmentation(None, 0, 0, 0, crop_scale=(0.25, 0.25), seed=1)
+    got = ops.convert_to_numpy(layer(image, training=True))[0]
+    assert got.shape == (8, 8, 3)
+    # A quarter of the area has at most 4x4 pixels and those next to them.
+    corners = [image[0, i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
+    assert any(
+        c.min((0, 1)).min() <= got.min() and got.max() <= c.max() for c in corners
+    )
+    assert not np.array_equal(got, image[0])
+
+
+def test_new_options_leave_the_sequence_of_the_others_alone():
+    batch = images(6)
+    draws = keras.random.uniform((6, 5), seed=keras.random.SeedGenerator(7))
+    transforms = affine_transforms(
+        flip_x=ops.where(draws[:, 0] < 0.5, -1.0, 1.0),
+        flip_y=ops.ones((6,)),
+        angle=2 * math.pi * (-0.1 + 0.2 * draws[:, 2]),
+        zoom=0.9 + 0.2 * draws[:, 3],
+        size=(12, 16),
+    )
+    mean = batch.mean(axis=(1, 2), keepdims=True)
+    contrast = ops.convert_to_numpy(0.9 + 0.2 * draws[:, 4])[:, None, None, None]
+    warped = ops.convert_to_numpy(warp(batch, transforms, "reflect", 0.0))
+    expected = np.clip((warped - mean) * contrast + mean, 0, 255)
+    got = ImageAugmentation(seed=7)(batch, training=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(got), expected, atol=0.01)
+
+
+def test_brightness_and_saturation_change_the_colours():
+    batch = images(3) // 2 + 64  # far from clipping
+    off = {"flip": None, "rotation": 0, "zoom": 0, "contrast": 0}
+    bright = ImageAugmentation(**off, brightness=(0.1, 0.1))(batch, training=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(bright), batch + 25.5, atol=0.01)
+    gray = ImageAugmentation(**off, saturation=(-1, -1))(batch, training=True)
+    expected = (batch @ np.array([0.299, 0.587, 0.114]))[..., None] + np.zeros(3)
+    np.testing.assert_allclose(ops.convert_to_numpy(gray), expected, atol=0.01)
+    vivid = ImageAugmentation(**off, saturation=(0.1, 0.1))(batch, training=True)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(vivid), expected + 1.1 * (batch - expected), atol=0.01
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function")
+def test_the_warp_alone_is_compiled_with_the_same_result():
+    import tensorflow as tf
+
+    results = []
+    for jit_compile in (False, True):
+        layer = ImageAugmentation(**AUGMENTATION_STRENGTHS["strong"], seed=3)
+        layer.jit_compile = jit_compile
+        augment = tf.function(lambda batch, layer=layer: layer(batch, training=True))
+        results.append(augment(tf.constant(images(4))).numpy())
+        graph = augment.get_concrete_function(tf.TensorSpec((4, 12, 16, 3), "uint8"))
+        definition = graph.graph.as_graph_def()
+        compiled = [f.attr["_XlaMustCompile"].b for f in definition.library.function]
+        assert any(compiled) is jit_compile
+    np.testing.assert_allclose(*results, atol=0.05)
 
 
 def test_flip_is_exact_and_about_half_of_the_images():
@@ -172,7 +278,8 @@ def test_the_place_in_the_sequence_is_saved(tmp_path):
 
 def test_component_checks(tmp_path):
     layer = ImageAugmentation(
-        "vertical", (0, 0.2), (-0.1, 0.3), 0.2, "constant", 1.0, (0, 10), 3
+        *("vertical", (0, 0.2), (-0.1, 0.3), 0.2, "constant", 1.0, (0, 10), 3),
+        *((0.5, 0.9), (0.8, 1.2), 0.1, (0, 0.3)),
     )
     component_checks.config_covers_signature(layer)
     component_checks.config_round_trips(layer)
@@ -207,6 +314,13 @@ def test_one_image_is_augmented_like_a_batch_of_one():
         ({"contrast": (-2, 0)}, "contrast"),
         ({"contrast": math.nan}, "contrast"),
         ({"value_range": (1, 0)}, "value_range"),
+        ({"crop_scale": (0, 1)}, "crop_scale"),
+        ({"crop_scale": (0.5, 1.5)}, "crop_scale"),
+        ({"crop_scale": 0.5}, "crop_scale"),
+        ({"crop_aspect": (2, 1)}, "crop_aspect"),
+        ({"crop_aspect": (1, math.inf)}, "crop_aspect"),
+        ({"brightness": (-2, 0)}, "brightness"),
+        ({"saturation": "much"}, "saturation"),
         ({"value_range": 255}, "value_range"),
     ],
 )

@@ -89,7 +89,9 @@ def test_component_checks(tmp_path):
     component_checks.symbolic_matches_eager(ResizeAndRescale, images())
     component_checks.takes_one_image_or_a_batch(layer, images())
     component_checks.fits_where_a_keras_layer_does(
-        ResizeAndRescale, keras.layers.Resizing(256, 256), images()
+        ResizeAndRescale,
+        keras.layers.Resizing(256, 256),
+        images().astype("float32"),
     )
 
 

@@ -103,8 +103,11 @@ def test_component_checks(tmp_path, weights):
     component_checks.has_registered_name(layer, "keras_flowers>Backbone")
     component_checks.saves_and_loads(layer, images(), tmp_path)
     component_checks.symbolic_matches_eager(backbone, images())
+    network = tiny_network()
     component_checks.fits_where_a_keras_layer_does(
-        backbone, keras.layers.GlobalAveragePooling2D(), images()
+        lambda **options: Backbone(network, weights, seed=5, **options),
+        keras.layers.GlobalAveragePooling2D(),
+        images(),
     )
 
 

@@ -148,7 +148,7 @@ def test_automatic_defaults_are_what_the_classifier_does(tmp_path):
         facts = ModelFacts(backbone is not None, pretrained)
         seen.add(facts)
         assert model.dropout_rate == DROPOUT.default_for(facts)
-        assert model.augments == AUGMENTATION.default_for(facts)
+        assert model.augments == bool(AUGMENTATION.default_for(facts))
     assert len(seen) == 3
 
 

