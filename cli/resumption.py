@@ -13,6 +13,7 @@ from keras_flowers_cli.train_config import MORE_EPOCHS, read_config
 from keras_flowers_settings import Setting, settings_of
 from keras_flowers_settings.files import STORAGE
 from keras_flowers_settings.recorded import learning_rate, precision_is_mixed
+from keras_flowers_settings.training import EPOCHS, FINE_TUNE_EPOCHS
 from keras_flowers_settings.values import to_text
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ def resume_config(run: Path, data: str | None, given: _Given) -> "TrainingConfig
     Raises:
         click.UsageError: If another option contradicts the run.
     """
-    changeable = STORAGE + MORE_EPOCHS if is_finished(run) else STORAGE
-    names = {setting.name for setting in changeable}
+    saved = json.loads((run / "config.json").read_text())
+    names = {setting.name for setting in STORAGE}
+    if is_finished(run):
+        names |= {name for name in given if _trains_further(name, given, saved)}
     changed = {name: value for name, value in given.items() if name in names}
     kept = {name: value for name, value in given.items() if name not in names}
     config = read_config(run / "config.json", changed)
@@ -42,10 +45,20 @@ def resume_config(run: Path, data: str | None, given: _Given) -> "TrainingConfig
         arguments = {**config.loader.get_config(), "data": data}
         loader = type(config.loader).from_config(arguments)
         config = dataclasses.replace(config, loader=loader)
-    contradictions = "; ".join(_find_contradictions(run, config, kept))
+    contradictions = "; ".join(_find_contradictions(run, saved, config, kept))
     if contradictions:
-        raise click.UsageError(f"--resume {run}: its run had another {contradictions}.")
+        raise click.UsageError(f"--resume {run}: the run has {contradictions}.")
     return config
+
+
+def _trains_further(name: str, given: _Given, saved: _Given) -> bool:
+    """Tells whether an option adds epochs to a finished run, or a second stage."""
+    tuning = saved.get("fine_tuning")
+    if name == EPOCHS.name:
+        return bool(given[name] > saved["epochs"])
+    if name == FINE_TUNE_EPOCHS.name and tuning is not None:
+        return bool(given[name] > tuning["epochs"])
+    return tuning is None and name in {setting.name for setting in MORE_EPOCHS}
 
 
 def is_finished(run: Path) -> bool:
@@ -54,17 +67,16 @@ def is_finished(run: Path) -> bool:
 
 
 def _find_contradictions(
-    run: Path, config: "TrainingConfig", given: _Given
+    run: Path, saved: _Given, config: "TrainingConfig", given: _Given
 ) -> Iterator[str]:
-    """Yields a description of each given option that differs from the run."""
-    saved = json.loads((run / "config.json").read_text())
+    """Yields what the run has in place of each given option that differs."""
     for setting in settings_of("train"):
         if setting.name not in given or setting.recorded is None:
             continue
         compare = _COMPARISONS.get(setting.name)
         if compare is not None:
             if not compare(run, saved, given):
-                yield f"{setting.flag} than {given[setting.name]}"
+                yield f"another {setting.flag} than {given[setting.name]}"
             continue
         # As the loader has normalized it.
         value = getattr(config.loader, setting.name, None)
@@ -72,7 +84,7 @@ def _find_contradictions(
             value = _read(setting, saved)
         if not _is_equal(value, given[setting.name]):
             was = "none" if value is None else to_text(setting.kind, value)
-            yield f"{setting.flag}, {was}"
+            yield f"{setting.flag} {was}"
 
 
 def _read(setting: Setting, saved: _Given) -> Any:

@@ -63,6 +63,13 @@ def save(driver: object, name: str, box: tuple[int, int, int, int]) -> None:
     picture.save(folder / name, optimize=True)
 
 
+def picture_report(folder: Path, run: Path) -> None:
+    """The top of the report of a run."""
+    page = (run / "report.html").absolute().as_uri()
+    with open_page(page, folder, (1000, 1300)) as driver:
+        save(driver, "report.png", (0, 0, 1000, 1130))
+
+
 def picture_images(folder: Path, run: Path) -> None:
     """The Images tab, with all three images of a run."""
     expected = {"tensorboard/validation"}
@@ -217,6 +224,7 @@ def main() -> None:
         picture_images(Path(scratch), Path("runs/first"))
         picture_hparams(Path(scratch), Path("runs"))
         picture_explanation(Path("runs"))
+        picture_report(Path(scratch), Path("runs/convnet"))
         picture_page(Path(scratch), Path("runs/convnet"))
 
 

@@ -22,7 +22,8 @@ def has_strategy(model: keras.Model) -> bool:
 
     if tf.distribute.has_strategy():
         return True
-    return model.distribute_strategy is not tf.distribute.get_strategy()
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy is not None and strategy is not tf.distribute.get_strategy()
 
 
 @contextlib.contextmanager

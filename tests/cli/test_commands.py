@@ -474,7 +474,7 @@ def test_a_defect_is_told_apart_from_bad_input(capsys, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("a defect\nwith details")
 
-    monkeypatch.setattr("keras_flowers.data.audit.audit_images", broken)
+    monkeypatch.setattr("keras_flowers.data.dataset_loader.audit_images", broken)
     draw_images(Path("photos"), COUNTS)
     assert run(["audit", "photos"]) == 1
     shown = capsys.readouterr().err
@@ -493,7 +493,7 @@ def test_out_of_memory_is_explained(capsys, monkeypatch, error):
     def exhausted(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("keras_flowers.data.audit.audit_images", exhausted)
+    monkeypatch.setattr("keras_flowers.data.dataset_loader.audit_images", exhausted)
     draw_images(Path("photos"), COUNTS)
     assert_bad_input(capsys, ["audit", "photos"], "out of memory", "--batch-size")
 
@@ -502,7 +502,7 @@ def test_the_end_of_a_file_is_no_ctrl_c(capsys, monkeypatch):
     def ended(*arguments, **options):
         raise EOFError("the file ended early")
 
-    monkeypatch.setattr("keras_flowers.data.audit.audit_images", ended)
+    monkeypatch.setattr("keras_flowers.data.dataset_loader.audit_images", ended)
     draw_images(Path("photos"), COUNTS)
     assert run(["audit", "photos"]) == 1
     shown = capsys.readouterr().err

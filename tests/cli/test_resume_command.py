@@ -146,15 +146,18 @@ def test_checkpoints_as_rare_as_asked_for(runs, cut, tmp_path, monkeypatch):
     ("arguments", "named"),
     [
         ("train --resume missing", "no run in missing"),
-        ("train --resume CUT --epochs 5", "its run had another --epochs, 3."),
+        ("train --resume CUT --epochs 5", "the run has --epochs 3."),
         ("train --resume CUT --run-dir x", "--run-dir"),
         (
             "train PHOTOS --image-size 9 --resume CUT --hidden-units 8 --optimizer sgd",
-            "another --image-size, 8; --optimizer, adam.",
+            "has --image-size 8; --optimizer adam.",
         ),
         ("train --resume CUT --backbone mobilenet_v2", "another --backbone than mobil"),
         ("train --resume CUT --exclude SPLIT --exclude-kinds corrupt", "split.json"),
-        ("train --resume CUT --fine-tune-learning-rate 0.1", "learning-rate, none"),
+        (
+            "train --resume CUT --fine-tune-learning-rate 0.1",
+            "--fine-tune-learning-rate none",
+        ),
         ("train PHOTOS --checkpoint-every -1", "--checkpoint-every"),
     ],
 )
