@@ -79,7 +79,7 @@ def evaluate(
 
     output = Output(as_json)
     images = _Images(data, split_manifest, split, arguments, tta)
-    report = {
+    report: dict[str, Any] = {
         "model": str(model_file),
         "data": data,
         "split_manifest": None if split_manifest is None else str(split_manifest),

@@ -224,7 +224,7 @@ class _ModelBuilder:
     ) -> "keras.optimizers.Optimizer":
         import keras
 
-        from keras_flowers.models.image_classifier import linear_head_optimizer
+        from keras_flowers.models.heads import linear_head_optimizer
         from keras_flowers.training.schedules import (
             warm_up_and_cosine,
             warm_up_and_hold,

@@ -32,7 +32,7 @@ RUNS = {
     "small": {"hidden_units": (64,)},
 }
 WIDE, TALL = (1700, 700), (900, 2050)
-PAGE = (1200, 900)
+PAGE = (1200, 1200)
 
 
 def train_all(runs: Path) -> None:
@@ -114,7 +114,7 @@ def picture_explanation(folder: Path) -> None:
 
 def picture_page(folder: Path, run: Path) -> None:
     """The page of `keras-flowers serve`, with three drawn flowers and a heat map."""
-    images = keras_flowers.write_sample(folder / "new", images_per_class=1, seed=7)
+    images = keras_flowers.write_sample(folder / "new", images_per_class=1, seed=3)
     names = ("roses", "sunflowers", "tulips")
     paths = [next((images / name).iterdir()).absolute() for name in names]
     command = [Path(sys.executable).with_name("keras-flowers"), "serve", run]
@@ -133,7 +133,7 @@ def picture_page(folder: Path, run: Path) -> None:
             wait_for_text(driver, "is shown.")
             driver.execute_script("scrollTo(0, 0)")
             time.sleep(2)
-            save(driver, "serve.png", (0, 0, *PAGE))
+            save(driver, "serve.png", (0, 0, PAGE[0], 930))
     finally:
         server.terminate()
         server.wait()

@@ -63,9 +63,14 @@ def _label_smoothing(facts: ModelFacts) -> float:
     return 0.1 if facts.is_from_scratch else 0.0
 
 
+LINEAR_HEAD_WEIGHT_DECAY = 0.3
+
+
 def _weight_decay(facts: ModelFacts) -> float:
     if facts.is_from_scratch:
         return 0.05
+    if facts.has_linear_head and facts.optimizer == "sgd":
+        return LINEAR_HEAD_WEIGHT_DECAY
     return 0.004 if facts.optimizer == "adamw" else 0.0
 
 
@@ -168,8 +173,8 @@ WEIGHT_DECAY = Setting(
     commands=("train",),
     group=TRAINING,
     default=Automatic(
-        "0.05 with a backbone without weights; else that of the optimizer, or 0.01 in "
-        "the second stage",
+        "0.05 with a backbone without weights, 0.3 with a linear head; else that of "
+        "the optimizer, or 0.01 in the second stage",
         _weight_decay,
     ),
     arguments=("FineTuning.weight_decay",),

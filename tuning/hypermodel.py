@@ -19,7 +19,8 @@ from keras_flowers.data.dataset_loader import (
 )
 from keras_flowers.errors import InputError
 from keras_flowers.models.backbone import Backbone
-from keras_flowers.models.image_classifier import ImageClassifier, augments
+from keras_flowers.models.classifier_arguments import augments
+from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.schedules import warm_up_and_cosine
 from keras_flowers.training.stages import (

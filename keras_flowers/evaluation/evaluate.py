@@ -18,10 +18,10 @@ from keras_flowers.distribution import predict_batch, predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
 from keras_flowers.files import write_csv_atomically
+from keras_flowers.inference import build_openvino_predictor
 from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.models.inference import build_openvino_predictor
 from keras_flowers.notebook import html_table
 from keras_flowers.plots.confusion_matrix import (
     ConfusionGrid,

@@ -8,7 +8,7 @@ import numpy as np
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.errors import InputError
 from keras_flowers.layers.standardization import FeatureStandardization
-from keras_flowers.models.image_classifier import HEAD_L2
+from keras_flowers.models.heads import HEAD_L2
 
 # Enough for the probabilities: more digits change none of them visibly.
 _TOLERANCE = 1e-3

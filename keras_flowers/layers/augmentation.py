@@ -9,6 +9,7 @@ from keras import ops
 from keras_flowers.errors import InputError
 from keras_flowers.layers.data_format import require_channels_last
 from keras_flowers.registration import register
+from keras_flowers.xla import call_with_xla
 
 FLIPS = ("horizontal", "vertical", "horizontal_and_vertical", None)
 FILL_MODES = ("reflect", "nearest", "wrap", "constant")
@@ -173,12 +174,8 @@ class ImageAugmentation(keras.layers.Layer):
         draws = keras.random.uniform(
             (ops.shape(images)[0], count), seed=self.seed_generator
         )
-        if self.jit_compile and keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            if not tf.executing_eagerly():
-                compiled = tf.function(self._transform, jit_compile=True)
-                return compiled(tf.convert_to_tensor(images), draws)
+        if self.jit_compile:
+            return call_with_xla(self._transform, images, draws)
         return self._transform(images, draws)
 
     def _transform(self, images: Any, draws: Any) -> Any:

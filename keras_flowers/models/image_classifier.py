@@ -1,9 +1,7 @@
 """`ImageClassifier`: from raw images to the probabilities of named classes."""
 
 import inspect
-import numbers
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,9 +11,7 @@ import numpy as np
 from keras_flowers_runtime.classification import Classification as Classification
 from keras_flowers_runtime.classification import (
     UnreadableImage,
-    check_unknown,
     classify_files,
-    no_detector_error,
     require_readable,
 )
 from keras_flowers_runtime.images import Resize
@@ -25,21 +21,32 @@ from keras_flowers.distribution import (
     build_optimizer,
     explaining_indivisible_batches,
     has_strategy,
-    predict_batch,
     strategy_scope,
 )
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import (
     AUGMENTATION_STRENGTHS,
     ImageAugmentation,
-    check_strength,
 )
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.layers.standardization import FeatureStandardization
 from keras_flowers.layers.views import average_views
 from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
-from keras_flowers.models.inference import build_batch_predictor
+from keras_flowers.models.classifier_arguments import (
+    HIDDEN_UNITS,
+    augmentation_options,
+    augments,
+    check_class_names,
+    check_dropout,
+    check_hidden_units,
+    choose_dropout_rate,
+    choose_image_size,
+    derive_seed,
+    is_pretrained_backbone,
+)
+from keras_flowers.models.classifying import build_classifying_function
+from keras_flowers.models.heads import build_head_layers, linear_head_optimizer
 from keras_flowers.models.label_smoothing import (
     SharingModel,
     check_label_smoothing,
@@ -52,13 +59,6 @@ from keras_flowers.registration import register
 # Training steps of a head: compiling it takes two seconds, and then saves half a
 # millisecond in each.
 _XLA_PAYS_FROM = 5_000
-_HIDDEN_UNITS = (256, 128)
-# The L2 penalty of a linear head, in Keras's sense half of it. It is close to the best
-# strength for 50 to 2,000 training images, and for small and large networks.
-HEAD_L2 = 0.03
-_MOMENTUM = 0.9
-# Momentum makes ten steps of a gradient, but not of the decay.
-_WEIGHT_DECAY = HEAD_L2 / (1 - _MOMENTUM)
 # In the configuration of a file: whether its optimizer has more than its settings.
 OPTIMIZER_IS_BUILT = "optimizer_is_built"
 
@@ -152,13 +152,13 @@ class ImageClassifier(keras.Model):
         **kwargs: Any,
     ) -> None:
         # === Arguments ===
-        class_names = _check_class_names(class_names)
+        class_names = check_class_names(class_names)
         if image_size is not None:
             image_size = check_image_size(image_size)
         if hidden_units is not None:
-            hidden_units = _check_hidden_units(hidden_units)
+            hidden_units = check_hidden_units(hidden_units)
         if dropout is not None:
-            dropout = _check_dropout(dropout)
+            dropout = check_dropout(dropout)
         temperature = check_temperature(temperature)
         dtype = kwargs.get("dtype")
 
@@ -167,15 +167,15 @@ class ImageClassifier(keras.Model):
             backbone = Backbone(
                 backbone,
                 image_size=image_size,
-                seed=_derive_seed(seed, "backbone"),
+                seed=derive_seed(seed, "backbone"),
                 dtype=dtype,
                 name="backbone",
             )
         is_pretrained = backbone is not None and backbone.is_pretrained
-        image_size = _choose_image_size(backbone, image_size)
+        image_size = choose_image_size(backbone, image_size)
         is_linear = is_pretrained and hidden_units is None and dropout is None
         if hidden_units is None and not is_linear:
-            hidden_units = _HIDDEN_UNITS
+            hidden_units = HIDDEN_UNITS
         passed_names = {
             layer.name
             for layer in (augmentation, backbone)
@@ -202,62 +202,24 @@ class ImageClassifier(keras.Model):
             image_layers.append(
                 ImageAugmentation(
                     value_range=(0, highest),
-                    seed=_derive_seed(seed, "augmentation"),
+                    seed=derive_seed(seed, "augmentation"),
                     dtype=dtype,
                     name=unused("augmentation"),
-                    **_options_of(augmentation),
+                    **augmentation_options(augmentation),
                 )
             )
         to_features = backbone or keras.layers.Flatten(
             dtype=dtype, name=unused("flatten")
         )
-        head_layers: list[keras.layers.Layer] = []
-        if is_linear:
-            head_layers.append(
-                FeatureStandardization(
-                    dtype=dtype, name=unused("feature_standardization")
-                )
-            )
-        elif is_pretrained:
-            # Features of different networks differ in scale by orders of magnitude.
-            head_layers.append(
-                keras.layers.LayerNormalization(
-                    dtype=dtype, name=unused("feature_normalization")
-                )
-            )
-        rate = 0.0 if is_linear else _choose_dropout_rate(dropout, backbone)
-        for number, units in enumerate(hidden_units or (), 1):
-            head_layers.append(
-                keras.layers.Dense(
-                    units,
-                    activation="relu",
-                    kernel_initializer=_initializer(seed, f"hidden layer {number - 1}"),
-                    dtype=dtype,
-                    name=unused(f"hidden_{number}"),
-                )
-            )
-            if rate:
-                head_layers.append(
-                    keras.layers.Dropout(
-                        rate,
-                        seed=_derive_seed(seed, f"dropout {number - 1}"),
-                        dtype=dtype,
-                        name=unused(f"dropout_{number}"),
-                    )
-                )
-        head_layers.append(
-            keras.layers.Dense(
-                len(class_names),
-                activation="softmax",
-                # Random weights would be noise in each prediction of a linear head,
-                # and training removes it only slowly.
-                kernel_initializer=(
-                    "zeros" if is_linear else _initializer(seed, "output")
-                ),
-                # Sums of half-precision probabilities are too inaccurate for the loss.
-                dtype="float32",
-                name=unused("predictions"),
-            )
+        head_layers = build_head_layers(
+            len(class_names),
+            hidden_units,
+            dropout_rate=0.0 if is_linear else choose_dropout_rate(dropout, backbone),
+            is_linear=is_linear,
+            is_pretrained=is_pretrained,
+            seed=seed,
+            dtype=dtype,
+            unused=unused,
         )
 
         # === Functional model ===
@@ -281,7 +243,7 @@ class ImageClassifier(keras.Model):
         self.label_smoothing = 0.0
         self._temperature = temperature
         self.unknown_detector: UnknownDetector | None = None
-        self._features = features
+        self.features = features
         self._omits_optimizer = False
         # Names, not layers: Keras saves weights under the attributes that hold layers.
         self._head_layer_names = tuple(layer.name for layer in head_layers)
@@ -316,7 +278,9 @@ class ImageClassifier(keras.Model):
     @property
     def augments(self) -> bool:
         """Whether images are changed at random in training."""
-        return augments(self.augmentation, is_pretrained=_is_pretrained(self.backbone))
+        return augments(
+            self.augmentation, is_pretrained=is_pretrained_backbone(self.backbone)
+        )
 
     @property
     def has_linear_head(self) -> bool:
@@ -328,7 +292,7 @@ class ImageClassifier(keras.Model):
         """The fraction of units dropped after each hidden layer."""
         if self.has_linear_head:
             return 0.0
-        return _choose_dropout_rate(self.dropout, self.backbone)
+        return choose_dropout_rate(self.dropout, self.backbone)
 
     @property
     def has_fixed_features(self) -> bool:
@@ -364,7 +328,7 @@ class ImageClassifier(keras.Model):
         rescaled values of the pixels.
         """
         with strategy_scope(self):
-            return keras.Model(self.inputs[0], self._features, name="feature_extractor")
+            return keras.Model(self.inputs[0], self.features, name="feature_extractor")
 
     def head(
         self, steps_per_execution: int = 1, steps: int | None = None
@@ -382,7 +346,7 @@ class ImageClassifier(keras.Model):
                 `jit_compile="auto"`: XLA pays from a few thousand on.
         """
         layers = [self.get_layer(name) for name in self._head_layer_names]
-        features = keras.Input(self._features.shape[1:], name="features")
+        features = keras.Input(self.features.shape[1:], name="features")
         with strategy_scope(self):
             head = SharingModel(features, _apply(layers, features), name="head")
             if self.compiled:
@@ -425,7 +389,7 @@ class ImageClassifier(keras.Model):
         if strength != "none":
             augmentation = ImageAugmentation(
                 value_range=(0, 255 if self.backbone else 1),
-                seed=_derive_seed(self.seed, "augmentation"),
+                seed=derive_seed(self.seed, "augmentation"),
                 dtype=self.dtype_policy.name,
                 name="fine_tuning_augmentation",
                 **AUGMENTATION_STRENGTHS[strength],
@@ -715,45 +679,7 @@ class ImageClassifier(keras.Model):
         Raises:
             InputError: As `classify` does for `unknown` and `tta`.
         """
-        unknown = check_unknown(unknown)
-        network = self.averaging_views(tta)
-        predict_plainly: Callable[[Any], Any] = partial(predict_batch, network)
-        # A temperature is no part of the network that OpenVINO computes.
-        if self.backbone is not None and (tta > 1 or self.temperature == 1):
-            predict_plainly = build_batch_predictor(network, tta * count)
-        if unknown is None:
-            return predict_plainly
-        detector = self.unknown_detector
-        if isinstance(unknown, float):
-            detector = UnknownDetector(unknown)
-        if detector is None:
-            raise no_detector_error(
-                "it was not trained by `train`, or with fewer than 50 validation images"
-            )
-        if detector.examples is not None and tta > 1:
-            raise InputError(
-                "`unknown='auto'` compares the features of the image itself: `tta` "
-                f"must be 1. Received: tta={tta}"
-            )
-        find_unknown = detector.find_unknown
-        if detector.examples is None:
-
-            def predict(images: Any) -> Any:
-                probabilities = np.asarray(predict_plainly(images))
-                return probabilities, find_unknown(probabilities, None)
-
-            return predict
-        with strategy_scope(self):
-            both = keras.Model(self.inputs[0], [self._features, self.outputs[0]])
-
-        def predict_both(images: Any) -> Any:
-            features, probabilities = predict_batch(both, images)
-            if self.temperature != 1:
-                probabilities = scale_probabilities(probabilities, self.temperature)
-            probabilities = keras.ops.convert_to_numpy(probabilities)
-            return probabilities, find_unknown(probabilities, np.asarray(features))
-
-        return predict_both
+        return build_classifying_function(self, unknown, tta, count)
 
     def save_own_variables(self, store: Any) -> None:
         """Saves what tells unknown images; called by `save`."""
@@ -803,59 +729,6 @@ class ImageClassifier(keras.Model):
         return cls(**config)
 
 
-def linear_head_optimizer(learning_rate: Any = 0.01) -> keras.optimizers.Optimizer:
-    """Returns the optimizer that suits a linear head.
-
-    It converges to the solution of logistic regression with an L2 penalty.
-
-    Args:
-        learning_rate: As for `keras.optimizers.SGD`.
-    """
-    return keras.optimizers.SGD(
-        learning_rate, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY
-    )
-
-
-def augments(
-    augmentation: bool | str | keras.layers.Layer | None, *, is_pretrained: bool
-) -> bool:
-    """Tells whether the argument `augmentation` means that images are changed."""
-    if augmentation is None:
-        return not is_pretrained
-    return augmentation is not False and augmentation != "none"
-
-
-def _options_of(augmentation: bool | str | None) -> dict[str, Any]:
-    """Returns the arguments of `ImageAugmentation` that the argument means."""
-    if not isinstance(augmentation, str):
-        return {}
-    return AUGMENTATION_STRENGTHS[check_strength("augmentation", augmentation)]
-
-
-def _is_pretrained(backbone: Backbone | None) -> bool:
-    return backbone is not None and backbone.is_pretrained
-
-
-def _choose_dropout_rate(dropout: float | None, backbone: Backbone | None) -> float:
-    if dropout is None:
-        return 0.3 if _is_pretrained(backbone) else 0.0
-    return dropout
-
-
-def _choose_image_size(
-    backbone: Backbone | None, image_size: tuple[int, int] | None
-) -> tuple[int, int]:
-    """Returns the size of the images that the network sees."""
-    if backbone is None:
-        return image_size or (256, 256)
-    if image_size not in (None, backbone.image_size):
-        raise InputError(
-            f"`image_size` must be that of the backbone, {backbone.image_size}. "
-            f"Received: image_size={image_size!r}"
-        )
-    return backbone.image_size
-
-
 def _choose_jit_compile(
     model: keras.Model,
     layers: Sequence[keras.layers.Layer],
@@ -876,50 +749,3 @@ def _apply(layers: Iterable[keras.layers.Layer], inputs: Any) -> Any:
     for layer in layers:
         inputs = layer(inputs)
     return inputs
-
-
-def _initializer(seed: int | None, role: str) -> keras.initializers.Initializer:
-    return keras.initializers.GlorotUniform(_derive_seed(seed, role))
-
-
-def _derive_seed(seed: int | None, role: str) -> int | None:
-    """Returns a different seed for each role.
-
-    It depends on the role alone, so that a model without augmentation starts from the
-    same weights as one with it.
-    """
-    return None if seed is None else zlib.crc32(f"{seed} {role}".encode())
-
-
-def _check_class_names(class_names: Any) -> tuple[str, ...]:
-    is_list = isinstance(class_names, Iterable) and not isinstance(class_names, str)
-    names = tuple(class_names) if is_list else ()
-    is_valid = len(names) >= 2 and len(set(names)) == len(names)
-    if not is_valid or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            "`class_names` must be at least two different strings. "
-            f"Received: class_names={class_names!r}"
-        )
-    return names
-
-
-def _check_hidden_units(hidden_units: Any) -> tuple[int, ...]:
-    try:
-        return tuple(
-            check_integer("hidden_units", width, lowest=1) for width in hidden_units
-        )
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            "`hidden_units` must be a sequence of positive integers. "
-            f"Received: hidden_units={hidden_units!r}"
-        ) from error
-
-
-def _check_dropout(dropout: Any) -> float:
-    is_number = isinstance(dropout, numbers.Real)
-    if not is_number or not 0 <= float(dropout) < 1:
-        raise InputError(
-            "`dropout` must be a number from 0 to below 1. "
-            f"Received: dropout={dropout!r}"
-        )
-    return float(dropout)

@@ -19,10 +19,10 @@ from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
 from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
+from keras_flowers.inference import check_precision
 from keras_flowers.layers.augmentation import check_strength
 from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.models.inference import check_precision
 from keras_flowers.models.label_smoothing import check_label_smoothing
 from keras_flowers.training.config_difference import (
     LATER_SETTINGS,

@@ -15,14 +15,14 @@ from keras_flowers.data.feature_cache import FeatureCache
 from keras_flowers.data.pipelines import needs_no_tensorflow
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
-from keras_flowers.layers.views import take_view
-from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.models.inference import (
+from keras_flowers.inference import (
     CALIBRATION_IMAGES,
     Predictor,
     build_predictor,
     supported_precision,
 )
+from keras_flowers.layers.views import take_view
+from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.temperature import scale_probabilities
 from keras_flowers.progress import Progress
 
@@ -51,7 +51,7 @@ def with_features(
         views: In how many views the training images are seen. An epoch takes one view
             of each image, another one in each epoch.
         precision: In which precision features are computed: see
-            `keras_flowers.models.inference`.
+            `keras_flowers.inference`.
     """
     counts = dict.fromkeys(SPLIT_NAMES, 1) | {"train": views}
     arrays = load_features(datasets, model, counts, progress, precision)

@@ -448,7 +448,7 @@ def test_a_complete_run_is_returned(whole):
     ("tuning", "named"),
     [
         (None, "fine_tuning"),
-        (FineTuning(3, 0.01, "last"), "fine_tuning.epochs was 2 and is now 3"),
+        (FineTuning(1, 0.01, "last"), "fine_tuning.epochs was 2 and is now 1"),
         (FineTuning(2, 0.02, "last"), "fine_tuning.learning_rate was 0.01 and is now"),
         (FineTuning(2, 0.01, "stem"), "unfreeze_from was last and is now stem"),
     ],

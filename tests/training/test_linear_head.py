@@ -145,4 +145,5 @@ def test_with_augmentation_the_features_are_measured_and_views_are_refused(loade
 def test_fine_tuning_does_not_use_the_optimizer_of_the_head(loader):
     run = train(loader, build, epochs=1, fine_tuning=FineTuning(epochs=1), verbose=0)
     assert isinstance(run.model.optimizer, keras.optimizers.Adam)
-    assert run.model.optimizer.weight_decay is None
+    # That of a linear head, 0.3, would be far too strong for a network.
+    assert run.model.optimizer.weight_decay == 0.01

@@ -4,14 +4,14 @@ import pytest
 from helpers import tiny_network
 
 from keras_flowers import Backbone, ImageClassifier, InputError
-from keras_flowers.models import inference
-from keras_flowers.models.inference import (
+from keras_flowers.inference import (
     build_batch_predictor,
     build_openvino_predictor,
     build_predictor,
     check_precision,
     supported_precision,
 )
+from keras_flowers.models import inference
 
 ENOUGH = 1000
 

@@ -1,0 +1,63 @@
+"""The functions with which a classifier classifies batches of images."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras_flowers_runtime.classification import check_unknown, no_detector_error
+
+from keras_flowers.distribution import predict_batch, strategy_scope
+from keras_flowers.errors import InputError
+from keras_flowers.inference import build_batch_predictor
+from keras_flowers.models.temperature import scale_probabilities
+from keras_flowers.models.unknown import UnknownDetector
+
+if TYPE_CHECKING:
+    from keras_flowers.models.image_classifier import ImageClassifier
+
+
+def build_classifying_function(
+    model: "ImageClassifier", unknown: str | float | None, tta: int, count: int
+) -> Callable[[Any], Any]:
+    """Returns a function that classifies batches; see `ImageClassifier.predictor`."""
+    unknown = check_unknown(unknown)
+    network = model.averaging_views(tta)
+    predict_plainly: Callable[[Any], Any] = partial(predict_batch, network)
+    # A temperature is no part of the network that OpenVINO computes.
+    if model.backbone is not None and (tta > 1 or model.temperature == 1):
+        predict_plainly = build_batch_predictor(network, tta * count)
+    if unknown is None:
+        return predict_plainly
+    detector = model.unknown_detector
+    if isinstance(unknown, float):
+        detector = UnknownDetector(unknown)
+    if detector is None:
+        raise no_detector_error(
+            "it was not trained by `train`, or with fewer than 50 validation images"
+        )
+    if detector.examples is not None and tta > 1:
+        raise InputError(
+            "`unknown='auto'` compares the features of the image itself: `tta` "
+            f"must be 1. Received: tta={tta}"
+        )
+    find_unknown = detector.find_unknown
+    if detector.examples is None:
+
+        def predict(images: Any) -> Any:
+            probabilities = np.asarray(predict_plainly(images))
+            return probabilities, find_unknown(probabilities, None)
+
+        return predict
+    with strategy_scope(model):
+        both = keras.Model(model.inputs[0], [model.features, model.outputs[0]])
+
+    def predict_both(images: Any) -> Any:
+        features, probabilities = predict_batch(both, images)
+        if model.temperature != 1:
+            probabilities = scale_probabilities(probabilities, model.temperature)
+        probabilities = keras.ops.convert_to_numpy(probabilities)
+        return probabilities, find_unknown(probabilities, np.asarray(features))
+
+    return predict_both
