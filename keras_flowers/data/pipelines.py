@@ -61,7 +61,8 @@ class EpochOrder:
         first = generator.integers(0, views, self._count)
         view = (first + self.epoch) % views
         positions = self.take_epoch()
-        return positions + self._count * view[positions]
+        shifted: np.ndarray = positions + self._count * view[positions]
+        return shifted
 
 
 def image_pipeline(

@@ -29,7 +29,7 @@ def check_class_names(class_names: Any) -> tuple[str, ...]:
 
 
 def check_hidden_units(hidden_units: Any) -> tuple[int, ...]:
-    """Returns the widths of the hidden layers; refuses what are no positive integers."""
+    """Returns the widths of the hidden layers; refuses other than positive integers."""
     try:
         return tuple(
             check_integer("hidden_units", width, lowest=1) for width in hidden_units

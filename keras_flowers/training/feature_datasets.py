@@ -144,20 +144,22 @@ def measure_precision(
     if images.validation is None or supported_precision(precision) == "float32":
         return None
     labels = images.labels("validation")
-    lower, exact = (
-        head.predict(
-            load_features(images, model, {"validation": 1}, precision=p)["validation"][
-                0
-            ],
-            verbose=0,
-        )
-        for p in (precision, "float32")
-    )
+
+    def predict(precision: str) -> np.ndarray:
+        views = load_features(images, model, {"validation": 1}, precision=precision)
+        probabilities: np.ndarray = head.predict(views["validation"][0], verbose=0)
+        return probabilities
+
+    def score(probabilities: np.ndarray) -> float:
+        return float((probabilities.argmax(axis=1) == labels).mean())
+
+    lower, exact = predict(precision), predict("float32")
     return PrecisionDifference(
         precision,
-        len(labels),
-        *(float((p.argmax(axis=1) == labels).mean()) for p in (lower, exact)),
-        float(np.abs(lower - exact).max()),
+        images=len(labels),
+        accuracy=score(lower),
+        float32_accuracy=score(exact),
+        largest_difference=float(np.abs(lower - exact).max()),
     )
 
 
