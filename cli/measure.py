@@ -6,10 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_flowers.data.dataset_loader import ImageDatasetLoader
-from keras_flowers.data.sample import write_sample
-from keras_flowers.models.image_classifier import ImageClassifier
-
 # Each of the three parts takes a third of ten seconds.
 _SECONDS = 3.3
 _IMAGE_SIZE = (256, 256)
@@ -26,6 +22,10 @@ def measure_speeds() -> dict[str, Any]:
         Images per second by name, and under `limit` a sentence that says what limits
         training.
     """
+    from keras_flowers.data.dataset_loader import ImageDatasetLoader
+    from keras_flowers.data.sample import write_sample
+    from keras_flowers.models.image_classifier import ImageClassifier
+
     with tempfile.TemporaryDirectory() as folder:
         images = write_sample(
             Path(folder, "images"), images_per_class=_IMAGES_PER_CLASS

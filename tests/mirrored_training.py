@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from helpers import assert_same_weights, small_loader, tiny_network
+from helpers import assert_same_weights, small_loader, small_model, tiny_network
 from keras_flowers.callbacks import TensorBoard, TrainingCheckpoint
 
 import keras_flowers
@@ -103,6 +103,20 @@ run = keras_flowers.train(
 )
 assert len(run.history["val_loss"]) == 2
 assert (folder / "run/report.html").is_file()
+
+# `train` creates the strategy itself.
+histories = [
+    keras_flowers.train(
+        loader,
+        lambda datasets: small_model(datasets, augmentation=False),
+        epochs=2,
+        devices=devices,
+        verbose=0,
+    ).history
+    for devices in (1, "all")
+]
+for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
+    np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-4)
 
 try:
     keras_flowers.train(small_loader(folder), build, verbose=0)

@@ -41,7 +41,7 @@ class ImageDatasets:
     0 to 255, and int32 `(batch,)`. Training images come in a new order in each epoch.
     Validation and test images are never shuffled: row `i` of a prediction belongs to
     path `i`. A pipeline is a `tf.data.Dataset`; with the JAX backend, it is a
-    `keras.utils.PyDataset` of NumPy arrays, which does not import TensorFlow.
+    `keras.utils.PyDataset` of NumPy arrays, which does not need TensorFlow.
 
     Attributes:
         train: The training images, reshuffled in each epoch.

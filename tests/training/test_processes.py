@@ -40,6 +40,7 @@ def start(folder, *options, number=0, count=1, port=0, devices=1):
     """Starts one process of a training on JAX."""
     environment = os.environ | {
         "KERAS_BACKEND": "jax",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes longer than training
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     if count > 1:
