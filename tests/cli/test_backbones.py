@@ -214,8 +214,7 @@ def test_a_configuration_takes_the_place_of_options(capsys, options, named):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ("--backbone mobilenet_v2", "another --backbone than mobilenet_v2"),
-        (f"{BACKBONE} --pretrained-weights none", "another --pretrained-weights"),
+        (f"{BACKBONE} --pretrained-weights none", "another --backbone than tiny.keras"),
         ("--augmentation", "--augmentation no"),
         ("--schedule constant", "--schedule cosine"),
         ("--fine-tune-epochs 1", "--fine-tune-epochs 2"),

@@ -156,7 +156,7 @@ def test_checkpoints_as_rare_as_asked_for(runs, cut, tmp_path, monkeypatch):
         ("train --resume CUT --exclude SPLIT --exclude-kinds corrupt", "split.json"),
         (
             "train --resume CUT --fine-tune-learning-rate 0.1",
-            "--fine-tune-learning-rate none",
+            "learning-rate none",
         ),
         ("train PHOTOS --checkpoint-every -1", "--checkpoint-every"),
     ],
