@@ -48,7 +48,7 @@ WEIGHTS = Setting(
     aliases=("--weights",),
     kind=Text("imagenet|FILE|none"),
     meaning="Weights of the backbone: `imagenet`, which Keras downloads, an `.h5` or "
-    "`.keras` file, or `none` to train it from random weights",
+    "`.keras` file, or `none` to train it from random weights; formerly `--weights`",
     commands=("train", "lr-find", "tune"),
     group=MODEL,
     default=Automatic("imagenet for a name that has such; those of a .keras file"),
