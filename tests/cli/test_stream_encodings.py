@@ -77,8 +77,14 @@ def test_a_command_fits_any_stream_whoever_prints(encoding, tmp_path, monkeypatc
 def test_commands_to_run_next_are_quoted_for_the_shell(tmp_path, capsys, name):
     directory = tmp_path / name
     directory.mkdir()
-    run_of_nothing = SimpleNamespace(interrupted=True, history={})
-    show_run(Output(), SimpleNamespace(), run_of_nothing, directory, 1.0)
+    run_of_nothing = SimpleNamespace(
+        interrupted=True,
+        history={},
+        saved_epoch=None,
+        model=SimpleNamespace(temperature=1.0),
+        precision_difference=None,
+    )
+    show_run(Output(), run_of_nothing, directory, 1.0)
 
     lines = capsys.readouterr().out.splitlines()
     assert shlex.split(lines[-1])[1:] == [
