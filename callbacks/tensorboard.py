@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,13 @@ def _name_run(log_dir: Any) -> str:
     if len(path.parts) <= length:
         return printable_path(path)
     name, rest = Path(*path.parts[-length:]), Path(*path.parts[:-length])
-    return printable_path(f"{name} ({rest})")
+    return printable_path(f"{_begin_with_time(str(name))} ({rest})")
+
+
+def _begin_with_time(name: str) -> str:
+    """Moves the time at the end of a default name to the front, where it is seen."""
+    dated = re.fullmatch(r"(.+)-\d{4}(\d{4}-\d{6})", name)
+    return f"{dated[2]} {dated[1]}" if dated else name
 
 
 def _check_class_names(class_names: Any) -> tuple[str, ...] | None:

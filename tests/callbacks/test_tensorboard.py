@@ -109,6 +109,8 @@ def test_hyperparameters_are_a_row_of_their_table(tmp_path, monkeypatch):
     assert start.group_name == "mine"
     assert _name_run("a/b/first/tensorboard") == "first (a/b)"
     assert _name_run("a/03/execution_0") == "03/execution_0 (a)"
+    dated = "runs/my-images-20261128-155000/tensorboard"
+    assert _name_run(dated) == "1128-155000 my-images (runs)"
     # TensorBoard sorts the columns: these come before Keras's `epoch_accuracy`.
     validation = read_runs(Path("mine"))["tensorboard/validation"]
     for name in ("accuracy", "loss"):
