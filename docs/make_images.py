@@ -64,10 +64,10 @@ def save(driver: object, name: str, box: tuple[int, int, int, int]) -> None:
 
 
 def picture_report(folder: Path, run: Path) -> None:
-    """The top of the report of a run."""
+    """The report of a run, without its title and below it the path of the images."""
     page = (run / "report.html").absolute().as_uri()
-    with open_page(page, folder, (1000, 1300)) as driver:
-        save(driver, "report.png", (0, 0, 1000, 1130))
+    with open_page(page, folder, (1000, 1500)) as driver:
+        save(driver, "report.png", (0, 96, 1000, 1320))
 
 
 def picture_images(folder: Path, run: Path) -> None:
