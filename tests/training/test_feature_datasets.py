@@ -336,7 +336,7 @@ def test_a_image_that_cannot_be_read_is_named(tmp_path):
 
 def test_a_network_too_large_for_constants_gives_the_same(tmp_path, monkeypatch):
     _, folded = computed(small_loader(tmp_path).load())
-    monkeypatch.setattr(features, "_MOST_CONSTANT_BYTES", 0)
+    monkeypatch.setattr("keras_flowers.inference._MOST_CONSTANT_BYTES", 0)
     other = small_loader(tmp_path, cache_directory=tmp_path / "other").load()
     count, plain = computed(other)
     assert count == 24
