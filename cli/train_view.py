@@ -145,8 +145,12 @@ def _show_best(output: Output, run: "TrainingRun", seconds: float) -> None:
         saved_text = "model.keras has it"
     else:
         losses = history.get("val_loss")
-        is_lowest = losses and losses[history["epoch"].index(saved)] == min(losses)
-        why = "the lowest validation loss" if is_lowest else "the last one"
+        if losses and losses[history["epoch"].index(saved)] == min(losses):
+            why = "the lowest validation loss"
+        elif saved == history["epoch"][-1]:
+            why = "the last one"
+        else:
+            why = "the lowest validation loss of fine-tuning"
         saved_text = f"model.keras has epoch {saved} ({found[saved]:.3f}), {why}"
     output.say(f"Best {name} accuracy {found[best]:.3f} in epoch {best}; {saved_text}")
     output.say(f"{seconds:.0f} s in all")

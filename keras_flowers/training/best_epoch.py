@@ -1,5 +1,6 @@
-"""Keeps the weights of the best epoch of a run, over all its stages."""
+"""Keeps the weights of the best epoch of a run."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +14,37 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.stages import Stage
 
 
+@dataclasses.dataclass(frozen=True)
+class _Score:
+    """What an epoch achieved on the validation images."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+
+    def is_better_than(self, kept: "_Score | None", begin: int) -> bool:
+        """Tells whether it replaces the best epoch before it.
+
+        The loss decides within a stage. Between stages it says little: a network that
+        was fine-tuned with smoothed labels is more accurate and less sure, so that its
+        loss is higher until its temperature is fitted. So a higher accuracy is enough.
+
+        Args:
+            kept: The best epoch so far.
+            begin: Number of epochs before the stage.
+        """
+        if math.isnan(self.loss) or self.loss == math.inf:
+            return False
+        if kept is None or self.loss < kept.loss:
+            return True
+        return kept.epoch <= begin < self.epoch and self.accuracy > kept.accuracy
+
+
 class BestEpoch(keras.callbacks.Callback):
     """Keeps a copy of the weights of the epoch with the lowest validation loss.
+
+    An epoch of a second stage replaces one of the first also if it is more accurate;
+    within the second stage the loss decides again.
 
     It takes part in each `fit` of a run, and `restore` assigns the copy at the end. Its
     state is part of the checkpoints: a resumed run knows the best epoch even if it was
@@ -27,13 +57,17 @@ class BestEpoch(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.number: int | None = None
-        self._loss = math.inf
+        self._score: _Score | None = None
         self._weights: list[np.ndarray] = []
         self._stage: Stage | None = None
         # Whether the kept weights are those of the head alone.
         self._is_of_head = False
         self._pretrained: list[tuple[Any, np.ndarray]] = []
+
+    @property
+    def number(self) -> int | None:
+        """See the class."""
+        return None if self._score is None else self._score.epoch
 
     def begin_stage(self, stage: Stage) -> None:
         """Prepares for a stage, before its checkpoint is restored."""
@@ -44,25 +78,31 @@ class BestEpoch(keras.callbacks.Callback):
             self._pretrained = [(variable, _copy(variable)) for variable in variables]
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Copies the weights if the validation loss is lower than ever before."""
-        loss = float((logs or {}).get("val_loss", math.nan))
-        if loss < self._loss and self._stage is not None:
-            self.number, self._loss = epoch + 1, loss
+        """Copies the weights if the epoch is the best so far."""
+        logs = logs or {}
+        score = _Score(
+            epoch + 1,
+            float(logs.get("val_loss", math.nan)),
+            float(logs.get("val_accuracy", math.nan)),
+        )
+        assert self._stage is not None
+        if score.is_better_than(self._score, self._stage.begin):
+            self._score = score
             self._is_of_head = self._stage.is_on_features
             self._weights = [_copy(weight) for weight in self.model.weights]
 
     def get_state(self) -> dict[str, Any]:
         """Returns what a `TrainingCheckpoint` saves."""
         return {
-            "number": self.number,
-            "loss": self._loss,
+            "score": None if self._score is None else dataclasses.astuple(self._score),
             "is_of_head": self._is_of_head,
             "weights": self._weights,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continues from what `get_state` returned."""
-        self.number, self._loss = state["number"], float(state["loss"])
+        score = state["score"]
+        self._score = None if score is None else _Score(int(score[0]), *score[1:])
         self._is_of_head = bool(state["is_of_head"])
         self._weights = [_make_read_only(weight) for weight in state["weights"]]
 
@@ -78,23 +118,30 @@ class BestEpoch(keras.callbacks.Callback):
             weight.assign(value)
 
 
-def find_saved_epoch(history: History, keep: str) -> int | None:
+def find_saved_epoch(history: History, keep: str, begin: int = 0) -> int | None:
     """Returns the epoch that the model of a complete run is from, counted from 1.
 
     Args:
         history: The history of the run.
         keep: `"best"` or `"last"`.
+        begin: Number of epochs before the last stage.
 
     Returns:
-        The first epoch with the lowest validation loss, or the last epoch; `None` if no
-        epoch is complete.
+        The best epoch as `BestEpoch` chooses it, or the last one; `None` if no epoch is
+        complete.
     """
     epochs = [int(number) for number in history.get("epoch", [])]
-    losses = history.get("val_loss", [])
-    pairs = zip(losses, epochs, strict=False)
-    known = [pair for pair in pairs if not math.isnan(pair[0]) and pair[0] < math.inf]
-    if keep == "best" and known:
-        return min(known)[1]
+    best: _Score | None = None
+    for index, epoch in enumerate(epochs if keep == "best" else []):
+        loss, accuracy = (
+            history[name][index] if name in history else math.nan
+            for name in ("val_loss", "val_accuracy")
+        )
+        score = _Score(epoch, loss, accuracy)
+        if score.is_better_than(best, begin if epoch > begin else 0):
+            best = score
+    if best is not None:
+        return best.epoch
     return epochs[-1] if epochs else None
 
 

@@ -132,9 +132,10 @@ class TrainingConfig:
         inference_precision: `"float32"`, or `"bf16"` or `"int8"`, in which OpenVINO
             computes cached features faster, and slightly different ones.
         keep: Which epoch the trained model is from: `"best"`, the one with the lowest
-            validation loss of all stages, or `"last"`. Without validation images it is
-            the last one. A fine-tuning stage starts from the end of the frozen stage,
-            which with `early_stopping` is the best epoch of that stage.
+            validation loss, or `"last"`. Without validation images it is the last one.
+            An epoch of the fine-tuning stage is better than one of the frozen stage
+            also if it is more accurate. A fine-tuning stage starts from the end of the
+            frozen stage, which with `early_stopping` is the best epoch of that stage.
         init_from: The `.keras` file of an `ImageClassifier` whose weights the model
             starts from, or `None`. See `transfer_weights` for what is copied.
         calibrate: Whether an `ImageClassifier` learns from the validation images, after

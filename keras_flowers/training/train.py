@@ -501,7 +501,8 @@ def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> Traini
         )
     load_trained_weights(model, directory)
     history = read_history(directory.path)
-    saved_epoch = find_saved_epoch(history, prepared.config.keep)
+    begin = 0 if prepared.config.fine_tuning is None else prepared.config.epochs
+    saved_epoch = find_saved_epoch(history, prepared.config.keep, begin)
     return TrainingRun(model, history, datasets, directory.path, False, saved_epoch)
 
 

@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from keras_flowers.data.image_files import load_image
 from keras_flowers.evaluation.calibration import fit_temperature
 from keras_flowers.models.temperature import scale_probabilities
 from keras_flowers.models.unknown import UnknownDetector
+from keras_flowers.training.best_epoch import find_saved_epoch
 
 
 def softmax(logits):
@@ -137,3 +140,20 @@ def test_images_of_none_of_the_classes_are_found(trained, tmp_path):
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
     sure = [one.is_unknown for one in loaded.classify(known, unknown=1.0)]
     assert all(sure)
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "best"),
+    [
+        ([0.3, 0.2, 0.4, 0.3], [0.8, 0.9, 0.92, 0.93], 4),  # fine-tuning gained
+        ([0.3, 0.2, 0.4, 0.5], [0.8, 0.9, 0.92, 0.93], 3),
+        ([0.3, 0.2, 1.6, 1.5], [0.8, 0.9, 0.2, 0.2], 2),  # it collapsed
+        ([0.3, 0.2, math.nan, math.inf], [0.8, 0.9, 0.95, 0.95], 2),
+        ([0.3, 0.2, 0.1, 0.15], [0.8, 0.9, 0.9, 0.95], 3),
+        ([math.nan] * 4, [0.1] * 4, 4),
+    ],
+)
+def test_which_epoch_of_two_stages_is_the_best(losses, accuracies, best):
+    history = {"epoch": [1, 2, 3, 4], "val_loss": losses, "val_accuracy": accuracies}
+    assert find_saved_epoch(history, "best", 2) == best
+    assert find_saved_epoch(history, "last", 2) == 4
