@@ -34,13 +34,16 @@ def resume_config(run: Path, data: str | None, given: _Given) -> "TrainingConfig
     Raises:
         click.UsageError: If another option contradicts the run.
     """
-    saved = json.loads((run / "config.json").read_text())
+    config_file = run / "config.json"
     names = {setting.name for setting in STORAGE}
-    if is_finished(run):
-        names |= {name for name in given if _trains_further(name, given, saved)}
     changed = {name: value for name, value in given.items() if name in names}
+    config = read_config(config_file, changed)
+    saved = json.loads(config_file.read_text())
     kept = {name: value for name, value in given.items() if name not in names}
-    config = read_config(run / "config.json", changed)
+    if is_finished(run):
+        further = {name for name in kept if _trains_further(name, given, saved)}
+        changed |= {name: kept.pop(name) for name in further}
+        config = read_config(config_file, changed)
     if data is not None:
         arguments = {**config.loader.get_config(), "data": data}
         loader = type(config.loader).from_config(arguments)
