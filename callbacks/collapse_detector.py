@@ -25,6 +25,7 @@ _OF_GUESSING = 0.97
 _PROGRESS = 0.05
 # Probabilities that differ less between images are the same for all of them.
 _SAME_PROBABILITY = 1e-3
+_FEWEST_STEPS = 20
 # Without a count of the answers the loss must be that of guessing.
 _STUCK = 0.01
 
@@ -101,8 +102,8 @@ class CollapseDetector(keras.callbacks.Callback):
     - the validation images, or without them the training images, get one answer;
     - the training loss is no better than that of a network that knows the share of
       each class and nothing of the images;
-    - the probabilities are the same for every image, or there was no progress for
-      `patience` epochs.
+    - the probabilities are the same for every image, with dead units or after 20 steps
+      or more, or there was no progress for `patience` epochs.
 
     A network that answers with the largest class while its loss falls, as at the start
     of a training on imbalanced classes, has not collapsed.
@@ -240,9 +241,13 @@ class CollapseDetector(keras.callbacks.Callback):
         probabilities = np.concatenate(rows)
         answers = np.bincount(probabilities.argmax(axis=1))
         is_same = np.ptp(probabilities, axis=0).max() < _SAME_PROBABILITY
-        if not _is_only_answer(answers) or not (is_same or is_stuck):
+        # A softmax that starts from zero gives every image the same answer at first.
+        steps = (self.params or {}).get("steps")
+        dead = units.find_dead()
+        is_trained = bool(dead) or steps is None or steps * epoch >= _FEWEST_STEPS
+        if not _is_only_answer(answers) or not ((is_same and is_trained) or is_stuck):
             return None
-        return Collapse(epoch, loss, int(answers.argmax()), units.find_dead())
+        return Collapse(epoch, loss, int(answers.argmax()), dead)
 
     def _loss_of_guessing(self) -> float:
         """Returns the loss of the best answer that is the same for all images."""
