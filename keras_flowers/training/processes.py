@@ -13,6 +13,7 @@ all must know, and it ends when a process does: JAX itself would wait for minute
 """
 
 import atexit
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -360,13 +361,11 @@ def _wait_for_others(
 ) -> dict[int, socket.socket]:
     """Returns the connections of process 0, once all others are there."""
     connections: dict[int, socket.socket] = {}
-    with _listen(settings) as server:
+    with contextlib.ExitStack() as opened, _listen(settings) as server:
         while len(connections) < settings.count - 1:
             server.settimeout(max(0.01, end - time.monotonic()))
             try:
                 connection, _ = server.accept()
-                connection.settimeout(_SILENCE_SECONDS)
-                number, count = json.loads(_read(connection, _read(connection, 1)[0]))
             except TimeoutError:
                 expected = set(range(1, settings.count))
                 missing = ", ".join(map(str, sorted(expected - connections.keys())))
@@ -375,15 +374,21 @@ def _wait_for_others(
                     f"{settings.host}:{settings.port} within {timeout:.0f} s "
                     f"(`join_timeout`). Missing: {missing}"
                 ) from None
-            except (OSError, EOFError, ValueError):
-                continue  # something else has found the port
+            opened.callback(connection.close)
+            connection.settimeout(_SILENCE_SECONDS)
+            try:
+                number, count = json.loads(_read(connection, _read(connection, 1)[0]))
+            except (OSError, EOFError, ValueError, TypeError):
+                connection.close()  # something else has found the port
+                continue
             is_known = isinstance(number, int) and 0 < number < settings.count
             if not is_known or count != settings.count or number in connections:
                 connection.close()
                 continue
             connections[number] = connection
-    for connection in connections.values():
-        connection.sendall(b"!")
+        for connection in connections.values():
+            connection.sendall(b"!")
+        opened.pop_all()
     return connections
 
 
@@ -392,6 +397,7 @@ def _connect(
 ) -> dict[int, socket.socket]:
     """Returns the connection to process 0, once all others are there."""
     while True:
+        connection = None
         try:
             left = end - time.monotonic()
             connection = socket.create_connection((settings.host, settings.port), left)
@@ -401,6 +407,8 @@ def _connect(
             _read(connection, 1)
             return {0: connection}
         except (OSError, EOFError, ValueError) as error:
+            if connection is not None:
+                connection.close()
             if time.monotonic() + _RETRY_SECONDS > end:
                 raise InputError(
                     f"Process 0 did not start the training at {settings.host}:"

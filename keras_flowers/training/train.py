@@ -18,6 +18,7 @@ The way of a run:
 
 import contextlib
 import dataclasses
+import difflib
 import inspect
 import os
 import time
@@ -552,12 +553,15 @@ def _change_loader(
     unknown = [name for name in arguments if name not in known]
     if unknown:
         of_model = inspect.signature(ImageClassifier).parameters
-        hint = (
-            "pass a model as `build_model`"
-            if unknown[0] in of_model
-            else f"`train` and `ImageDatasetLoader` have {', '.join(known)}"
-        )
-        raise InputError(f"`train` has no argument `{unknown[0]}`: {hint}.")
+        arguments_of_train = {*inspect.signature(train).parameters, *known}
+        close = difflib.get_close_matches(unknown[0], arguments_of_train, 1)
+        if unknown[0] in of_model:
+            hint = "pass a model as `build_model`"
+        elif close:
+            hint = f"did you mean `{close[0]}`?"
+        else:
+            hint = f"besides its own, it takes those of the loader, {', '.join(known)}"
+        raise InputError(f"`train` has no argument `{unknown[0]}`: {hint}")
     return type(loader).from_config({**loader.get_config(), **arguments})
 
 

@@ -139,6 +139,10 @@ def test_devices_and_processes_give_the_losses_of_one_device(tmp_path):
 
 
 @pytest.mark.real_photos
+@pytest.mark.skipif(
+    "KERAS_FLOWERS_TEST_DATA" not in os.environ,
+    reason="KERAS_FLOWERS_TEST_DATA names no folder of photos",
+)
 @pytest.mark.timeout(900)
 def test_the_same_on_real_photos(tmp_path):
     photos = Path(os.environ["KERAS_FLOWERS_TEST_DATA"])

@@ -344,7 +344,7 @@ def test_a_config_says_everything(tmp_path):
         (name,) = given
         with pytest.raises(InputError, match=f"already holds every .*: {name}"):
             train(config, **given)
-    with pytest.raises(TypeError, match="epoch"):
+    with pytest.raises(InputError, match="did you mean `epochs`"):
         train(small_loader(tmp_path), epoch=3)
 
 
