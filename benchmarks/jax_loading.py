@@ -2,7 +2,7 @@
 
     python benchmarks/jax_loading.py PHOTOS
 
-Each in a process of its own, from the same image cache: the seconds and the processor
+Each in its own process, from the same image cache: the seconds and the processor
 time until the first batch is there, imports included, and the images per second of
 later passes.
 """

@@ -6,7 +6,7 @@ The lesson's model on batches of 32 images of 256x256. Bare parts: the forward p
 of the first layer, its weight gradient and its Adam update, each a compiled kernel of
 its own, and OpenCV's warpAffine for the augmentation. The step reads its images from
 an image cache through the training pipeline. `both` measures the step on TensorFlow and
-on JAX alternately, each in a process of its own, and prints their ratio.
+on JAX alternately, each in its own process, and prints their ratio.
 """
 
 import json

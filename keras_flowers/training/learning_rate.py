@@ -217,7 +217,7 @@ def smooth_losses(losses: Any) -> np.ndarray:
 
 
 def _build_twin(model: keras.Model, rates: np.ndarray) -> keras.Model:
-    """Returns a model with the same weights and an optimizer of its own."""
+    """Returns a model with the same weights and its own optimizer."""
     if not getattr(model, "inputs", None):
         raise InputError(
             "`model` must be a functional or a sequential model. "
