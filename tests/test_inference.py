@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from helpers import tiny_network
 
-from keras_flowers import Backbone, ImageClassifier, InputError
+from keras_flowers import Backbone, ImageClassifier, InputError, inference
 from keras_flowers.inference import (
     build_batch_predictor,
     build_openvino_predictor,
@@ -11,7 +11,6 @@ from keras_flowers.inference import (
     check_precision,
     supported_precision,
 )
-from keras_flowers.models import inference
 
 ENOUGH = 1000
 
