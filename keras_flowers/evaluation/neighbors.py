@@ -135,10 +135,10 @@ def find_look_alikes(audit: Audit, neighbors: Neighbors) -> list[Finding]:
     rows, columns = np.nonzero(neighbors.similarities >= _LOOK_ALIKE)
     others = neighbors.indices[rows, columns]
     scores = neighbors.similarities[rows, columns]
-    found = {}
+    found: dict[tuple[int, int], float] = {}
     for index in np.argsort(-scores, kind="stable").tolist():
-        pair = tuple(sorted((int(rows[index]), int(others[index]))))
-        found.setdefault(pair, float(scores[index]))
+        first, second = sorted((int(rows[index]), int(others[index])))
+        found.setdefault((first, second), float(scores[index]))
     findings = []
     for pair, score in found.items():
         records = [audit.images[index] for index in pair]

@@ -4,7 +4,7 @@ What is odd is decided by cleanvision, with its thresholds.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -62,13 +62,13 @@ def find_odd_images(
     judge = ImagePropertyIssueManager()
     properties = judge.image_properties
     records = audit.images
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     for record, pixels in zip(records, _images(batches), strict=True):
         full = (record.width, record.height)
         # An image that is smaller than the network sees it is not blurred for that.
         side = min(*pixels.shape[:2], *full)
         shown = Image.fromarray(pixels).resize(fit_inside(full, (side, side)))
-        row: dict[str, float] = {}
+        row: dict[str, Any] = {}
         for name in _OF_PIXELS:
             row |= properties[name].calculate(shown)
         row["aspect_ratio"] = min(full) / max(full)
