@@ -39,11 +39,7 @@ BACKBONE = Setting(
     commands=("train", "lr-find", "tune", "audit"),
     group=MODEL,
     default=Automatic("none"),
-    arguments=(
-        "ImageClassifier.backbone",
-        "ImageClassifierHyperModel.backbone",
-        "audit_with_backbone.backbone",
-    ),
+    arguments=("ImageClassifier.backbone", "ImageClassifierHyperModel.backbone"),
     recorded=backbone,
     hyperparameter="backbone",
 )
