@@ -11,8 +11,8 @@ def test_odd_images_are_found_and_small_ones_are_not_blurred():
     pixels = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     pixels[1] //= 8
     pixels[2] = 255 - pixels[2] // 20
-    ramp = np.linspace(40, 210, side).astype(np.uint8)
-    pixels[3] = ramp[None, :, None]
+    ramp = np.linspace(5, 95, side)
+    pixels[3] = (ramp[:, None] + ramp)[..., None]
     pixels[4] = 128
     sizes = [(80, 60)] * count
     sizes[5], sizes[6], sizes[7] = (400, 40), (4000, 3000), (16, 12)
@@ -36,7 +36,7 @@ def test_odd_images_are_found_and_small_ones_are_not_blurred():
         assert 0 <= finding.details["score"] <= 1
     assert kinds["dark"] == [1]
     assert kinds["bright"] == [2]
-    assert set(kinds["blurred"]) == {3, 4}
+    assert kinds["blurred"] == [3]
     assert kinds["low_information"][0] == 4
     assert kinds["odd_shape"] == [5]
     assert 6 in kinds["odd_size"] and 0 not in kinds["odd_size"]
