@@ -15,8 +15,7 @@ _COUNT = 20
 _TEMPERATURE = 0.05
 # Of 2,020 images of flowers, 95 % are as similar to their mirror images.
 _LOOK_ALIKE = 0.88
-# How similar an image is to its neighbors is a matter of several of them: the nearest
-# may be a copy.
+# An outlier may have copies, and a few images of the same thing.
 _COMPARED = 10
 
 
@@ -42,15 +41,22 @@ def find_neighbors(features: np.ndarray, count: int = _COUNT) -> Neighbors:
             Views are averaged.
         count: Number of neighbors of each image, at most.
     """
-    from sklearn.neighbors import NearestNeighbors
-
-    views = np.asarray(features, np.float32)
-    if views.ndim == 2:
-        views = views[None]
+    views = _as_views(features)
     standardize = FeatureStandardization()
     standardize.adapt(views.reshape(-1, views.shape[-1]))
-    rows = np.mean([keras.ops.convert_to_numpy(standardize(v)) for v in views], axis=0)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    scaled = [keras.ops.convert_to_numpy(standardize(view)) for view in views]
+    return _search(np.mean(scaled, axis=0), count)
+
+
+def _as_views(features: np.ndarray) -> np.ndarray:
+    views = np.asarray(features, np.float32)
+    return views[None] if views.ndim == 2 else views
+
+
+def _search(rows: np.ndarray, count: int) -> Neighbors:
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     count = min(count, len(rows) - 1)
     # Of unit vectors, the nearest have the smallest angle.
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(rows)
@@ -84,22 +90,25 @@ def vote_on_labels(
     return np.where(sums > 0, shares / np.where(sums > 0, sums, 1), 1 / classes)
 
 
-def find_outliers(audit: Audit, neighbors: Neighbors) -> list[Finding]:
+def find_outliers(audit: Audit, features: np.ndarray) -> list[Finding]:
     """Finds images that are like no others.
 
-    These are the ones whose mean similarity to their ten nearest neighbors is farther
-    below the first quartile than one and a half times the distance of the quartiles
-    (Tukey's fence).
+    These are the ones whose similarity to their tenth nearest neighbor is farther below
+    the first quartile than one and a half times the distance of the quartiles (Tukey's
+    fence). The similarity is that of the features as they are: standardized ones make
+    images of other things more alike.
 
     Args:
         audit: The images.
-        neighbors: Their neighbors.
+        features: As for `find_neighbors`.
 
     Returns:
-        Findings of the kind `outlier` with that mean as `score`, the lowest first.
+        Findings of the kind `outlier` with that similarity as `score`, the lowest
+        first.
     """
     paths = [record.path for record in audit.images]
-    scores = neighbors.similarities[:, :_COMPARED].mean(axis=1)
+    neighbors = _search(_as_views(features).mean(axis=0), _COMPARED)
+    scores = neighbors.similarities[:, -1]
     low, high = np.percentile(scores, [25, 75])
     found = np.flatnonzero(scores < low - 1.5 * (high - low))
     return [

@@ -89,7 +89,7 @@ def audit_with_backbone(
         *audit.findings,
         *find_label_issues(audit, judged),
         *find_look_alikes(audit, neighbors),
-        *find_outliers(audit, neighbors),
+        *find_outliers(audit, features),
     ]
     with datasets.naming_unreadable_images():
         findings += find_odd_images(audit, _pixels(datasets), progress)

@@ -83,17 +83,23 @@ def test_outliers_and_look_alikes(drawn):
     changed = features.copy()
     changed[1] = features[0] * 1.02  # of another class
     changed[5] = features[2]
-    changed[7] = np.random.default_rng(1).permutation(24)[::-1] ** 2
-    neighbors = find_neighbors(changed)
-    assert [found.paths for found in find_outliers(audit, neighbors)] == [
-        (audit.images[7].path,)
-    ]
+    changed[[7, 8]] = [0] * 18 + [10] * 6  # two of another thing
     paths = [image.path for image in audit.images]
-    known = dataclasses.replace(audit, near_duplicate_groups=((paths[2], paths[5]),))
-    (pair,) = find_look_alikes(known, neighbors)
-    assert pair.paths == (paths[0], paths[1]) and len(pair.exclude) == 1
-    assert 0.88 <= pair.details["score"] <= 1
-    assert len(find_look_alikes(audit, neighbors)) == 2
+    outliers = find_outliers(audit, changed)
+    assert {found.paths for found in outliers[:2]} == {(paths[7],), (paths[8],)}
+    scores = [found.details["score"] for found in outliers]
+    assert scores == sorted(scores) and len(scores) < 9
+    assert scores[1] < 0.5 and all(score > 0.5 for score in scores[2:])
+
+    neighbors = find_neighbors(changed)
+    found = {pair.paths: pair for pair in find_look_alikes(audit, neighbors)}
+    same = (paths[2], paths[5])
+    assert {same, (paths[0], paths[1]), (paths[7], paths[8])} <= set(found)
+    assert found[same].details["score"] == pytest.approx(1, abs=1e-3)
+    assert found[same].exclude == (paths[5],)
+    known = dataclasses.replace(audit, near_duplicate_groups=(same,))
+    others = {pair.paths for pair in find_look_alikes(known, neighbors)}
+    assert others == set(found) - {same}
 
 
 def test_a_table_of_labels_keeps_parts_groups_and_the_folder_above(tmp_path):
