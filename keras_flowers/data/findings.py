@@ -48,7 +48,7 @@ KINDS: Mapping[str, FindingKind] = {
         ),
         FindingKind(
             "label_issue",
-            "a label that is probably wrong, with `--backbone`; `score` is how well "
+            "a label that is probably wrong (needs `--backbone`); `score` is how well "
             "it fits",
             "used",
             "all",
@@ -140,20 +140,20 @@ KINDS: Mapping[str, FindingKind] = {
         ),
         FindingKind(
             "look_alike",
-            "images with nearly the same features, such as mirrored copies, with "
-            "`--backbone`; `score` is how similar they are",
+            "images with nearly the same features, such as mirrored copies (needs "
+            "`--backbone`); `score` is how similar they are",
             "used",
             "copies",
         ),
         FindingKind(
             "outlier",
-            "an image like no other, with `--backbone`; `score` is how similar it is "
-            "to those nearest to it",
+            "an image like no other (needs `--backbone`); `score` is how similar it is "
+            "to its neighbors",
             "used",
             "all",
         ),
         *(
-            FindingKind(name, f"{meaning}, with `--backbone`", "used", "all")
+            FindingKind(name, f"{meaning} (needs `--backbone`)", "used", "all")
             for name, meaning in (
                 ("dark", "a very dark image"),
                 ("bright", "a very bright image"),
