@@ -57,7 +57,12 @@ def tune(
     if run_dir is None and (resume or _is_chief_elsewhere()):
         option = "--resume" if resume else "KERASTUNER_ORACLE_IP"
         raise click.UsageError(f"{option} needs the --run-dir of the search.")
-    given = given_options({**options, "trials": trials})
+    given = given_options({**options, "trials": trials, "workers": workers})
+    if _is_chief_elsewhere() and given.get("workers"):
+        raise click.UsageError(
+            "--workers starts its own chief, and KERASTUNER_ORACLE_IP names another one. "
+            "Leave one of them out."
+        )
     check_backbone_options(given)
     runtime.share_gpu_memory()
     runtime.start_keras()
@@ -79,6 +84,7 @@ def tune(
         choice = choose_workers(hypermodel, trials)
         output.say(str(choice))
         workers = choice.count
+    _warn_of_chance(output, workers, **options)
     view = SearchView(output, objective, -1 if "loss" in objective else 1)
     try:
         with view:
@@ -119,6 +125,18 @@ def _build_hypermodel(
         epochs=(max(1, max_epochs // 3), max_epochs),
         **arguments | {"backbone": backbone},
     )
+
+
+def _warn_of_chance(
+    output: Output, workers: int | str, strategy: str, pruning: str, **_: Any
+) -> None:
+    """Says so where the timing of workers decides which trials there are."""
+    follows = strategy in ("bayesian", "hyperband") or pruning != "none"
+    if follows and int(workers) > 1:
+        output.say(
+            "Several workers: what is tried or pruned next depends on which trials are "
+            "finished, so a resumed search may differ from an uninterrupted one."
+        )
 
 
 def _is_chief_elsewhere() -> bool:

@@ -72,7 +72,9 @@ def search(
 
     A trial that fails is recorded with its error, and the search continues. With the
     same seed, and one worker or none, a search gives the same results on the same
-    machine, also if it is interrupted and resumed.
+    machine, also if it is interrupted and resumed. With several workers, the next trial
+    of a Bayesian or Hyperband search and what is pruned depend on which trials are
+    finished.
 
     If KerasTuner's variables `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and
     `KERASTUNER_ORACLE_PORT` are set, the call takes part in a search over several
@@ -97,11 +99,11 @@ def search(
             `if __name__ == "__main__":`. `"auto"` starts one worker per GPU or, without
             GPUs, as many as speed up the search; the logger
             `keras_flowers.tuning.search` says how many and why, at level `INFO`.
-        pruning: `"median"` ends a trial early if its best objective so far is worse than
-            the median of at least five completed trials after the same epoch, from the
-            second epoch on. With `executions_per_trial`, the first training decides.
-            `"none"` trains every trial to its end. Not for Hyperband, which has its own
-            rule.
+        pruning: `"median"` ends a trial early if its best objective so far is worse
+            than the median of at least five completed trials after the same epoch, from
+            the second epoch on. With `executions_per_trial`, the first training
+            decides. `"none"` trains every trial to its end. Not for Hyperband, which
+            has its own rule.
         calibrate: Whether to learn from the validation images how sure the model in
             `model.keras` may be, as `keras_flowers.train` does: the temperature of its
             probabilities, and what tells images of none of the classes. It takes an

@@ -11,10 +11,11 @@ from keras_flowers.data.inspection import processors
 
 # Dividing the work of narrower layers among cores takes longer than doing it.
 WIDTH_FOR_ONE_THREAD = 1024
-# A step of a dense network reads weights and gradients and updates two moments. Beyond
-# the last cache of the processor the memory decides how fast, and all cores share it.
+# A step of a dense network works on weights, gradients and two moments of Adam. What
+# the last cache of a processor cannot hold comes from the memory, which decides how
+# fast the step is and which all cores share.
 _BYTES_PER_WEIGHT = 16
-_CACHE_BYTES = 32 * 2**20
+_CACHE_MEGABYTES = 32
 # More cores hardly speed up the convolutions of one batch of this size of images.
 _CORES_FOR_CONVOLUTIONS = 4
 # What a worker needs for itself: TensorFlow, the pipeline, a small model.
@@ -70,12 +71,12 @@ def _choose_for_cores(
             f"a network with a backbone keeps up to {_CORES_FOR_CONVOLUTIONS} cores "
             f"busy, of {cores}",
         )
-    bytes_per_step = _BYTES_PER_WEIGHT * _count_weights(hypermodel)
-    if bytes_per_step > _CACHE_BYTES:
+    megabytes = _BYTES_PER_WEIGHT * _count_weights(hypermodel) / 1e6
+    if megabytes > _CACHE_MEGABYTES:
         return WorkerChoice(
             1,
-            f"a step of the largest network moves {bytes_per_step / 1e9:.1f} GB, so "
-            "the memory is the limit and a second worker would gain nothing",
+            f"each step of the largest network works on {megabytes:,.0f} MB, so the "
+            "memory is the limit and a second worker would gain nothing",
         )
     return WorkerChoice(cores, f"a network this small keeps one core busy, of {cores}")
 

@@ -153,6 +153,8 @@ def test_a_machine_of_many_needs_the_directory_and_the_same_options(
     assert_bad_input(capsys, SMALL, "needs the --run-dir")
     other = [*SMALL, "--run-dir", "search", "--units", "8:32:8"]
     assert_bad_input(capsys, other, "another search", "units_1.max_value is 16, not 32")
+    both = [*SMALL, "--run-dir", "search", "--workers", "auto"]
+    assert_bad_input(capsys, both, "--workers starts its own chief")
     monkeypatch.delenv("KERASTUNER_TUNER_ID")
     assert_bad_input(capsys, [*SMALL, "--run-dir", "search"], "KERASTUNER_TUNER_ID")
 

@@ -38,7 +38,7 @@ def test_workers_follow_from_what_trials_do_and_what_the_machine_has(tmp_path, m
     wide = ImageClassifierHyperModel(loader, backbone=backbone, units=(64, 2048))
     images = ImageClassifierHyperModel(loader, backbone=backbone, augmentation=True)
     for space, count, reason in (
-        (lesson, 1, "moves 1.6 GB, so the memory is the limit and a second worker"),
+        (lesson, 1, "works on 1,611 MB, so the memory is the limit"),
         (small, 8, "keeps one core busy, of 8"),
         (heads, 8, "cached features keeps one core busy, of 8"),
         (wide, 2, "keeps up to 4 cores busy, of 8"),
