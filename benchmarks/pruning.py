@@ -3,8 +3,8 @@
     python benchmarks/pruning.py PHOTOS [TRIALS EPOCHS]
 
 Each side runs in its own process, with the same trials in the same order. The goal is
-the same best score in at most 60 % of the time. On a machine that does something else as
-well, trust the processor time.
+the same best score in at most 60 % of the time. Trust the processor time on a machine
+that does something else as well.
 """
 
 import sys

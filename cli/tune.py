@@ -60,8 +60,8 @@ def tune(
     given = given_options({**options, "trials": trials, "workers": workers})
     if _is_chief_elsewhere() and given.get("workers"):
         raise click.UsageError(
-            "--workers starts its own chief, and KERASTUNER_ORACLE_IP names another one. "
-            "Leave one of them out."
+            "--workers starts its own chief, and KERASTUNER_ORACLE_IP names another "
+            "one. Leave one of them out."
         )
     check_backbone_options(given)
     runtime.share_gpu_memory()

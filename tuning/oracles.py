@@ -77,6 +77,8 @@ class BayesianOracle(_SavesState, keras_tuner.oracles.BayesianOptimizationOracle
     and a search that is resumed equals one that was not interrupted.
     """
 
+    gpr: Any  # the Gaussian process that models the scores
+
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Returns the values of the next trial."""
         chooser = keras_tuner.oracles.BayesianOptimizationOracle(
