@@ -8,9 +8,10 @@ from keras_flowers.tuning.records import COMPLETED, TrialRecord, read_records
 from keras_flowers.tuning.search_directory import SearchDirectory
 
 PRUNINGS = ("none", "median")
-# A trial is compared after this many epochs, and with at least so many other trials.
-_MIN_EPOCHS = 2
-_MIN_TRIALS = 5
+# A trial is compared from this epoch on, with at least so many others. High learning
+# rates, which may win in the end, start worse than low ones.
+_MIN_EPOCHS = 4
+_MIN_TRIALS = 3
 
 
 class MedianPruner:

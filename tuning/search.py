@@ -100,8 +100,8 @@ def search(
             GPUs, as many as speed up the search; the logger
             `keras_flowers.tuning.search` says how many and why, at level `INFO`.
         pruning: `"median"` ends a trial early if its best objective so far is worse
-            than the median of at least five completed trials after the same epoch, from
-            the second epoch on. With `executions_per_trial`, the first training
+            than the median of at least three completed trials after the same epoch,
+            from the fourth epoch on. With `executions_per_trial`, the first training
             decides. `"none"` trains every trial to its end. Not for Hyperband, which
             has its own rule.
         calibrate: Whether to learn from the validation images how sure the model in

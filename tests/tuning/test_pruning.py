@@ -37,39 +37,40 @@ def test_a_trial_whose_best_is_below_the_median_is_hopeless(tmp_path, direction)
     def is_hopeless(*values):
         return pruner.is_hopeless([sign * value for value in values])
 
-    curves = [[0, 8, 1], [0, 6, 3], [2, 2, 2], [0, 0, 0], [5, 1]]
+    curves = [[0, 0, 8, 1, 4], [0, 0, 1, 2, 1, 1], [5, 5, 5, 3]]
     for number, curve in enumerate(curves):
-        assert not is_hopeless(-9, -9), "before five trials are completed"
+        assert not is_hopeless(-9, -9, -9, -9), "before three trials are completed"
         add_trial(directory, number, [float(sign * value) for value in curve])
-    assert is_hopeless(0, 1.9)
-    assert not is_hopeless(0, 2)
-    assert not is_hopeless(2.1, -9), "what counts is the best so far"
-    assert not is_hopeless(-9), "after a single epoch"
-    assert not is_hopeless(-9, -9, -9), "only four trials are as long"
-    for number, status in enumerate(("pruned", "failed", "running"), start=5):
-        add_trial(directory, number, [sign * 100.0] * 4, status)
-    assert not is_hopeless(0, 2)
-    add_trial(directory, 8, [sign * 100.0] * 4)
-    assert is_hopeless(0, 2), "a sixth trial has been completed since"
-    assert is_hopeless(1.9, -9, -9)
-    assert not is_hopeless(2, -9, -9)
+    assert is_hopeless(0, 0, 0, 1.9)
+    assert not is_hopeless(0, 0, 0, 2)
+    assert not is_hopeless(0, 2.1, 0, 0), "what counts is the best so far"
+    assert not is_hopeless(-9, -9, -9), "before the fourth epoch"
+    assert not is_hopeless(-9, -9, -9, -9, -9), "only two trials are as long"
+    for number, status in enumerate(("pruned", "failed", "running"), start=3):
+        add_trial(directory, number, [sign * 100.0] * 5, status)
+    assert not is_hopeless(0, 0, 0, 2)
+    add_trial(directory, 6, [sign * 100.0] * 5)
+    assert is_hopeless(0, 0, 0, 2.4), "a fourth trial has been completed since"
+    assert not is_hopeless(0, 0, 0, 2.5)
+    assert is_hopeless(3.9, -9, -9, -9, -9)
+    assert not is_hopeless(4, -9, -9, -9, -9)
 
 
 class Hopeless(SmallSpace):
-    """Widths above 40 start from weights that are far off, and learn nothing."""
+    """Widths above 24 start from weights that are far off, and learn nothing."""
 
     def compile(self, hp, model):
         width = hp.get("units_1")
-        rate = 0.01 if width <= 40 else 0.0
+        rate = 0.01 if width <= 24 else 0.0
         model.compile(keras.optimizers.SGD(rate), run_eagerly=True, jit_compile=False)
-        if width > 40:
+        if width > 24:
             last = model.layers[-1]
             last.set_weights([100 * weights for weights in last.get_weights()])
 
 
 def find(tmp_path, name="search", **options):
-    space = small_space(tmp_path, Hopeless, layers=1, units=(8, 56, 8), epochs=4)
-    options = {"strategy": "grid", "trials": 7, "pruning": "median"} | options
+    space = small_space(tmp_path, Hopeless, layers=1, units=(8, 40, 8), epochs=6)
+    options = {"strategy": "grid", "trials": 5, "pruning": "median"} | options
     return search(space, tmp_path / name, objective="val_loss", **options)
 
 
@@ -80,18 +81,18 @@ def content_of(trial):
 
 def test_hopeless_trials_are_pruned_also_in_a_search_that_is_resumed(tmp_path):
     result = find(tmp_path)
-    assert [trial.status for trial in result.trials] == ["completed"] * 5 + [
+    assert [trial.status for trial in result.trials] == ["completed"] * 3 + [
         "pruned"
     ] * 2
-    assert [trial.epoch for trial in result.trials] == [4] * 5 + [2] * 2
+    assert [trial.epoch for trial in result.trials] == [6] * 3 + [4] * 2
     assert result.best.status == "completed"
-    assert "5 of 7 trials completed, 2 pruned, best" in repr(result)
+    assert "3 of 5 trials completed, 2 pruned, best" in repr(result)
     shown = re.findall(r">(completed|pruned)<", result._repr_html_())
-    assert shown == ["completed"] * 5 + ["pruned"] * 2
-    for trial in result.trials[5:]:
+    assert shown == ["completed"] * 3 + ["pruned"] * 2
+    for trial in result.trials[3:]:
         folder = result.directory / "trials" / f"trial_{trial.id}" / "execution_0"
         history = read_history(folder)
-        assert history["epoch"] == [1, 2]
+        assert history["epoch"] == [1, 2, 3, 4]
         assert trial.score == history["val_loss"][-1]
         assert not (folder / "model.weights.h5").exists()
         with pytest.raises(InputError, match="must be a completed trial"):
@@ -105,7 +106,7 @@ def test_hopeless_trials_are_pruned_also_in_a_search_that_is_resumed(tmp_path):
     assert known == {t.id: pytest.approx(t.score) for t in result.trials}
 
     def interrupt(trials, planned):
-        if len(trials) == 6 and trials[-1].epoch == 1:
+        if len(trials) == 4 and trials[-1].epoch == 1:
             raise KeyboardInterrupt
 
     assert find(tmp_path, "part", progress=interrupt).interrupted
