@@ -69,7 +69,14 @@ class Hopeless(SmallSpace):
 
 
 def find(tmp_path, name="search", **options):
-    space = small_space(tmp_path, Hopeless, layers=1, units=(8, 40, 8), epochs=6)
+    space = small_space(
+        tmp_path,
+        Hopeless,
+        small_loader(tmp_path, batch_size=32),
+        layers=1,
+        units=(8, 40, 8),
+        epochs=5,
+    )
     options = {"strategy": "grid", "trials": 5, "pruning": "median"} | options
     return search(space, tmp_path / name, objective="val_loss", **options)
 
@@ -84,7 +91,7 @@ def test_hopeless_trials_are_pruned_also_in_a_search_that_is_resumed(tmp_path):
     assert [trial.status for trial in result.trials] == ["completed"] * 3 + [
         "pruned"
     ] * 2
-    assert [trial.epoch for trial in result.trials] == [6] * 3 + [4] * 2
+    assert [trial.epoch for trial in result.trials] == [5] * 3 + [4] * 2
     assert result.best.status == "completed"
     assert "3 of 5 trials completed, 2 pruned, best" in repr(result)
     shown = re.findall(r">(completed|pruned)<", result._repr_html_())

@@ -400,29 +400,21 @@ def interrupt_at(count):
     return progress
 
 
-@pytest.mark.parametrize(
-    ("strategy", "trials", "interrupted"),
-    # Of Bayesian search the first three are random. What the fourth has used of the
-    # random numbers must not be missing when the fifth is chosen.
-    [("random", 3, 2), ("hyperband", 4, 2), ("grid", 3, 2), ("bayesian", 5, 4)],
-)
-def test_a_resumed_search_equals_one_that_was_not_interrupted(
-    tmp_path, strategy, trials, interrupted
-):
-    options = {"strategy": strategy, "trials": trials}
+@pytest.mark.parametrize("strategy", ["random", "hyperband", "grid"])
+def test_a_resumed_search_equals_one_that_was_not_interrupted(tmp_path, strategy):
+    options = {"strategy": strategy, "trials": 4 if strategy == "hyperband" else 3}
     augmentation = strategy == "random"
     space = small_space(tmp_path, layers=1, epochs=3, augmentation=augmentation)
     whole = run(tmp_path, space, directory="whole", **options)
-    part = run(tmp_path, space, progress=interrupt_at(interrupted), **options)
+    part = run(tmp_path, space, progress=interrupt_at(2), **options)
     assert part.interrupted
-    done = interrupted - 1
-    assert [trial.status for trial in part.trials] == ["completed"] * done + ["running"]
+    assert [trial.status for trial in part.trials] == ["completed", "running"]
     weights = part.directory.glob("trials/*/*/*.weights.h5")
     written = {path: path.stat().st_mtime_ns for path in weights}
     rest = run(tmp_path, space, resume=True, **options)
     assert values_of(rest.trials) == values_of(whole.trials)
-    assert rest.trials[done].attempts == 2
-    assert len(written) == done
+    assert rest.trials[1].attempts == 2
+    assert len(written) == 1
     for path, time in written.items():
         assert path.stat().st_mtime_ns == time, "a finished trial was trained again"
 
