@@ -1,9 +1,9 @@
 """A search with or without pruning, as a child process of `pruning.py`.
 
-    python benchmarks/our_pruned_search.py PHOTOS PRUNING TRIALS EPOCHS [STRATEGY]
+    python benchmarks/our_pruned_search.py PHOTOS BACKBONE PRUNING TRIALS EPOCHS
 
-Trains `small_convnet` on images of 64 by 64 pixels, with learning rates of three orders
-of magnitude, as a first search does. Prints one JSON line.
+Searches heads on a backbone file, or `small_convnet` on images of 64 by 64 pixels, over
+learning rates of three orders of magnitude as a first search does. Prints one JSON line.
 """
 
 import json
@@ -11,9 +11,7 @@ import resource
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-from keras_flowers.callbacks import read_history
 from keras_flowers.tuning import ImageClassifierHyperModel, search
 
 import keras_flowers
@@ -25,31 +23,23 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def main(photos: str, pruning: str, trials: int, epochs: int, strategy: str) -> None:
-    """Searches and prints what it took, without the decoding of the images."""
-    loader = keras_flowers.ImageDatasetLoader(photos, image_size=(64, 64))
+def main(photos: str, backbone: str, pruning: str, trials: int, epochs: int) -> None:
+    """Searches and prints what it took, without the images and the features."""
+    loader = photos
+    if backbone == "small_convnet":
+        loader = keras_flowers.ImageDatasetLoader(photos, image_size=(64, 64))
     hypermodel = ImageClassifierHyperModel(
         loader,
-        layers=(0, 1),
-        units=(64, 256, 64),
+        layers=(0, 2),
+        dropout=(0.0, 0.5),
         epochs=epochs,
         learning_rate=(1e-5, 1e-2),
-        backbone=keras_flowers.Backbone(
-            "small_convnet", image_size=(64, 64), pretrained_weights=None
-        ),
+        backbone=backbone,
     )
     hypermodel.load()
     begin, begin_cpu = time.perf_counter(), cpu_seconds()
     with tempfile.TemporaryDirectory() as folder:
-        result = search(
-            hypermodel, folder, strategy=strategy, trials=trials, pruning=pruning
-        )
-        curves = {
-            trial.id: read_history(
-                Path(folder) / "trials" / f"trial_{trial.id}" / "execution_0"
-            )["val_accuracy"]
-            for trial in result.trials
-        }
+        result = search(hypermodel, folder, trials=trials, pruning=pruning)
     report = {
         "seconds": time.perf_counter() - begin,
         "cpu_seconds": cpu_seconds() - begin_cpu,
@@ -61,7 +51,6 @@ def main(photos: str, pruning: str, trials: int, epochs: int, strategy: str) -> 
                 "epoch": trial.epoch,
                 "seconds": trial.seconds,
                 "values": trial.hyperparameters,
-                "curve": curves[trial.id],
             }
             for trial in result.trials
         ],
@@ -70,5 +59,4 @@ def main(photos: str, pruning: str, trials: int, epochs: int, strategy: str) -> 
 
 
 if __name__ == "__main__":
-    strategy = sys.argv[5] if len(sys.argv) > 5 else "random"
-    main(*sys.argv[1:3], *map(int, sys.argv[3:5]), strategy)
+    main(*sys.argv[1:4], *map(int, sys.argv[4:6]))

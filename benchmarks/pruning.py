@@ -1,6 +1,8 @@
 """A search with pruning against the same one without it.
 
-    python benchmarks/pruning.py PHOTOS [TRIALS EPOCHS]
+    python benchmarks/pruning.py PHOTOS [BACKBONE TRIALS EPOCHS]
+
+BACKBONE is a file whose heads are searched; the default is `small_convnet`.
 
 Each side runs in its own process, with the same trials in the same order. The goal is
 the same best score in at most 60 % of the time. Trust the processor time on a machine
@@ -26,7 +28,12 @@ def show(name: str, result: dict) -> None:
     )
 
 
-def main(images: str, trials: str, epochs: str) -> None:
+def main(
+    images: str,
+    backbone: str = "small_convnet",
+    trials: str = "24",
+    epochs: str = "12",
+) -> None:
     """Prints both searches and their ratios."""
     print(machine())
     with tempfile.TemporaryDirectory() as cache:
@@ -34,6 +41,7 @@ def main(images: str, trials: str, epochs: str) -> None:
             child(
                 "benchmarks/our_pruned_search.py",
                 images,
+                backbone,
                 pruning,
                 trials,
                 epochs,
@@ -50,4 +58,4 @@ def main(images: str, trials: str, epochs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(images_argument(), *(sys.argv[2:4] or ["20", "12"]))
+    main(images_argument(), *sys.argv[2:5])
