@@ -2,8 +2,8 @@
 
     python benchmarks/our_pruned_search.py PHOTOS BACKBONE PRUNING TRIALS EPOCHS
 
-Searches heads on a backbone file, or `small_convnet` on images of 64 by 64 pixels, over
-learning rates of three orders of magnitude as a first search does. Prints one JSON line.
+Searches heads on a backbone file, or `small_convnet` on images of 64 by 64 pixels. The
+learning rates span three orders of magnitude. Prints one JSON line.
 """
 
 import json
