@@ -132,7 +132,7 @@ def _warn_of_chance(
 ) -> None:
     """Says so where the timing of workers decides which trials there are."""
     follows = strategy in ("bayesian", "hyperband") or pruning != "none"
-    if follows and int(workers) > 1:
+    if follows and (int(workers) > 1 or _is_chief_elsewhere()):
         output.say(
             "Several workers: what is tried or pruned next depends on which trials are "
             "finished, so a resumed search may differ from an uninterrupted one."

@@ -9,6 +9,7 @@ from keras_flowers.tuning import ExecutionRecord, TrialRecord, worker_choice
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
 from keras_flowers_cli.search_view import SearchView
+from keras_flowers_cli.tune import _warn_of_chance
 from rich.console import Console
 
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
@@ -126,6 +127,22 @@ def test_every_option_reaches_the_search(tmp_path):
 def test_bad_input_is_named_in_one_or_two_lines(tmp_path, capsys, options, named):
     assert_bad_input(capsys, [*SMALL, *options], named)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "strategy", "pruning", "is_said"),
+    [
+        (2, "random", "none", False),
+        (2, "bayesian", "none", True),
+        (2, "random", "median", True),
+        (1, "bayesian", "median", False),
+    ],
+)
+def test_a_search_that_depends_on_the_timing_of_workers_says_so(
+    capsys, workers, strategy, pruning, is_said
+):
+    _warn_of_chance(Output(), workers, strategy, pruning, seed=1)
+    assert ("a resumed search may differ" in capsys.readouterr().out) == is_said
 
 
 def test_another_search_is_refused(tmp_path, capsys):
