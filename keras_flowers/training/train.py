@@ -401,7 +401,7 @@ class _RunInProgress:
                 if recorder is None or not recorder.is_fine_tuning:
                     with self._devices.scope():
                         stage = begin_first_stage(
-                            config, model, datasets, self._progress
+                            config, model, datasets, self._progress, self._team
                         )
                     self._fit(stage)
                 if config.fine_tuning is not None:
