@@ -38,7 +38,6 @@ def main(folder):
     assert (run_dir / "report.html").is_file()
     assert any((run_dir / "tensorboard" / "train").iterdir())
     do("evaluate", model, photos)
-    do("compare", model, model, photos)
     assert (run_dir / "evaluation" / "evaluation.json").is_file()
     do("predict", model, photos / "roses" / "000.png")
     search = folder / "search"
