@@ -162,7 +162,7 @@ def build_backbone(side: int, small: bool) -> keras.Model:
 
 def measure(small: bool) -> dict[str, Any]:
     """Returns all figures."""
-    side, batch, repeats = (16, 4, 1) if small else (256, 32, 30)
+    side, batch, repeats = (32, 2, 1) if small else (256, 32, 30)
     benchmark = Benchmark(side, batch, repeats)
     augmentation = benchmark.augmentation()
     parts = bare_parts(batch, side, 256, repeats)

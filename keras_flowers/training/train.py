@@ -35,6 +35,7 @@ from keras_flowers.data.dataset_loader import (
     ImageDatasets,
     as_loader,
 )
+from keras_flowers.distribution import balance_first_batch
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
@@ -436,7 +437,9 @@ class _RunInProgress:
         images, class_weights = self._devices.distribute(
             stage.datasets.train, self._prepared.class_weights
         )
-        validation, _ = self._devices.distribute(stage.datasets.validation)
+        validation, _ = self._devices.distribute(
+            balance_first_batch(stage.datasets.validation, stage.model)
+        )
         stage.model.fit(
             images,
             validation_data=validation,
