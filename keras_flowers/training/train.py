@@ -48,7 +48,11 @@ from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.command import TrainingCommand
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
-from keras_flowers.training.devices import Devices, choose_devices
+from keras_flowers.training.devices import (
+    Devices,
+    choose_devices,
+    equalize_variables,
+)
 from keras_flowers.training.feature_datasets import (
     PrecisionDifference,
     measure_precision,
@@ -440,6 +444,8 @@ class _RunInProgress:
         validation, _ = self._devices.distribute(
             balance_first_batch(stage.datasets.validation, stage.model)
         )
+        if self._team is not None:
+            equalize_variables(stage.model, self._team)
         stage.model.fit(
             images,
             validation_data=validation,

@@ -3,10 +3,13 @@
 import socket
 import threading
 
+import keras
 import numpy as np
 import pytest
+from keras.layers import Dense, Dropout
 
 from keras_flowers.data.feature_cache import FeatureCache
+from keras_flowers.training.devices import equalize_variables
 from keras_flowers.training.feature_shares import compute_in_shares, take_share
 from keras_flowers.training.processes import ProcessSettings, Team
 
@@ -78,6 +81,34 @@ def test_every_process_gets_what_one_has_computed(tmp_path, disks, monkeypatch):
     for disk in set(disks):
         cache = FeatureCache(tmp_path / disk, "view 0", SIZE)
         assert not cache.missing(sorted(WANTED[0]))
+
+
+def test_process_0_decides_what_layers_have_drawn():
+    models = [keras.Sequential([keras.Input((3,)), Dense(2), Dropout(0.5)])]
+    models += [keras.models.clone_model(models[0]) for _ in range(2)]
+    for model in models:
+        model.compile("adam")
+    before = [model.get_weights() for model in models]
+    assert not np.array_equal(before[0][0], before[1][0])
+    teams = connect(3)
+    threads = [
+        threading.Thread(target=equalize_variables, args=arguments)
+        for arguments in zip(models, teams, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for team in reversed(teams):
+        team.leave()
+    for model in models:
+        for value, expected in zip(model.variables, before[0], strict=False):
+            np.testing.assert_array_equal(value.numpy(), expected)
+        seeds = [v.numpy().tolist() for v in model.variables if "seed" in v.path]
+        assert seeds == [
+            v.numpy().tolist() for v in models[0].variables if "seed" in v.path
+        ]
+        assert len(seeds) == 1
 
 
 def connect(count):
