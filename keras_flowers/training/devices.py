@@ -224,7 +224,7 @@ def _list_variables(model: keras.Model) -> list[Any]:
 
 
 def equalize_variables(model: keras.Model, team: Team) -> None:
-    """Gives the variables of a model the values of process 0 in all processes.
+    """Gives the weights and seeds of a model the values of process 0 in all processes.
 
     They differ where a layer without a seed has drawn its weights or its state. JAX
     insists on the same values everywhere.
@@ -236,7 +236,9 @@ def equalize_variables(model: keras.Model, team: Team) -> None:
     Raises:
         ProcessLostError: If another process fails or is gone.
     """
-    variables = _list_variables(model)
+    # Optimizer and metrics start alike; not every process has built them by now.
+    of_metrics = {id(variable) for variable in model.metrics_variables}
+    variables = [one for one in model.variables if id(one) not in of_metrics]
     arrays = [np.asarray(variable.value) for variable in variables]
     digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     of_all = [json.loads(text) for text in team.gather(json.dumps(digests).encode())]
