@@ -35,6 +35,7 @@ _STAGES = {
     "inspect": "checking images",
     "learning rate": "learning rates",
     "features": "computing features",
+    "look": "looking for odd images",
     "predict": "classifying images",
     "convert": "converting the model",
     "prove": "comparing predictions",

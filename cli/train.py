@@ -49,6 +49,7 @@ def train(
     checkpoint_every: int,
     no_tensorboard: bool,
     tta: int,
+    folds: int | None,
     mlflow: str | None,
     wandb: str | None,
     save_optimizer: bool,
@@ -68,6 +69,9 @@ def train(
             raise click.UsageError(f"--resume: there is no run in {resume}.")
         _check_source(context.command, data, config_file, given)
         check_options(given)
+        has_network = config_file is not None or {"backbone", "init_from"} & set(given)
+        if folds is not None and not has_network:
+            raise click.UsageError("--folds needs a --backbone.")
     for package, value in (("mlflow", mlflow), ("wandb", wandb)):
         if value is not None and importlib.util.find_spec(package) is None:
             raise click.ClickException(
@@ -141,6 +145,7 @@ def train(
             devices=devices,
             join_timeout=join_timeout,
             tta=tta,
+            folds=folds,
             save_optimizer=save_optimizer,
             discard_checkpoint=discard_checkpoint,
         )

@@ -14,6 +14,7 @@ from keras_flowers_cli.output import Output, TextTable
 
 if TYPE_CHECKING:
     from keras_flowers.data.dataset_loader import ImageDatasets
+    from keras_flowers.evaluation.cross_validation import CrossValidation
     from keras_flowers.history import History
     from keras_flowers.training.config import TrainingConfig
     from keras_flowers.training.train import TrainingRun
@@ -111,6 +112,8 @@ def show_run(
         output.say("Interrupted: what was trained so far is saved.")
         output.say(f"keras-flowers train --resume {shlex.quote(str(directory))} {how}.")
     _show_best(output, run, seconds)
+    if run.cross_validation is not None:
+        _show_cross_validation(output, run.cross_validation)
     temperature = _temperature_of(run)
     if temperature != 1:
         output.say(
@@ -126,6 +129,16 @@ def show_run(
             f"probabilities differ by at most {found.largest_difference:.2g}"
         )
     output.say(f"Next: keras-flowers predict {model} PHOTO")
+
+
+def _show_cross_validation(output: Output, found: "CrossValidation") -> None:
+    low, high = found.evaluation.accuracy_interval
+    output.say(
+        f"Cross-validation of a linear head, {len(found.accuracies)} folds, "
+        f"{len(found.fold_of)} images: accuracy {found.mean:.3f} "
+        f"± {found.spread:.3f} (mean and standard deviation of the folds), "
+        f"95 % interval {low:.3f} to {high:.3f}"
+    )
 
 
 def _show_best(output: Output, run: "TrainingRun", seconds: float) -> None:
@@ -190,5 +203,8 @@ def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},
         "left_out": [found.to_json() for found in datasets.audit.left_out],
+        "cross_validation": (
+            None if run.cross_validation is None else run.cross_validation.to_json()
+        ),
         "history": run.history,
     }

@@ -25,10 +25,14 @@ from keras_flowers.evaluation.comparison import Difference as Difference
 from keras_flowers.evaluation.comparison import (
     compare_evaluations as compare_evaluations,
 )
+from keras_flowers.evaluation.cross_validation import CrossValidation as CrossValidation
 from keras_flowers.evaluation.evaluate import Confusion as Confusion
 from keras_flowers.evaluation.evaluate import Evaluation as Evaluation
 from keras_flowers.evaluation.evaluate import Mistake as Mistake
 from keras_flowers.evaluation.evaluate import evaluate as evaluate
+from keras_flowers.evaluation.label_issues import (
+    write_relabel_table as write_relabel_table,
+)
 from keras_flowers.evaluation.report import write_report as write_report
 from keras_flowers.explanation.explain import Explanation as Explanation
 from keras_flowers.explanation.explain import explain as explain
@@ -45,6 +49,9 @@ from keras_flowers.models.image_classifier import ImageClassifier as ImageClassi
 from keras_flowers.registration import custom_object_scope as custom_object_scope
 from keras_flowers.registration import custom_objects as custom_objects
 from keras_flowers.scores import ClassScores as ClassScores
+from keras_flowers.training.backbone_audit import (
+    audit_with_backbone as audit_with_backbone,
+)
 from keras_flowers.training.config import FineTuning as FineTuning
 from keras_flowers.training.config import TrainingConfig as TrainingConfig
 from keras_flowers.training.learning_rate import (

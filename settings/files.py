@@ -105,6 +105,14 @@ HTML_FILE = Setting(
     "page",
     commands=("audit",),
 )
+RELABEL_FILE = Setting(
+    name="relabel_file",
+    kind=NewFile(),
+    option="--relabel",
+    meaning="Write a label file with the suggested labels to this CSV file, the surest "
+    "first. Edit it, then pass it to `--labels` of `train`. Needs `--backbone`",
+    commands=("audit",),
+)
 CACHE_DIRECTORY = Setting(
     name="cache_directory",
     kind=Folder(),
@@ -120,7 +128,7 @@ DISK_BUDGET = Setting(
     kind=ByteSize(),
     meaning="Maximum disk space for decoded images; images beyond it are decoded on "
     "the fly",
-    commands=("train", "lr-find", "tune", "evaluate"),
+    commands=("train", "lr-find", "tune", "evaluate", "audit"),
     group=ENVIRONMENT,
     default=32 * 2**30,
     arguments=("ImageDatasetLoader.disk_budget",),
@@ -198,4 +206,4 @@ WANDB = Setting(
     commands=("train",),
 )
 TRACKERS = (MLFLOW, WANDB)
-OUTPUT = (HTML_FILE, AS_JSON, DEBUG)
+OUTPUT = (HTML_FILE, RELABEL_FILE, AS_JSON, DEBUG)

@@ -30,6 +30,15 @@ TTA = Setting(
     default=1,
     arguments=("train.tta", "export_model.tta"),
 )
+FOLDS = Setting(
+    name="folds",
+    kind=Integer(2, 1000),
+    meaning="Also cross-validate a linear head on cached features in this many folds: "
+    "shows mean and spread of the accuracy, and writes predictions for all images, by "
+    "heads that have not seen them, to `out_of_fold.csv`",
+    commands=("train",),
+    arguments=("train.folds",),
+)
 SPLIT = Setting(
     name="split",
     kind=Choice(("train", "validation", "test")),
@@ -217,6 +226,7 @@ MEASURE = Setting(
 
 SETTINGS = (
     TTA,
+    FOLDS,
     EVALUATED_MANIFEST,
     SPLIT,
     BATCH_SIZE,

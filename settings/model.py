@@ -36,7 +36,7 @@ BACKBONE = Setting(
     kind=Text("NAME|FILE"),
     meaning="Network that computes the features of an image: a name that "
     "`keras-flowers backbones` lists, or a `.keras` file",
-    commands=("train", "lr-find", "tune"),
+    commands=("train", "lr-find", "tune", "audit"),
     group=MODEL,
     default=Automatic("none"),
     arguments=("ImageClassifier.backbone", "ImageClassifierHyperModel.backbone"),
@@ -49,7 +49,7 @@ WEIGHTS = Setting(
     kind=Text("imagenet|FILE|none"),
     meaning="Weights of the backbone: `imagenet`, which Keras downloads, an `.h5` or "
     "`.keras` file, or `none` to train it from random weights; formerly `--weights`",
-    commands=("train", "lr-find", "tune"),
+    commands=("train", "lr-find", "tune", "audit"),
     group=MODEL,
     default=Automatic("imagenet for a name that has such; those of a .keras file"),
     recorded=weights,

@@ -80,10 +80,10 @@ FEATURE_VIEWS = Setting(
     meaning="Views of the training images on which a head on cached features is "
     "trained: the image, its mirror image, and crops. Each one costs a pass through "
     "the backbone",
-    commands=("train",),
+    commands=("train", "audit"),
     group=TRAINING,
     default=1,
-    arguments=("TrainingConfig.feature_views",),
+    arguments=("TrainingConfig.feature_views", "audit_with_backbone.feature_views"),
     recorded=of_run("feature_views"),
     hyperparameter="feature_views",
 )
@@ -92,10 +92,13 @@ INFERENCE_PRECISION = Setting(
     kind=Choice(("float32", "bf16", "int8")),
     meaning="Precision of cached features: `bf16` and `int8` are faster with OpenVINO, "
     "where the processor has them, and slightly different",
-    commands=("train",),
+    commands=("train", "audit"),
     group=TRAINING,
     default="float32",
-    arguments=("TrainingConfig.inference_precision",),
+    arguments=(
+        "TrainingConfig.inference_precision",
+        "audit_with_backbone.inference_precision",
+    ),
     recorded=of_run("inference_precision"),
 )
 EPOCHS = Setting(

@@ -339,10 +339,10 @@ def _copies(duplicates: Iterable[_Group]) -> Iterator[Finding]:
             yield Finding("label_conflict", paths, message)
         else:
             message = f"the same file: {list_paths(paths)}"
-            yield Finding("duplicate", paths, message, exclude=_all_but_best(group))
+            yield Finding("duplicate", paths, message, exclude=all_but_best(group))
 
 
-def _all_but_best(group: _Group) -> tuple[str, ...]:
+def all_but_best(group: Sequence[ImageRecord]) -> tuple[str, ...]:
     """Returns the paths without that of the largest image, or of the shortest name."""
     best = min(group, key=lambda r: (-r.width * r.height, -r.size, len(r.path), r.path))
     return _paths(record for record in group if record is not best)
@@ -352,7 +352,7 @@ def _same_pictures(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
     for group in near_duplicates:
         if len({record.sha256 for record in group}) > 1:
             message = f"nearly the same picture: {list_paths(_paths(group))}"
-            copies = _all_but_best(group)
+            copies = all_but_best(group)
             yield Finding("near_duplicate", _paths(group), message, exclude=copies)
 
 

@@ -47,6 +47,13 @@ KINDS: Mapping[str, FindingKind] = {
             "label_conflict", "identical bytes, in several classes", _SAME_SPLIT, "all"
         ),
         FindingKind(
+            "label_issue",
+            "a label that is probably wrong (needs `--backbone`); `score` is how well "
+            "it fits",
+            "used",
+            "all",
+        ),
+        FindingKind(
             "contradicting_labels",
             "images to which a label file gives several classes or parts",
             "left out",
@@ -79,6 +86,9 @@ KINDS: Mapping[str, FindingKind] = {
         FindingKind("missing_file", "rows of a label file without a file", "left out"),
         FindingKind(
             "missing_label", "rows of a label file without a label", "left out", "all"
+        ),
+        FindingKind(
+            "unlisted", "images that no row of the label file names", "left out"
         ),
         FindingKind(
             "missing_class",
@@ -127,6 +137,31 @@ KINDS: Mapping[str, FindingKind] = {
         ),
         FindingKind(
             "duplicate", "identical bytes, within a class", _SAME_SPLIT, "copies"
+        ),
+        FindingKind(
+            "look_alike",
+            "images with nearly the same features, such as mirrored copies (needs "
+            "`--backbone`); `score` is how similar they are",
+            "used",
+            "copies",
+        ),
+        FindingKind(
+            "outlier",
+            "an image like no other (needs `--backbone`); `score` is how similar it is "
+            "to its neighbors",
+            "used",
+            "all",
+        ),
+        *(
+            FindingKind(name, f"{meaning} (needs `--backbone`)", "used", "all")
+            for name, meaning in (
+                ("dark", "a very dark image"),
+                ("bright", "a very bright image"),
+                ("blurred", "a blurred image"),
+                ("low_information", "an image with hardly any detail"),
+                ("odd_shape", "an image with an odd aspect ratio"),
+                ("odd_size", "an image that is far larger or smaller than the others"),
+            )
         ),
         FindingKind(
             "imbalance",

@@ -143,6 +143,24 @@ def list_images(
     return listing
 
 
+def find_image_files(root: Path, folder: str = "") -> set[str]:
+    """Returns the images in a folder, at any depth, whatever they are labelled with.
+
+    Args:
+        root: The data folder.
+        folder: A folder in it; all of it by default.
+
+    Returns:
+        Paths relative to `root`, without those in folders that cannot be listed.
+    """
+    walk = _Walk(root / folder)
+    try:
+        walk.visit()
+    except OSError:
+        return set()
+    return {f"{folder}/{path}" if folder else path for path in walk.images}
+
+
 class _Walk:
     """Collects the files and folders in a data folder."""
 

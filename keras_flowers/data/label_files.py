@@ -9,14 +9,18 @@ import codecs
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keras_flowers.data.findings import Finding, list_paths
 from keras_flowers.data.image_files import IMAGE_SUFFIXES
-from keras_flowers.data.image_listing import FileEntry, ImageListing
+from keras_flowers.data.image_listing import (
+    FileEntry,
+    ImageListing,
+    find_image_files,
+)
 from keras_flowers.data.layout import ClassFolder, Layout, normalize_name, split_part
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
@@ -34,6 +38,8 @@ _COLUMN_NAMES = {
     "label": (
         "label class class_name category label_name classname",
         "target y species breed diagnosis labels",
+        # What an audit writes, next to the column `given`.
+        "suggested",
     ),
     "split": ("split subset partition part", "set"),
     "group": (
@@ -77,16 +83,20 @@ def list_labeled_images(
         columns: The names of the columns.
 
     Returns:
-        The listing. Rows without a file or with contradicting labels are findings.
+        The listing. Rows without a file or with contradicting labels are findings, and
+        so are images without a row: all of `root`, or those in the folders of the
+        listed images if there is no `root`.
 
     Raises:
         InputError: If the file cannot be read, its columns are not clear, or it lists
             fewer than two classes.
     """
-    root = labels.parent if root is None else root
     table = _read_table(labels)
     rows = list(_find_rows(labels, table, columns))
-    return _list_rows(labels, root, rows)
+    if root is not None:
+        return _list_rows(labels, root, rows, searches_root=True)
+    # There may be anything in the folder of a label file.
+    return _list_rows(labels, labels.parent, rows, searches_root=False)
 
 
 @dataclass(frozen=True)
@@ -251,7 +261,9 @@ def _one_hot_label(
     return found[0] if found else ""
 
 
-def _list_rows(labels: Path, root: Path, rows: Sequence[_Row]) -> ImageListing:
+def _list_rows(
+    labels: Path, root: Path, rows: Sequence[_Row], *, searches_root: bool
+) -> ImageListing:
     by_path: defaultdict[str, list[_Row]] = defaultdict(list)
     missing, unlabeled = [], []
     find = _FileFinder(root)
@@ -278,6 +290,8 @@ def _list_rows(labels: Path, root: Path, rows: Sequence[_Row]) -> ImageListing:
         if found[0].group is not None:
             groups[path] = found[0].group
     name = printable_path(labels)
+    named = {*by_path, *unlabeled}
+    unlisted = _find_unlisted(root, named, searches_root=searches_root)
     messages = (
         ("missing_file", missing, "rows without a file"),
         ("missing_label", unlabeled, "rows without a label, left out"),
@@ -287,6 +301,7 @@ def _list_rows(labels: Path, root: Path, rows: Sequence[_Row]) -> ImageListing:
             contradicting,
             "images with contradicting labels or parts, left out",
         ),
+        ("unlisted", unlisted, "images without a row, left out"),
     )
     findings = tuple(
         Finding(kind, tuple(paths), f"{name}: {len(paths)} {text}: {list_paths(paths)}")
@@ -312,6 +327,19 @@ def _list_rows(labels: Path, root: Path, rows: Sequence[_Row]) -> ImageListing:
         groups=groups,
         findings=findings,
     )
+
+
+def _find_unlisted(
+    root: Path, named: Collection[str], *, searches_root: bool
+) -> list[str]:
+    """Returns the images that no row names, in the folder or next to those named."""
+    if searches_root:
+        found = find_image_files(root)
+    else:
+        folders = {path.partition("/")[0] for path in named if "/" in path}
+        found = {path for folder in folders for path in find_image_files(root, folder)}
+    known = {normalize_name(path) for path in named}
+    return sorted(path for path in found if normalize_name(path) not in known)
 
 
 class _FileFinder:

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from keras_flowers.data.audit import Audit, join_groups
 from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.data.layout import SPLIT_NAMES as SPLIT_NAMES
@@ -193,3 +195,21 @@ def link_groups(
     for path, name in groups.items():
         by_name[name].append(path)
     return join_groups([r.path for r in audit.images], [*linked, *by_name.values()])
+
+
+def number_groups(
+    images: Sequence[ImageRecord], linked: Iterable[Sequence[str]]
+) -> np.ndarray:
+    """Returns a number for each image, the same for images that stay together.
+
+    Args:
+        images: The images.
+        linked: The result of `link_groups`.
+
+    Returns:
+        int64 `(images,)`.
+    """
+    number_of = {path: number for number, group in enumerate(linked) for path in group}
+    alone = len(number_of)
+    numbers = (number_of.get(r.path, alone + index) for index, r in enumerate(images))
+    return np.fromiter(numbers, np.int64, len(images))

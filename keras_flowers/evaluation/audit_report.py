@@ -103,7 +103,8 @@ def write_audit_report(
 
 
 def _is_about_images(finding: Finding) -> bool:
-    return find_kind(finding.kind).exclude != "none" or finding.kind == "excluded"
+    kind = find_kind(finding.kind)
+    return kind.exclude != "none" or kind.name in ("excluded", "unlisted")
 
 
 def _load(path: Path, options: ImageOptions) -> dict[str, Any] | None:

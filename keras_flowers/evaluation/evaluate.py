@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -296,7 +296,12 @@ class Evaluation:
             "worst_mistakes": [one.to_json() for one in self.worst_mistakes(worst)],
         }
 
-    def write_predictions(self, path: str | os.PathLike[str], top: int = 3) -> None:
+    def write_predictions(
+        self,
+        path: str | os.PathLike[str],
+        top: int = 3,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
         """Writes the predictions as CSV, one row per image.
 
         The columns are `path`, `true_class`, `loss`, and for each of the most probable
@@ -307,12 +312,15 @@ class Evaluation:
             path: The file to write or to replace, atomically. Its folder must exist.
             top: Number of classes, a positive integer; capped at the number of classes
                 that there are.
+            columns: Further columns by name, a value for each image. They follow
+                `true_class`.
 
         Raises:
             InputError: If `top` is no positive integer, or the file cannot be written.
         """
         check_integer("top", top, lowest=1)
-        write_csv_atomically(path, self._prediction_rows(*self.top_k(top)))
+        rows = self._prediction_rows(*self.top_k(top), columns or {})
+        write_csv_atomically(path, rows)
 
     def plot_confusion_matrix(self) -> "Figure":
         """Draws the confusion matrix: counts, shaded by fraction of the true class.
@@ -374,11 +382,14 @@ class Evaluation:
         )
 
     def _prediction_rows(
-        self, top_labels: np.ndarray, top_probabilities: np.ndarray
+        self,
+        top_labels: np.ndarray,
+        top_probabilities: np.ndarray,
+        columns: Mapping[str, Sequence[Any]],
     ) -> Iterator[list[Any]]:
         places = range(1, top_labels.shape[1] + 1)
-        columns = (f"{name}_{i}" for i in places for name in ("class", "probability"))
-        yield ["path", "true_class", "loss", *columns]
+        heads = (f"{name}_{i}" for i in places for name in ("class", "probability"))
+        yield ["path", "true_class", *columns, "loss", *heads]
         names = self.class_names
         for index, path in enumerate(self.paths):
             is_finite = self.predictions[index] >= 0
@@ -389,7 +400,8 @@ class Evaluation:
                 for cell in (names[label] if is_finite else "", probability)
             )
             true = names[self.labels[index]]
-            yield [os.fspath(path), true, self.losses[index], *predictions]
+            further = (values[index] for values in columns.values())
+            yield [os.fspath(path), true, *further, self.losses[index], *predictions]
 
 
 def evaluate(

@@ -20,6 +20,7 @@ from keras_flowers import explanation
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.data.findings import group_findings
 from keras_flowers.data.splits import SPLIT_NAMES
+from keras_flowers.evaluation.cross_validation import CrossValidation
 from keras_flowers.evaluation.evaluate import (
     Evaluation,
     Mistake,
@@ -67,6 +68,7 @@ def write_report(
     model: keras.Model | None = None,
     saved_epoch: int | None = None,
     uncalibrated: Evaluation | None = None,
+    cross_validation: CrossValidation | None = None,
     seconds: float | None = None,
 ) -> None:
     """Writes a run as one self-contained HTML page.
@@ -91,6 +93,7 @@ def write_report(
         saved_epoch: The epoch that the weights of the model are from, counted from 1.
         uncalibrated: The evaluation of the same images without the temperature of the
             model; `None` if it has none.
+        cross_validation: The cross-validation of the head of the model, or `None`.
         seconds: How long the whole run took, including what is not part of an epoch,
             such as reading the images.
 
@@ -113,6 +116,7 @@ def write_report(
             if not isinstance(evaluation, str)
             else {"evaluation": "Evaluation"}
         ),
+        **({} if cross_validation is None else {"folds": "Cross-validation"}),
         **({} if model is None else {"model": "Model"}),
         "configuration": "Configuration",
     }
@@ -134,6 +138,7 @@ def write_report(
         model=None if model is None else _describe_model(model, path),
         seconds=seconds,
         uncalibrated=uncalibrated,
+        cross_validation=cross_validation,
         temperature=getattr(model, "temperature", None),
         # Escaped here: its line breaks are not those of a name.
         config_text=escape(text[: _LIMITS["config_characters"]]),

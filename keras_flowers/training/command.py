@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from keras_flowers.data.dataset_loader import ImageDatasets
 from keras_flowers.progress import Progress
 from keras_flowers.training.config import TrainingConfig
+from keras_flowers.training.cross_validation import check_folds
 from keras_flowers.training.devices import Devices
 from keras_flowers.training.preparation import PreparedRun, prepare_run
 from keras_flowers.training.processes import Team
@@ -39,6 +40,7 @@ class TrainingCommand:
         started: When the call started, by `time.perf_counter`.
         train_run: Trains a prepared run, recorded or not.
         load_run: Loads the results of a run that is complete.
+        folds: Number of folds of the cross-validation; `None` without one.
     """
 
     config: TrainingConfig
@@ -54,6 +56,7 @@ class TrainingCommand:
     started: float
     train_run: "Callable[[PreparedRun, RunRecorder | None], TrainingRun]"
     load_run: "Callable[[PreparedRun, RunDirectory], TrainingRun]"
+    folds: int | None = None
 
     def train_in_memory(self) -> "TrainingRun":
         """Trains without a run directory."""
@@ -152,6 +155,9 @@ class TrainingCommand:
 
     def _prepare(self, config: TrainingConfig) -> PreparedRun:
         with self.devices.scope():
-            return prepare_run(
+            prepared = prepare_run(
                 config, self.progress, self.on_loaded, self.on_transferred
             )
+        if self.folds is not None:
+            check_folds(prepared, self.folds)
+        return prepared

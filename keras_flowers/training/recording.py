@@ -17,6 +17,7 @@ import keras
 from keras_flowers.callbacks import TrainingCheckpoint
 from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError, first_line
+from keras_flowers.evaluation.cross_validation import CrossValidation
 from keras_flowers.evaluation.report import write_report
 from keras_flowers.files import printable_path, temporary_sibling
 from keras_flowers.history import History, write_history
@@ -120,7 +121,11 @@ class RunRecorder:
             self._checkpoint.wait()
 
     def write_results(
-        self, history: History, saved_epoch: int | None, judgement: Judgement
+        self,
+        history: History,
+        saved_epoch: int | None,
+        judgement: Judgement,
+        validated: CrossValidation | None = None,
     ) -> None:
         """Writes the model, the history and its plot, and the report.
 
@@ -128,6 +133,7 @@ class RunRecorder:
             history: The history of the run.
             saved_epoch: The epoch that the weights of the model are from, if known.
             judgement: How good the model is.
+            validated: The cross-validation of its head, or `None`.
         """
         path = self.directory.path
         with temporary_sibling(path / "model.keras") as temporary:
@@ -140,6 +146,8 @@ class RunRecorder:
         if history:
             with temporary_sibling(path / "history.png") as temporary:
                 plot_history(history, saved_epoch).savefig(temporary, dpi=120)
+        if validated is not None:
+            validated.write_predictions(self.directory.out_of_fold)
         write_report(
             path / "report.html",
             config=json.loads((path / "config.json").read_text()),
@@ -148,6 +156,7 @@ class RunRecorder:
             saved_epoch=saved_epoch,
             evaluation=judgement.evaluation,
             uncalibrated=judgement.uncalibrated,
+            cross_validation=validated,
             model=self._prepared.model,
             seconds=time.perf_counter() - self._started + self._earlier_time(history),
         )

@@ -89,6 +89,11 @@ class RunDirectory:
         return self.checkpoint / "fine-tuning"
 
     @property
+    def out_of_fold(self) -> Path:
+        """The file of the predictions of a cross-validation."""
+        return self.path / "out_of_fold.csv"
+
+    @property
     def tensorboard(self) -> Path:
         """The folder that TensorBoard shows."""
         return self.path / "tensorboard"

@@ -37,6 +37,7 @@ from keras_flowers.data.dataset_loader import (
 )
 from keras_flowers.distribution import balance_first_batch
 from keras_flowers.errors import InputError
+from keras_flowers.evaluation.cross_validation import CrossValidation
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, is_collapsed
 from keras_flowers.layers.views import check_views
@@ -48,6 +49,7 @@ from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.command import TrainingCommand
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
+from keras_flowers.training.cross_validation import cross_validate
 from keras_flowers.training.devices import (
     Devices,
     choose_devices,
@@ -92,6 +94,7 @@ class TrainingRun:
             images; `None` for float32.
         saved_epoch: The epoch that the weights of the model are from, counted from 1;
             `None` if Ctrl-C ended the run within an epoch whose weights these are.
+        cross_validation: The cross-validation with `folds`; `None` without.
     """
 
     model: keras.Model
@@ -101,6 +104,7 @@ class TrainingRun:
     interrupted: bool
     saved_epoch: int | None = None
     precision_difference: PrecisionDifference | None = None
+    cross_validation: CrossValidation | None = None
 
     @property
     def has_collapsed(self) -> bool:
@@ -156,6 +160,7 @@ def train(
     devices: int | str | None = None,
     join_timeout: int = DEFAULT_JOIN_TIMEOUT,
     tta: int = 1,
+    folds: int | None = None,
     save_optimizer: bool = False,
     discard_checkpoint: bool = False,
     **loader_arguments: Any,
@@ -231,6 +236,10 @@ def train(
         tta: Number of views, from 1 to 7, over which the evaluation in the report
             averages the probabilities: see `keras_flowers.layers.views`. The history
             is that of the images alone.
+        folds: Number of folds, from 2, in which the training and validation images are
+            cross-validated, with a linear head on fixed features: see `cross_validate`.
+            The model that is saved is trained as usual. `out_of_fold.csv` has the
+            predictions for each image. `None` for no cross-validation.
         save_optimizer: Whether `model.keras` has the state of the optimizer after the
             last epoch, which makes the file up to three times as large. Models of
             other classes than `ImageClassifier` are always saved with it.
@@ -263,6 +272,8 @@ def train(
     if not isinstance(resume, bool):
         raise InputError(f"`resume` must be True or False. Received: resume={resume!r}")
     tta = check_views("tta", tta)
+    if folds is not None:
+        folds = check_integer("folds", folds, lowest=2)
     if checkpoint_every is not None:
         checkpoint_every = check_integer("checkpoint_every", checkpoint_every, lowest=1)
     if run_directory is None and resume:
@@ -283,9 +294,20 @@ def train(
             not discard_checkpoint,
             started,
             train_run=lambda prepared, recorder: _RunInProgress(
-                prepared, callbacks, verbose, progress, chosen, team, recorder, tta=tta
+                prepared,
+                callbacks,
+                verbose,
+                progress,
+                chosen,
+                team,
+                recorder,
+                tta=tta,
+                folds=folds,
             ).train(),
-            load_run=_load_complete_run,
+            load_run=lambda prepared, directory: _load_complete_run(
+                prepared, directory, folds, tta, progress
+            ),
+            folds=folds,
         )
         if team is not None and not team.is_first:
             return command.train_for_first_process(
@@ -320,7 +342,9 @@ class _RunInProgress:
         recorder: RunRecorder | None = None,
         *,
         tta: int = 1,
+        folds: int | None = None,
     ) -> None:
+        self._folds = folds
         self._devices = devices
         self._team = team
         self._tta = tta
@@ -343,6 +367,7 @@ class _RunInProgress:
         recorder = self._recorder
         if recorder is not None and not recorder.has_checkpoint:
             recorder.directory.remove_progress()
+        validated = self._cross_validate()
         try:
             interrupted = self._train_stages()
         except BaseException as error:
@@ -364,7 +389,7 @@ class _RunInProgress:
             tta=self._tta,
         )
         if recorder is not None:
-            recorder.write_results(self._logger.history, saved_epoch, judged)
+            recorder.write_results(self._logger.history, saved_epoch, judged, validated)
             if not interrupted:
                 recorder.complete()
         return TrainingRun(
@@ -375,7 +400,16 @@ class _RunInProgress:
             interrupted,
             saved_epoch,
             self._measure_precision(),
+            validated,
         )
+
+    def _cross_validate(self) -> CrossValidation | None:
+        """Cross-validates the head, on features that fine-tuning has not changed."""
+        if self._folds is None or not (self._team is None or self._team.is_first):
+            return None
+        prepared = self._prepared
+        with self._devices.scope(), prepared.datasets.naming_unreadable_images():
+            return cross_validate(prepared, self._folds, self._tta, self._progress)
 
     def _measure_precision(self) -> PrecisionDifference | None:
         prepared, stage = self._prepared, self._stage
@@ -502,7 +536,17 @@ class FollowEpochs(keras.callbacks.Callback):
         self._order.epoch = epoch
 
 
-def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> TrainingRun:
+def _load_complete_run(
+    prepared: PreparedRun,
+    directory: RunDirectory,
+    folds: int | None,
+    tta: int,
+    progress: Progress | None,
+) -> TrainingRun:
+    validated = None
+    if folds is not None:
+        validated = cross_validate(prepared, folds, tta, progress)
+        validated.write_predictions(directory.out_of_fold)
     model, datasets = prepared.model, prepared.datasets
     if prepared.config.fine_tuning is not None:
         # The file holds the optimizer of the last stage.
@@ -513,7 +557,15 @@ def _load_complete_run(prepared: PreparedRun, directory: RunDirectory) -> Traini
     history = read_history(directory.path)
     begin = 0 if prepared.config.fine_tuning is None else prepared.config.epochs
     saved_epoch = find_saved_epoch(history, prepared.config.keep, begin)
-    return TrainingRun(model, history, datasets, directory.path, False, saved_epoch)
+    return TrainingRun(
+        model,
+        history,
+        datasets,
+        directory.path,
+        False,
+        saved_epoch,
+        cross_validation=validated,
+    )
 
 
 def _to_config(

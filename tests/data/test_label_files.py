@@ -236,3 +236,25 @@ def test_parts_and_groups_of_a_label_file(root: Path) -> None:
             ("0.jpg", "1.jpg", "2.jpg", "3.jpg"),
             ("4.jpg", "5.jpg", "6.jpg", "7.jpg"),
         }
+
+
+def test_images_without_a_row_are_left_out_and_listed(root: Path) -> None:
+    draw_image(root / "images" / "more" / "9.jpg", 9)
+    draw_image(root / "elsewhere" / "10.jpg", 10)
+    (root / "images" / "Thumbs.db").touch()
+    (root / "images" / "notes.txt").write_text("not an image")
+    unlabelled = [["7.jpg", ""]]
+    (found,) = (
+        finding
+        for finding in listed(
+            write(root / "a.csv", ["path", "label"], rows(7) + unlabelled)
+        ).findings
+        if finding.kind == "unlisted"
+    )
+    assert found.paths == ("more/9.jpg",)
+    assert found.action == "left out" and found.exclude == ()
+    # Without a data folder, only the folders of the listed images are searched.
+    table = [[f"images/{name}", label] for name, label in rows(6)]
+    listing = list_labeled_images(write(root / "b.csv", ["path", "suggested"], table))
+    (found,) = listing.findings
+    assert found.paths == ("images/6.jpg", "images/7.jpg", "images/more/9.jpg")
