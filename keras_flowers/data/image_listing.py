@@ -59,6 +59,8 @@ class ImageListing:
         circles: Links to folders that contain them or are already listed.
         unreadable: Folders that cannot be listed.
         groups: The names of groups by path, from a label file.
+        labels: The classes of each file by path, from a label file that may give an
+            image several classes or none; None if each file has one class.
         excluded: The files that the user has excluded, which are not in `files`.
         findings: What a label file is wrong about, and what is excluded.
     """
@@ -74,13 +76,19 @@ class ImageListing:
     circles: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] | None = None
     excluded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes that contain files, sorted as Python sorts text."""
-        return tuple(sorted({folder.class_name for folder in self.classes}))
+        names = (
+            {folder.class_name for folder in self.classes}
+            if self.labels is None
+            else {name for file in self.files for name in self.labels[file.path]}
+        )
+        return tuple(sorted(names))
 
 
 def list_images(
