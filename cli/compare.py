@@ -98,8 +98,13 @@ class _Run:
 
     @property
     def scores(self) -> list[float]:
-        """The accuracy of each epoch, on the validation images if there are any."""
-        return self.history.get("val_accuracy") or self.history.get("accuracy") or []
+        """The accuracy of each epoch, on the validation images if there are any.
+
+        Of images with several labels, the area under the precision-recall curve.
+        """
+        from keras_flowers.history import find_score
+
+        return self.history.get(find_score(self.history) or "") or []
 
     @property
     def best_epoch(self) -> int | None:
@@ -136,7 +141,7 @@ class _Run:
         return {
             "run_directory": str(self.path),
             "name": self.name,
-            "has_validation": bool(self.history.get("val_accuracy")),
+            "has_validation": bool(self.history.get("val_loss")),
             "best_accuracy": self.best_score,
             "best_epoch": self.best_epoch,
             "last_accuracy": self.scores[-1] if self.scores else None,

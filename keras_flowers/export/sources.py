@@ -21,17 +21,17 @@ from keras_flowers.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """An image whose class is known.
+    """An image whose labels are known.
 
     Attributes:
         path: The file.
         name: Its path below the data folder, with `/` between its parts.
-        class_name: Its class.
+        class_names: Its class, or all of its labels.
     """
 
     path: Path
     name: str
-    class_name: str
+    class_names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import keras
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import OPTIMIZER_IS_BUILT, ImageClassifier
+from keras_flowers.models.temperature import check_thresholds
 
 
 def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:
@@ -51,13 +52,17 @@ def has_optimizer_state(path: str | os.PathLike[str]) -> bool:
     return bool(compiled.get(OPTIMIZER_IS_BUILT, True))
 
 
-def read_temperature(path: str | os.PathLike[str]) -> float:
-    """Returns the temperature of the classifier in a `.keras` file.
+def load_calibration(model: ImageClassifier, path: str | os.PathLike[str]) -> None:
+    """Gives a model the temperature and the thresholds of one in a `.keras` file.
 
     Raises:
         OSError, KeyError, ValueError or BadZipFile: If the file is damaged.
     """
-    return float(_read_config(path)["config"].get("temperature", 1.0))
+    config = _read_config(path)["config"]
+    model.temperature = float(config.get("temperature", 1.0))
+    model.thresholds = check_thresholds(
+        config.get("thresholds"), len(model.class_names), model.multi_label
+    )
 
 
 def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
