@@ -231,9 +231,7 @@ def _show(output: Output, results: Sequence["Classification"], top: int) -> None
         output.show(rows)
 
 
-def _show_labels(
-    output: Output, results: Sequence["Classification"], top: int
-) -> None:
+def _show_labels(output: Output, results: Sequence["Classification"], top: int) -> None:
     rows = TextTable("image", "labels", "next")
     for result in results:
         labels = result.labels or ()

@@ -78,8 +78,8 @@ class ModelDescription(BaseModel):
     temperature: float | None
     unknown_threshold: float | None
     thresholds: dict[str, float] | None = Field(
-        description="The lowest probability of each label; null if the model gives each "
-        "image one class."
+        description="The lowest probability of each label; null if the model gives "
+        "each image one class."
     )
     finds_unknown: bool = Field(description="Whether answers say what is unknown.")
     heatmaps: Literal["grad_cam", "occlusion"]

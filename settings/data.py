@@ -224,7 +224,7 @@ GROUP_COLUMN = _column("group", "the group of each image")
 LABEL_SEPARATOR = Setting(
     name="label_separator",
     kind=Text("TEXT"),
-    meaning="What separates the labels of an image in the label column, such as `\"|\"`: "
+    meaning='What separates the labels of an image in the label column, such as `"|"`: '
     "an image may then have several labels, or none",
     commands=_LOADERS,
     group=DATA,

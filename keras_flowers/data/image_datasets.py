@@ -39,10 +39,11 @@ class ImageDatasets:
 
     The pipelines yield batches `(images, labels)`: uint8 `(batch, height, width, 3)`,
     0 to 255, and int32 `(batch,)`. Labels of images that may have several are float32
-    `(batch, classes)`, 1 for each label of the image and 0 for the others. Training images come in a new order in each epoch.
-    Validation and test images are never shuffled: row `i` of a prediction belongs to
-    path `i`. A pipeline is a `tf.data.Dataset`; with the JAX backend, it is a
-    `keras.utils.PyDataset` of NumPy arrays, which does not need TensorFlow.
+    `(batch, classes)`, 1 for each label of the image and 0 for the others. Training
+    images come in a new order in each epoch. Validation and test images are never
+    shuffled: row `i` of a prediction belongs to path `i`. A pipeline is a
+    `tf.data.Dataset`; with the JAX backend, it is a `keras.utils.PyDataset` of NumPy
+    arrays, which does not need TensorFlow.
 
     Attributes:
         train: The training images, reshuffled in each epoch.

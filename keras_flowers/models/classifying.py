@@ -27,7 +27,7 @@ def build_classifying_function(
     """Returns a function that classifies batches; see `ImageClassifier.predictor`."""
     unknown = check_unknown(unknown)
     if model.multi_label:
-        # Whoever classifies knows the thresholds: an image below all of them is unknown.
+        # An image below all thresholds is unknown, which needs no detector.
         refuse_threshold(unknown)
         unknown = None
     network = model.averaging_views(tta)

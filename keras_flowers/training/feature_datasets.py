@@ -38,10 +38,10 @@ def with_features(
 ) -> ImageDatasets:
     """Returns the data with the features of a frozen backbone instead of the images.
 
-    The pipelines give batches `(features, labels)`: float32
-    `(batch, feature_size)` and the labels of the images, in the order of the images. Features
-    that are not cached yet are computed, and cached next to the decoded images. A
-    linear head is adapted to those of the training images.
+    The pipelines give batches `(features, labels)`: float32 `(batch, feature_size)` and
+    the labels of the images, in the order of the images. Features that are not cached
+    yet are computed, and cached next to the decoded images. A linear head is adapted to
+    those of the training images.
 
     Args:
         datasets: The images.
