@@ -167,9 +167,23 @@ def _read_settings(path: Path) -> dict[str, str]:
     return {row.label: row.value for group in groups for row in group.rows}
 
 
+def _name_score(runs: Sequence[_Run]) -> str:
+    from keras_flowers.history import SCORES, find_score
+
+    columns = {find_score(run.history) for run in runs} - {None}
+    names = {SCORES[str(column).removeprefix("val_")] for column in columns}
+    return names.pop() if len(names) == 1 else "score" if names else "accuracy"
+
+
 def _result_table(runs: Sequence[_Run]) -> TextTable:
     table = TextTable(
-        "run", "best accuracy", "epoch", "lowest val_loss", "epochs", "seconds", "MB"
+        "run",
+        f"best {_name_score(runs)}",
+        "epoch",
+        "lowest val_loss",
+        "epochs",
+        "seconds",
+        "MB",
     )
     best = max((run.best_score or 0.0 for run in runs), default=0.0)
     for run in runs:

@@ -289,17 +289,14 @@ def _explain(
 def _as_json(
     result: "Classification", top: int, placed: dict[str, str], has_unknown: bool
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "path": result.path,
-        "class": result.label,
-        "probability": result.probability,
-        "top": [{"class": name, "probability": p} for name, p in _top(result, top)],
-    }
+    def describe(pairs: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
+        return [{"class": name, "probability": value} for name, value in pairs]
+
+    answer: dict[str, Any] = {"class": result.label, "probability": result.probability}
     if result.labels is not None:
-        row["labels"] = [
-            {"class": name, "probability": result.probabilities[name]}
-            for name in result.labels
-        ]
+        found = ((name, result.probabilities[name]) for name in result.labels)
+        answer = {"labels": describe(found)}
+    row = {"path": result.path, **answer, "top": describe(_top(result, top))}
     if has_unknown:
         row["unknown"] = result.is_unknown
     return row | {"placed": placed[result.path]} if result.path in placed else row

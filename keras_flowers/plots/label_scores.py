@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from keras_flowers.plots.text import shorten
+from keras_flowers.plots.text import figure_text_style, fit_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 # More bars have no room for names, more curves no colors that differ.
 _MOST_BARS = 40
 _MOST_CURVES = 8
-_NAME_COLUMNS = 24
+_FONT = 10
+_NAME_WIDTH = 150
 
 
 class _Scores(Protocol):
@@ -45,11 +46,22 @@ def draw_average_precision(values: Mapping[str, float], mean: float) -> "Figure"
     height = 1.4 + 0.26 * max(2, len(shown))
     figure = Figure(figsize=(5.5, height), layout="constrained")
     axes = figure.subplots()
-    names = [shorten(name, _NAME_COLUMNS) for name, _ in shown]
     bars = axes.barh(range(len(shown)), [value for _, value in shown], color="C0")
     axes.bar_label(bars, fmt="%.3f", padding=3, fontsize="small")
     axes.axvline(mean, color="0.45", linestyle="--", label=f"mean {mean:.3f}")
-    axes.set_yticks(range(len(shown)), names, fontsize="small", parse_math=False)
+    axes.set_yticks(range(len(shown)), [""] * len(shown))
+    for position, (name, _) in enumerate(shown):
+        text = fit_name(name, _FONT, _NAME_WIDTH)
+        axes.annotate(
+            text,
+            (0, position),
+            (-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize="small",
+            **figure_text_style(text),
+        )
     axes.set_xlim(0, 1.12)
     axes.set_xlabel("average precision")
     left_out = len(ranked) - len(shown)
@@ -98,7 +110,7 @@ def draw_precision_recall(
     worst = sorted(known, key=lambda name: known[name])[:_MOST_CURVES]
     for number, name in enumerate(worst):
         index, color = names.index(name), f"C{number}"
-        label = f"{shorten(name, _NAME_COLUMNS)} {known[name]:.3f}"
+        label = f"{fit_name(name, _FONT, _NAME_WIDTH)} {known[name]:.3f}"
         draw(labels[:, index], ranked[:, index], color=color, label=label, alpha=0.8)
         one = scores[name]
         axes.plot(one.recall, one.precision, "o", color=color, markersize=5)
@@ -113,6 +125,6 @@ def draw_precision_recall(
         axes.set_title(f"the {len(worst)} classes with the lowest average precision")
     legend = figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        text.set(**figure_text_style(text.get_text()))
     axes.grid(alpha=0.3)
     return figure
