@@ -187,7 +187,7 @@ def _explain_mistakes(
     count: int,
     folder: Path,
 ) -> None:
-    """Writes pictures for each of the worst mistakes: of each class that is at issue."""
+    """Writes a picture for each class at issue in each of the worst mistakes."""
     from keras_flowers.explanation import explain
 
     worst = [

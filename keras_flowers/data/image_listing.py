@@ -83,12 +83,18 @@ class ImageListing:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes that contain files, sorted as Python sorts text."""
-        names = (
-            {folder.class_name for folder in self.classes}
-            if self.labels is None
-            else {name for file in self.files for name in self.labels[file.path]}
-        )
-        return tuple(sorted(names))
+        found = self.labels_by_path().values()
+        return tuple(sorted({name for names in found for name in names}))
+
+    def labels_by_path(self) -> dict[str, tuple[str, ...]]:
+        """Returns the classes of each file: one, unless a label file says otherwise."""
+        pairs = zip(self.files, self.classes, strict=True)
+        return {
+            file.path: (
+                (folder.class_name,) if self.labels is None else self.labels[file.path]
+            )
+            for file, folder in pairs
+        }
 
 
 def list_images(

@@ -165,8 +165,10 @@ class MultiLabelEvaluation:
 
     @cached_property
     def _is_wrong(self) -> np.ndarray:
-        is_wrong: np.ndarray = (self.predictions != (self.labels == 1)).any(axis=1)
-        return is_wrong | ~np.isfinite(self.probabilities).all(axis=1)
+        is_non_finite = ~np.isfinite(self.probabilities).all(axis=1)
+        is_different = (self.predictions != (self.labels == 1)).any(axis=1)
+        is_wrong: np.ndarray = is_different | is_non_finite
+        return is_wrong
 
     @property
     def mistakes(self) -> int:

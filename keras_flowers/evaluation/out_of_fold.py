@@ -51,9 +51,9 @@ def out_of_fold_probabilities(
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(
-            "`labels` must be one class for each image: folds are stratified by it, and "
-            "label issues are found by comparing it with others. Received: labels of "
-            f"shape {labels.shape}, as of images with several labels"
+            "`labels` must be one class for each image: folds are stratified by it, "
+            "and label issues are found by comparing it with others. Received: labels "
+            f"of shape {labels.shape}, as of images with several labels"
         )
     views = np.asarray(features, np.float32)
     if views.ndim == 2:

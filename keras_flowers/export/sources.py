@@ -91,11 +91,9 @@ class Source:
             return RunImages(reason_missing=first_line(error))
         # Names may be normalized differently on the disk of another machine.
         present = {
-            normalize_name(file.path): (file.path, (folder.class_name,))
-            for file, folder in zip(listing.files, listing.classes, strict=True)
+            normalize_name(path): (path, names)
+            for path, names in listing.labels_by_path().items()
         }
-        if listing.labels is not None:
-            present = {n: (p, listing.labels[p]) for n, (p, _) in present.items()}
         parts: dict[str, list[LabelledImage]] = {}
         counts = dict.fromkeys(manifest.class_names, 0)
         for entry in manifest.images:

@@ -134,7 +134,8 @@ class _MultiLabel(LabelMode):
         self, probabilities: np.ndarray, thresholds: Sequence[float] | None
     ) -> np.ndarray:
         is_finite = np.isfinite(probabilities).all(axis=1, keepdims=True)
-        lowest = np.float32(DEFAULT_THRESHOLD if thresholds is None else thresholds)
+        lowest: Any = DEFAULT_THRESHOLD if thresholds is None else thresholds
+        lowest = np.asarray(lowest, np.float32)
         found: np.ndarray = is_finite & (probabilities >= lowest)
         return found
 
