@@ -131,3 +131,37 @@ def runs_in_tf_data(layer, inputs):
     batched = next(images.batch(len(inputs)).map(layer).as_numpy_iterator())
     np.testing.assert_allclose(single, direct, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(batched, direct, rtol=1e-5, atol=1e-5)
+
+
+def counts_as_a_keras_metric_does(metric, reference, batches):
+    """Compares with a metric of Keras that has the same result.
+
+    Args:
+        metric: A new metric.
+        reference: A new metric of Keras.
+        batches: Triples of labels, predictions and sample weights or `None`.
+    """
+    assert metric.dtype == reference.dtype
+    metrics = metric, reference
+    states = [[ops.convert_to_numpy(v) for v in one.variables] for one in metrics]
+    for batch in batches:
+        for one in metrics:
+            one.update_state(*batch)
+        states = [
+            one.stateless_update_state(state, *batch)
+            for one, state in zip(metrics, states, strict=True)
+        ]
+        results = [
+            *(one.result() for one in metrics),
+            *(
+                one.stateless_result(state)
+                for one, state in zip(metrics, states, strict=True)
+            ),
+        ]
+        assert len({float(ops.convert_to_numpy(result)) for result in results}) == 1
+    # Stateless calls leave the metric as it was.
+    assert float(metric.stateless_result(metric.stateless_reset_state())) == 0
+    assert float(metric.result()) == float(reference.result()) != 0
+    for one in metrics:
+        one.reset_state()
+    assert float(metric.result()) == float(reference.result()) == 0

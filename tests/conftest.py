@@ -2,8 +2,12 @@
 
 import keras
 import pytest
+from keras_flowers.callbacks import run_record
+from matplotlib.figure import Figure
 
 from keras_flowers import ImageClassifier, explanation
+from keras_flowers.evaluation import report
+from keras_flowers.training import recording
 
 _DEFAULTS = ImageClassifier.compile.__kwdefaults__
 
@@ -23,21 +27,40 @@ def without_xla():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def without_heat_maps():
-    """Trains without heat maps of mistakes, which take longer than a tiny training.
+def without_drawings():
+    """Trains without charts, graphs and heat maps, which take longer than the training.
 
-    Returns the function that makes them, for tests of heat maps.
+    Returns what was replaced, for `with_drawings`.
     """
-    function = explanation.heatmap_function
+    blank = Figure(figsize=(1, 1))
+    replacements = {
+        (recording, "plot_history"): lambda *args: blank,
+        (report, "svg_markup"): lambda *args: "<svg></svg>",
+        (run_record, "write_model_graphs"): lambda *args: None,
+        (explanation, "heatmap_function"): lambda model: None,
+    }
+    originals = {place: getattr(*place) for place in replacements}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explanation, "heatmap_function", lambda model: None)
-        yield function
+        for place, replacement in replacements.items():
+            patch.setattr(*place, replacement)
+        yield originals
+
+
+@pytest.fixture(scope="module")
+def with_charts(without_drawings):
+    """Draws, in all tests of a module, the charts and graphs of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, original in without_drawings.items():
+            if place[0] is not explanation:
+                patch.setattr(*place, original)
+        yield
 
 
 @pytest.fixture
-def with_heat_maps(without_heat_maps, monkeypatch):
+def with_heat_maps(without_drawings, monkeypatch):
     """Trains as users do: with heat maps of mistakes."""
-    monkeypatch.setattr(explanation, "heatmap_function", without_heat_maps)
+    place = explanation, "heatmap_function"
+    monkeypatch.setattr(*place, without_drawings[place])
 
 
 @pytest.fixture(autouse=True, scope="module")

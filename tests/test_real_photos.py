@@ -11,6 +11,7 @@ import keras_flowers
 from keras_flowers.data.image_files import load_image
 
 pytestmark = [
+    pytest.mark.usefixtures("with_charts"),
     pytest.mark.real_photos,
     pytest.mark.skipif(
         "KERAS_FLOWERS_TEST_DATA" not in os.environ,

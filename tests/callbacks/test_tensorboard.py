@@ -15,6 +15,8 @@ from keras_flowers.callbacks.tensorboard import _name_run
 
 from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
 
+pytestmark = pytest.mark.usefixtures("with_charts")
+
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 NAMES = ("daisy", "ro$es\n", "tulips")
 GENERATOR = np.random.default_rng(0)

@@ -18,6 +18,8 @@ from tensorboard_server import running_tensorboard, runs_of
 
 import keras_flowers
 
+pytestmark = pytest.mark.usefixtures("with_charts")
+
 
 @dataclasses.dataclass
 class Shown:

@@ -25,6 +25,8 @@ from keras_flowers.data.audit import Finding
 from keras_flowers.evaluation.pages import page_environment
 from keras_flowers.files import printable_path
 
+pytestmark = pytest.mark.usefixtures("with_charts")
+
 CONFIG = {
     "format": 1,
     "loader": {

@@ -11,6 +11,8 @@ from loopback_server import serving
 import keras_flowers
 from keras_flowers import ImageClassifier, ImageDatasetLoader
 
+pytestmark = pytest.mark.usefixtures("with_charts")
+
 # Markup, quotes, control characters, bytes that are no text.
 HOSTILE = "<img src=x onerror=document.title=1>"
 NAMES = (HOSTILE, "\"quoted\" & 'single' $x$", os.fsdecode(b"two\nlines \xff"))

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -30,7 +31,7 @@ from keras_flowers import ImageClassifier, InputError, TrainingConfig, train
 from keras_flowers.models.transfer import build_like, transfer_weights
 from keras_flowers.training.schedules import warm_up_and_cosine
 
-KILLS = int(os.environ.get("KERAS_FLOWERS_KILLS", "4"))
+KILLS = int(os.environ.get("KERAS_FLOWERS_KILLS", "2"))
 
 
 def run(tmp_path, *, callbacks=(), directory="run", loader=None, **options):
@@ -58,24 +59,34 @@ def assert_same_run(first, second):
             np.testing.assert_array_equal(values, second.history[name], name)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of every test that changes no option, never interrupted."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.xla
-@pytest.mark.parametrize("error", [InterruptedAtError, KeyboardInterrupt])
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, epoch, error):
+def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path):
     def build(datasets):
         return small_model(datasets, dropout=0.3)
 
-    whole = run(tmp_path, directory="whole", build_model=build, early_stopping=2)
-    interrupted_in(epoch, tmp_path, error, build_model=build, early_stopping=2)
-    assert read_history(tmp_path / "run")["epoch"] == list(range(1, epoch + 1))
-    resumed = run(tmp_path, build_model=build, early_stopping=2, resume=True)
-    assert_same_run(whole, resumed)
-    assert not resumed.interrupted
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
-    assert read_history(tmp_path / "run") == resumed.history
-    assert_same_weights(
-        keras.models.load_model(tmp_path / "run" / "model.keras"), resumed.model
-    )
+    options = {"build_model": build, "early_stopping": 2}
+    whole = run(tmp_path, directory="whole", **options)
+    for epoch, error in itertools.product(
+        (1, 3), (InterruptedAtError, KeyboardInterrupt)
+    ):
+        options["directory"] = f"{epoch}-{error.__name__}"
+        directory = tmp_path / options["directory"]
+        interrupted_in(epoch, tmp_path, error, **options)
+        assert read_history(directory)["epoch"] == list(range(1, epoch + 1))
+        resumed = run(tmp_path, **options, resume=True)
+        assert_same_run(whole, resumed)
+        assert not resumed.interrupted
+        assert sorted(p.name for p in directory.iterdir()) == RESULTS
+        assert read_history(directory) == resumed.history
+        assert_same_weights(
+            keras.models.load_model(directory / "model.keras"), resumed.model
+        )
 
 
 def test_tensorboard_shows_a_resumed_run_as_one(tmp_path):
@@ -149,39 +160,34 @@ def test_a_subclassed_model_is_trained_and_resumed(tmp_path):
     assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
 
 
-def test_ctrl_c_in_the_first_epoch_begins_anew(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_ctrl_c_in_the_first_epoch_begins_anew(tmp_path, whole):
     interrupted_in(0, tmp_path, KeyboardInterrupt)
     assert_same_run(whole, run(tmp_path, resume=True))
 
 
-def test_a_run_is_resumed_from_its_configuration(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_a_run_is_resumed_from_its_configuration(tmp_path, whole):
     interrupted_in(2, tmp_path)
     config = TrainingConfig.read(tmp_path / "run" / "config.json")
     resumed = train(config, run_directory=tmp_path / "run", resume=True, verbose=0)
     assert_same_run(whole, resumed)
 
 
-def test_a_history_without_its_checkpoint_is_not_continued(tmp_path):
+def test_a_history_without_its_checkpoint_is_not_continued(tmp_path, whole):
     """Killed after the history of the first epoch and before its checkpoint."""
-    whole = run(tmp_path, directory="whole")
     interrupted_in(1, tmp_path)
     shutil.rmtree(tmp_path / "run" / "checkpoint")
     assert_same_run(whole, run(tmp_path, resume=True))
     assert not (tmp_path / "run" / "2").exists()
 
 
-def test_a_history_that_is_ahead_of_the_checkpoint_is_not_repeated(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_a_history_that_is_ahead_of_the_checkpoint_is_not_repeated(tmp_path, whole):
     interrupted_in(3, tmp_path, checkpoint_every=2)
     assert read_history(tmp_path / "run")["epoch"] == [1, 2, 3]
     (tmp_path / "run" / "history.csv").unlink()
     assert_same_run(whole, run(tmp_path, resume=True, checkpoint_every=2))
 
 
-def test_without_checkpoints_a_run_begins_anew(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_without_checkpoints_a_run_begins_anew(tmp_path, whole):
     interrupted_in(2, tmp_path, checkpoint_every=None)
     assert not list((tmp_path / "run" / "checkpoint").iterdir())
     assert_same_run(whole, run(tmp_path, resume=True, checkpoint_every=None))
@@ -261,8 +267,7 @@ def test_a_run_killed_before_it_was_claimed_starts(tmp_path):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == RESULTS
 
 
-def test_a_run_killed_twice_while_it_was_claimed_starts(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_a_run_killed_twice_while_it_was_claimed_starts(tmp_path, whole):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").touch()
     (tmp_path / "run" / "audit.json").write_text("{}")
@@ -295,16 +300,14 @@ def test_seeds_that_layers_draw_for_themselves_may_differ(tmp_path):
     assert_same_run(whole, run(tmp_path, build_model=build, resume=True))
 
 
-def test_resume_starts_a_run_where_there_is_none(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_resume_starts_a_run_where_there_is_none(tmp_path, whole):
     assert_same_run(whole, run(tmp_path, resume=True))
     (tmp_path / "claimed").mkdir()
     (tmp_path / "claimed" / "config.json").touch()  # killed while it was claimed
     assert_same_run(whole, run(tmp_path, directory="claimed", resume=True))
 
 
-def test_images_may_move_and_others_may_come(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_images_may_move_and_others_may_come(tmp_path, whole):
     interrupted_in(2, tmp_path)
     (tmp_path / "photos").rename(tmp_path / "moved")
     shutil.copy(tmp_path / "moved/daisy/000.png", tmp_path / "moved/daisy/zzz.png")
@@ -402,8 +405,7 @@ class FillTheDisk(keras.callbacks.Callback):
             self.stack.enter_context(no_file_larger_than(100))
 
 
-def test_a_full_disk_ends_a_run_that_can_be_resumed(tmp_path):
-    whole = run(tmp_path, directory="whole")
+def test_a_full_disk_ends_a_run_that_can_be_resumed(tmp_path, whole):
     full = FillTheDisk()
     with full.stack, pytest.raises(InputError, match="cannot be written") as error:
         run(tmp_path, callbacks=[full])
