@@ -525,7 +525,7 @@ def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
 
 
 def _rare_classes(counts: Mapping[str, int]) -> Iterator[Finding]:
-    for name, count in counts.items():
+    for name, count in sorted(counts.items()):
         if count < _RARE:
             message = f"{printable_path(name)}: only {count} images have this label"
             yield Finding("rare_class", (name,), message)

@@ -256,7 +256,7 @@ class ImageClassifier(keras.Model):
         self.resize = resize
         self.label_smoothing = 0.0
         self.label_mode = label_mode
-        self.thresholds = thresholds
+        self._thresholds = thresholds
         self._temperature = temperature
         self.unknown_detector: UnknownDetector | None = None
         self.features = features
@@ -287,6 +287,16 @@ class ImageClassifier(keras.Model):
     def multi_label(self) -> bool:
         """Whether an image may have several labels, or none."""
         return self.label_mode.is_multi_label
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The lowest probability of each label, or `None` for 0.5; may be set."""
+        return self._thresholds
+
+    @thresholds.setter
+    def thresholds(self, values: Sequence[float] | None) -> None:
+        classes = len(self.class_names)
+        self._thresholds = check_thresholds(values, classes, self.multi_label)
 
     @property
     def label_thresholds(self) -> tuple[float, ...] | None:

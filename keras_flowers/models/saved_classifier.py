@@ -11,7 +11,6 @@ import keras
 from keras_flowers.errors import InputError, first_line
 from keras_flowers.files import printable_path
 from keras_flowers.models.image_classifier import OPTIMIZER_IS_BUILT, ImageClassifier
-from keras_flowers.models.temperature import check_thresholds
 
 
 def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:
@@ -60,9 +59,7 @@ def load_calibration(model: ImageClassifier, path: str | os.PathLike[str]) -> No
     """
     config = _read_config(path)["config"]
     model.temperature = float(config.get("temperature", 1.0))
-    model.thresholds = check_thresholds(
-        config.get("thresholds"), len(model.class_names), model.multi_label
-    )
+    model.thresholds = config.get("thresholds")
 
 
 def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
