@@ -102,8 +102,9 @@ class Proof:
         tolerance: How much the predictions may differ.
         largest_difference: The largest difference of a probability in any image.
         mean_difference: The mean over all images of the largest difference of each.
-        equal_answers: Fraction of images with the same predicted class, or the same
-            labels.
+        equal_answers: Fraction of images with the same predicted class; where they may
+            have several labels, fraction of all pairs of an image and a label with the
+            same answer.
         largest_difference_at_original_size: The largest difference for images that the
             exported model resizes itself; `None` if it cannot resize.
         keras_accuracy: Accuracy of the Keras model: the fraction of images whose class,
@@ -234,7 +235,7 @@ def prove(
         tolerance=TOLERANCES[exported.precision],
         largest_difference=float(differences.max()),
         mean_difference=float(differences.mean()),
-        equal_answers=float((answers[0] == answers[1]).all(axis=1).mean()),
+        equal_answers=model.label_mode.agreement(*answers),
         largest_difference_at_original_size=_difference_at_original_size(
             model, exported, read
         ),

@@ -78,6 +78,18 @@ class LabelMode(abc.ABC):
                 several labels.
         """
 
+    @abc.abstractmethod
+    def agreement(self, first: np.ndarray, second: np.ndarray) -> float:
+        """Returns the fraction of answers that are the same in two models, 0..1.
+
+        With one label, there is an answer for each image; with several, one for each
+        image and label.
+
+        Args:
+            first: What `find_labels` returned for the first model.
+            second: What it returned for the second model.
+        """
+
 
 class _SingleLabel(LabelMode):
     activation = "softmax"
@@ -105,6 +117,9 @@ class _SingleLabel(LabelMode):
         labels = np.arange(probabilities.shape[1])
         found: np.ndarray = predict_labels(probabilities)[:, None] == labels
         return found
+
+    def agreement(self, first: np.ndarray, second: np.ndarray) -> float:
+        return float((first == second).all(axis=1).mean())
 
 
 class _MultiLabel(LabelMode):
@@ -138,6 +153,9 @@ class _MultiLabel(LabelMode):
         lowest = np.asarray(lowest, np.float32)
         found: np.ndarray = is_finite & (probabilities >= lowest)
         return found
+
+    def agreement(self, first: np.ndarray, second: np.ndarray) -> float:
+        return float((first == second).mean())
 
 
 SINGLE_LABEL: LabelMode = _SingleLabel()
