@@ -178,8 +178,8 @@ def _click_option(setting: Setting) -> Callable[[_Function], _Function]:
             attributes |= {"type": ParsedText(kind), "metavar": form}
         case ImageSize() | ByteSize() as kind:
             attributes |= {"type": ParsedText(kind), "metavar": "SIZE"}
-        case Count(word) as kind:
-            attributes |= {"type": ParsedText(kind), "metavar": f"N|{word}"}
+        case Count() as kind:
+            attributes |= {"type": ParsedText(kind), "metavar": f"N|{kind.word}"}
         case Widths() as kind:
             attributes |= {"type": ParsedText(kind), "metavar": "N[,N...]"}
     if not isinstance(setting.default, Automatic):

@@ -36,6 +36,15 @@ def start_keras() -> None:
             _import_backend()
 
 
+def share_gpu_memory() -> None:
+    """Keeps the backend from taking all memory of a GPU when it starts.
+
+    The workers of a search compute on the GPUs that the command itself has used.
+    """
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def _check_backend() -> None:
     backend = os.environ.get("KERAS_BACKEND", "")
     if not backend:

@@ -59,14 +59,16 @@ class SearchView:
             self._live.stop()
 
     def table(self, trials: Sequence["TrialRecord"], limit: int = _SHOWN) -> TextTable:
-        """Returns the running trials, then the best ones, then the failed ones."""
+        """Returns the trials: running, completed and pruned by score, failed."""
         running = [trial for trial in trials if trial.status == "running"]
         done = [trial for trial in trials if trial.status == "completed"]
-        done.sort(key=lambda trial: -self._sign * (trial.score or 0.0))
+        pruned = [trial for trial in trials if trial.status == "pruned"]
+        for group in (done, pruned):
+            group.sort(key=lambda trial: -self._sign * (trial.score or 0.0))
         failed = [trial for trial in trials if trial.status == "failed"]
         columns = _columns(trials)
         rows = TextTable("trial", *columns, "epoch", self._objective, "seconds")
-        for trial in [*running, *done, *failed][:limit]:
+        for trial in [*running, *done, *pruned, *failed][:limit]:
             rows.add_row(
                 trial.id,
                 *(_cell(trial, column) for column in columns),
@@ -146,8 +148,11 @@ def _cell(trial: "TrialRecord", column: str) -> str:
 
 
 def _score_text(trial: "TrialRecord") -> str:
-    if trial.status == "completed":
-        return f"{trial.score:.4f}" + (" collapsed" if trial.has_collapsed else "")
+    if trial.status in ("completed", "pruned"):
+        words = [f"{trial.score:.4f}"]
+        words += ["pruned"] * (trial.status == "pruned")
+        words += ["collapsed"] * trial.has_collapsed
+        return " ".join(words)
     return trial.status if trial.error is None else f"failed: {trial.error}"
 
 

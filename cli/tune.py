@@ -3,6 +3,7 @@
 import os
 import shlex
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ def tune(
     run_dir: Path | None,
     max_epochs: int,
     objective: str,
-    workers: int,
+    workers: int | str,
+    trials: int,
     resume: bool,
     as_json: bool,
     **options: Any,
@@ -55,11 +57,18 @@ def tune(
     if run_dir is None and (resume or _is_chief_elsewhere()):
         option = "--resume" if resume else "KERASTUNER_ORACLE_IP"
         raise click.UsageError(f"{option} needs the --run-dir of the search.")
-    given = given_options(options)
+    given = given_options({**options, "trials": trials, "workers": workers})
+    if _is_chief_elsewhere() and given.get("workers"):
+        raise click.UsageError(
+            "--workers starts its own chief, and KERASTUNER_ORACLE_IP names another "
+            "one. Leave one of them out."
+        )
     check_backbone_options(given)
+    runtime.share_gpu_memory()
     runtime.start_keras()
     runtime.hide_retracing_warnings()
     from keras_flowers.tuning import SearchError, search
+    from keras_flowers.tuning.worker_choice import choose_workers
 
     output = Output(as_json)
     started = time.monotonic()
@@ -69,13 +78,20 @@ def tune(
     with ProgressBars() as progress:
         datasets = hypermodel.load(progress)
     show_datasets(output, datasets)
+    if _is_chief_elsewhere():
+        workers = 0
+    elif workers == "auto":
+        choice = choose_workers(hypermodel, trials)
+        output.say(str(choice))
+        workers = choice.count
+    _warn_of_chance(output, workers, **options)
     view = SearchView(output, objective, -1 if "loss" in objective else 1)
     try:
         with view:
             result = search(
                 hypermodel,
                 directory,
-                workers=None if _is_chief_elsewhere() else workers or None,
+                workers=workers or None,
                 objective=objective,
                 resume=resume,
                 progress=view,
@@ -86,7 +102,7 @@ def tune(
         return EXIT_DEFECT
     seconds = time.monotonic() - started
     _show(output, view, result, seconds)
-    output.result(_as_json(result, seconds))
+    output.result({**_as_json(result, seconds), "workers": workers})
     if result.interrupted:
         return EXIT_INTERRUPTED
     return _exit_code(result)
@@ -111,6 +127,18 @@ def _build_hypermodel(
     )
 
 
+def _warn_of_chance(
+    output: Output, workers: int | str, strategy: str, pruning: str, **_: Any
+) -> None:
+    """Says so where the timing of workers decides which trials there are."""
+    follows = strategy in ("bayesian", "hyperband") or pruning != "none"
+    if follows and (int(workers) > 1 or _is_chief_elsewhere()):
+        output.say(
+            "Several workers: what is tried or pruned next depends on which trials are "
+            "finished, so a resumed search may differ from an uninterrupted one."
+        )
+
+
 def _is_chief_elsewhere() -> bool:
     return "KERASTUNER_ORACLE_IP" in os.environ
 
@@ -132,8 +160,12 @@ def _show(
             output.say()  # the terminal shows ^C on the current line
         output.say("Interrupted: --resume resumes the search.")
     output.show(view.table(result.trials))
-    failed = sum(trial.status == "failed" for trial in result.trials)
-    output.say(f"{len(result.trials)} trials, {failed} failed, {seconds:.0f} s in all")
+    counts = Counter(trial.status for trial in result.trials)
+    pruned = f"{counts['pruned']} pruned, " if counts["pruned"] else ""
+    output.say(
+        f"{len(result.trials)} trials, {pruned}{counts['failed']} failed, "
+        f"{seconds:.0f} s in all"
+    )
     collapsed = sum(trial.has_collapsed for trial in result.trials)
     if collapsed:
         output.say(

@@ -109,9 +109,11 @@ class ByteSize:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """A positive integer, or the word for as many as possible."""
+    """An integer from `lowest` to `highest`, or a word for one that is found out."""
 
     word: str
+    lowest: int = 1
+    highest: int = MANY
 
 
 @dataclasses.dataclass(frozen=True)

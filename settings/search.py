@@ -1,10 +1,19 @@
 """Settings of a hyperparameter search."""
 
-from keras_flowers_settings.kinds import MAX_INT32, Choice, Flag, Integer, Range, Text
+from keras_flowers_settings.kinds import (
+    MAX_INT32,
+    Choice,
+    Count,
+    Flag,
+    Integer,
+    Range,
+    Text,
+)
 from keras_flowers_settings.model import DROPOUT_DEFAULT
 from keras_flowers_settings.setting import Automatic, Setting
 
 STRATEGIES = ("random", "bayesian", "hyperband", "grid")
+PRUNINGS = ("none", "median")
 _RANGE = "`LOW:HIGH`, `LOW:HIGH:STEP` or one number"
 
 LAYERS = Setting(
@@ -107,11 +116,21 @@ SEED = Setting(
 )
 WORKERS = Setting(
     name="workers",
-    kind=Integer(0, 1000),
+    kind=Count("auto", 0, 1000),
     meaning="Start a chief and this many worker processes; with 0, trials run in the "
-    "process of the command",
+    "process of the command; `auto` starts one per GPU, or as many as speed up the "
+    "search, and says why",
     commands=("tune",),
     default=1,
+)
+PRUNING = Setting(
+    name="pruning",
+    kind=Choice(PRUNINGS),
+    meaning="End hopeless trials early: `median` ends those that are worse than the "
+    "median of the completed ones, `none` trains every trial to its end",
+    commands=("tune",),
+    default="none",
+    arguments=("search.pruning",),
 )
 RETRAIN = Setting(
     name="retrain",
@@ -132,4 +151,4 @@ SPACE = (
     MAX_EPOCHS,
     SCORE,
 )
-SEARCH = (STRATEGY, TRIALS, OBJECTIVE, EXECUTIONS, SEED, WORKERS, RETRAIN)
+SEARCH = (STRATEGY, TRIALS, PRUNING, OBJECTIVE, EXECUTIONS, SEED, WORKERS, RETRAIN)

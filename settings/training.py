@@ -197,10 +197,10 @@ CALIBRATE = Setting(
     meaning="After training, learn from the validation images how sure the model may "
     "be: the temperature of its probabilities, and what tells images of none of the "
     "classes; or do not",
-    commands=("train",),
+    commands=("train", "tune"),
     group=TRAINING,
     default=Automatic("with 50 validation images or more", lambda _: True),
-    arguments=("TrainingConfig.calibrate", "train.calibrate"),
+    arguments=("TrainingConfig.calibrate", "train.calibrate", "search.calibrate"),
     recorded=of_run("calibrate"),
 )
 INIT_FROM = Setting(

@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from keras_flowers_settings.kinds import (
-    MANY,
     MAX_SIDE,
     MAX_WIDTH,
     ByteSize,
@@ -46,8 +45,8 @@ def parse(kind: ParsedKind, text: str) -> Any:
             return _parse_widths(text)
         case ByteSize():
             return _parse_bytes(text)
-        case Count(word):
-            return text if text == word else _parse_count(text, word)
+        case Count():
+            return text if text == kind.word else _parse_count(kind, text)
         case Range():
             return _parse_range(kind, text)
 
@@ -128,9 +127,12 @@ def _parse_bytes(text: str) -> int:
     return int(count)
 
 
-def _parse_count(text: str, word: str) -> int:
-    if not _is_within(text, MANY):
-        raise ValueError(f"{text!r} is neither a number from 1 to {MANY} nor {word!r}.")
+def _parse_count(kind: Count, text: str) -> int:
+    if not _is_within(text, kind.highest, kind.lowest):
+        raise ValueError(
+            f"{text!r} is neither a number from {kind.lowest} to {kind.highest} nor "
+            f"{kind.word!r}."
+        )
     return int(text)
 
 
@@ -150,7 +152,7 @@ def _bytes_to_text(count: int) -> str:
     return f"{count} bytes"
 
 
-def _is_within(text: str, highest: int) -> bool:
+def _is_within(text: str, highest: int, lowest: int = 1) -> bool:
     # The length first: Python refuses to read thousands of digits.
     is_short = text.isdecimal() and len(text) <= len(str(highest))
-    return is_short and 1 <= int(text) <= highest
+    return is_short and lowest <= int(text) <= highest

@@ -24,6 +24,7 @@ from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.schedules import warm_up_and_cosine
 from keras_flowers.training.stages import (
+    Stage,
     has_fixed_features,
     head_to_train,
     steps_per_epoch,
@@ -260,6 +261,19 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         return self._data.datasets(
             self.loader.batch_size if batch_size is None else batch_size
         )
+
+    def last_stage(self, model: ImageClassifier) -> Stage:
+        """Returns what a trial trains of a model, and on what, to evaluate it.
+
+        Args:
+            model: What `build` returned, with the weights of a trial.
+        """
+        datasets, fitted = self.datasets(), model
+        is_on_features = has_fixed_features(model)
+        if is_on_features:
+            datasets = self._data.features(datasets.batch_size, model)
+            fitted = model.head()
+        return Stage(fitted, datasets, 0, self.epochs.high, is_on_features)
 
     def with_split(self, manifest: str | os.PathLike[str]) -> Self:
         """Returns a copy that splits the data by a manifest, such as a `split.json`."""

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,32 @@ class HyperbandOracle(_SavesState, keras_tuner.oracles.HyperbandOracle):
 
 
 class BayesianOracle(_SavesState, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Tries the values that promise most by a model of the scores so far."""
+    """Tries the values that promise most by a model of the scores so far.
+
+    KerasTuner begins each search of the model at random points, and does not save the
+    state of their generator. Here a new oracle with its own seed chooses each trial, so
+    the values depend only on the seed, the number of the trial and the trials so far,
+    and a search that is resumed equals one that was not interrupted.
+    """
+
+    gpr: Any  # the Gaussian process that models the scores
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Returns the values of the next trial."""
+        chooser = keras_tuner.oracles.BayesianOptimizationOracle(
+            objective=self.objective,
+            max_trials=self.max_trials,
+            seed=zlib.crc32(f"{self.seed} {int(trial_id)}".encode()),
+        )
+        chooser.trials, model = self.trials, self.gpr
+        chooser.set_state(self.get_state())
+        chooser.gpr = model  # which guesses the scores of running trials
         with warnings.catch_warnings():
             # scikit-learn warns of fits to few scores.
             warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
-            space: dict[str, Any] = super().populate_space(trial_id)
+            space: dict[str, Any] = chooser.populate_space(trial_id)
+        self.set_state(chooser.get_state())
+        self.gpr = model
         return space
 
 

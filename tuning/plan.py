@@ -9,6 +9,7 @@ import keras
 import keras_tuner
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
 from keras_flowers.tuning.oracles import STRATEGIES, make_oracle, planned_trials
+from keras_flowers.tuning.pruning import PRUNINGS
 from keras_flowers.tuning.records import TrialRecord, read_records
 from keras_flowers.tuning.search_directory import SearchDirectory
 
@@ -34,6 +35,8 @@ class SearchPlan:
         direction: `"min"` or `"max"`.
         executions_per_trial: Trainings per trial.
         seed: Seed of all random choices.
+        pruning: One of `PRUNINGS`.
+        calibrate: Whether to learn how sure the best model may be.
     """
 
     hypermodel: ImageClassifierHyperModel
@@ -44,6 +47,8 @@ class SearchPlan:
     direction: str
     executions_per_trial: int
     seed: int
+    pruning: str = "none"
+    calibrate: bool = True
 
     @property
     def planned(self) -> int:
@@ -101,6 +106,7 @@ class SearchPlan:
             "direction": self.direction,
             "executions": self.executions_per_trial,
             "seed": self.seed,
+            "pruning": self.pruning,
             "score": self.hypermodel.score,
             "space": _space(self.oracle().get_space()),
             "hypermodel": kind.__qualname__,
@@ -120,6 +126,8 @@ def make_plan(
     objective: str | keras_tuner.Objective,
     executions_per_trial: int,
     seed: int,
+    pruning: str = "none",
+    calibrate: bool = True,
 ) -> SearchPlan:
     """Returns the plan after checking every part of it.
 
@@ -131,6 +139,15 @@ def make_plan(
             f"`strategy` must be one of {STRATEGIES}. Received: strategy={strategy!r}"
         )
     name, direction = _check_objective(objective)
+    if pruning not in PRUNINGS:
+        raise InputError(
+            f"`pruning` must be one of {PRUNINGS}. Received: pruning={pruning!r}"
+        )
+    if pruning != "none" and strategy == "hyperband":
+        raise InputError(
+            "`pruning` does not go with the strategy 'hyperband', which ends trials "
+            f"early by its own rule. Received: pruning={pruning!r}"
+        )
     return SearchPlan(
         hypermodel=hypermodel,
         directory=directory,
@@ -142,6 +159,8 @@ def make_plan(
             "executions_per_trial", executions_per_trial, lowest=1
         ),
         seed=check_integer("seed", seed, lowest=0, highest=_MAX_SEED),
+        pruning=pruning,
+        calibrate=calibrate,
     )
 
 

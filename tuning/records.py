@@ -15,6 +15,8 @@ from keras_flowers.files import (
 )
 
 RUNNING, COMPLETED, FAILED = "running", "completed", "failed"
+# Ended early because it promised less than other trials.
+PRUNED = "pruned"
 RECORD_NAME = "record.json"
 
 
@@ -44,11 +46,12 @@ class TrialRecord:
 
     Attributes:
         id: Its number in the search, as text, such as `"03"`.
-        status: `"running"`, `"completed"` or `"failed"`.
+        status: `"running"`, `"completed"`, `"pruned"` or `"failed"`.
         hyperparameters: The values that the model was built with, by name.
-        score: Mean objective over the executions, or `None` before the trial is
-            completed.
-        executions: Its complete trainings.
+        score: Mean objective over the executions; that of the last epoch of a pruned
+            trial; `None` for a trial that is running or has failed.
+        executions: Its trainings that have ended. Of a pruned trial it is the one that
+            was ended early, whose model is not saved.
         epoch: Number of epochs trained so far.
         epochs: Number of epochs to train.
         seconds: Time taken so far, in seconds.

@@ -1,5 +1,6 @@
 """Writes the results of a search: tables, plots, the best model and its history."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from keras_flowers.tuning.plan import SearchPlan
 from keras_flowers.tuning.records import (
     COMPLETED,
     FAILED,
+    PRUNED,
     RUNNING,
     TrialRecord,
     best_record,
@@ -22,6 +24,8 @@ from keras_flowers.tuning.trial_models import WEIGHTS_NAME, load_weights
 
 from keras_flowers.distribution import build_optimizer
 from keras_flowers.errors import InputError
+from keras_flowers.evaluation.calibration import MIN_IMAGES
+from keras_flowers.evaluation.evaluate import evaluate
 from keras_flowers.files import (
     json_text,
     printable_path,
@@ -31,6 +35,7 @@ from keras_flowers.files import (
 from keras_flowers.history import write_history
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.notebook import html_table
+from keras_flowers.training.judgement import learn_confidence
 
 _LOST = "its process ended before it was done"
 
@@ -55,11 +60,13 @@ class SearchResult:
     def __repr__(self) -> str:
         """Returns a line: how many trials there are, the best one, and the folder."""
         completed = sum(trial.status == COMPLETED for trial in self.trials)
+        pruned = sum(trial.status == PRUNED for trial in self.trials)
+        pruned_text = f"{pruned} pruned, " if pruned else ""
         best = f"best {self.best.id} with {self.best.score:.4g}, " if self.best else ""
         state = ", interrupted" if self.interrupted else ""
         return (
             f"SearchResult({completed} of {len(self.trials)} trials completed, "
-            f"{best}{printable_path(self.directory)}{state})"
+            f"{pruned_text}{best}{printable_path(self.directory)}{state})"
         )
 
     def _repr_html_(self) -> str:
@@ -67,7 +74,7 @@ class SearchResult:
         sign = 1 if self._plan.direction == "min" else -1
 
         def rank(trial: TrialRecord) -> tuple[bool, float]:
-            return trial.score is None, sign * (trial.score or 0.0)
+            return trial.status != COMPLETED, sign * (trial.score or 0.0)
 
         names = list(dict.fromkeys(n for t in self.trials for n in t.hyperparameters))
         heads = ["trial", "status", "score", "epochs", "seconds", *names]
@@ -177,6 +184,8 @@ def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
     with temporary_sibling(directory / "history.png") as path:
         plot_history(history).savefig(path, dpi=120)
     model = load_trial_model(plan, best, number)
+    if plan.calibrate and isinstance(model, ImageClassifier):
+        _learn_confidence(plan, model)
     with temporary_sibling(directory / "model.keras") as path:
         if isinstance(model, ImageClassifier):
             model.save(path, include_optimizer=False)
@@ -184,3 +193,14 @@ def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
             # Keras warns when it loads a model whose optimizer was saved unbuilt.
             build_optimizer(model)
             model.save(path)
+
+
+def _learn_confidence(plan: SearchPlan, model: ImageClassifier) -> None:
+    """Learns from the validation images how sure the model may be, as `train` does."""
+    if len(plan.hypermodel.datasets().split.validation) < MIN_IMAGES:
+        return
+    stage = plan.hypermodel.last_stage(model)
+    # Such as a model without a softmax: it is saved all the same.
+    with contextlib.suppress(InputError):
+        evaluation = evaluate(stage.model, stage.datasets)
+        learn_confidence(model, evaluation, stage)

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras_tuner
 from keras_flowers.tuning.hypermodel import ImageClassifierHyperModel
@@ -26,6 +27,7 @@ from keras_flowers.tuning.supervisor import (
 )
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
+from keras_flowers.tuning.worker_choice import choose_workers
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.split_manifest import write_manifest
@@ -34,6 +36,8 @@ from keras_flowers.files import printable_path
 
 Progress = Callable[[tuple[TrialRecord, ...], int], None]
 Run = Callable[[SearchPlan, Callable[[], None]], None]
+
+AUTO = "auto"
 
 _LOGGER = logging.getLogger(__name__)
 _JOIN_SECONDS = 600.0
@@ -48,7 +52,9 @@ def search(
     trials: int = 20,
     objective: str | keras_tuner.Objective = "val_accuracy",
     executions_per_trial: int = 1,
-    workers: int | None = None,
+    workers: int | str | None = None,
+    pruning: str = "none",
+    calibrate: bool = True,
     seed: int = 42,
     resume: bool = False,
     retrain: bool = False,
@@ -66,7 +72,9 @@ def search(
 
     A trial that fails is recorded with its error, and the search continues. With the
     same seed, and one worker or none, a search gives the same results on the same
-    machine.
+    machine, also if it is interrupted and resumed. With several workers, the next trial
+    of a Bayesian or Hyperband search and what is pruned depend on which trials are
+    finished.
 
     If KerasTuner's variables `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and
     `KERASTUNER_ORACLE_PORT` are set, the call takes part in a search over several
@@ -88,7 +96,18 @@ def search(
         workers: `None` runs the trials in this process. An integer starts a chief and
             that many worker processes on this machine, with a new process for each
             trial. A script must then guard its main part with
-            `if __name__ == "__main__":`.
+            `if __name__ == "__main__":`. `"auto"` starts one worker per GPU or, without
+            GPUs, as many as speed up the search; the logger
+            `keras_flowers.tuning.search` says how many and why, at level `INFO`.
+        pruning: `"median"` ends a trial early if its best objective so far is worse
+            than the median of at least three completed trials after the same epoch,
+            from the fourth epoch on. With `executions_per_trial`, the first training
+            decides. `"none"` trains every trial to its end. Not for Hyperband, which
+            has its own rule.
+        calibrate: Whether to learn from the validation images how sure the model in
+            `model.keras` may be, as `keras_flowers.train` does: the temperature of its
+            probabilities, and what tells images of none of the classes. It takes an
+            `ImageClassifier` and at least 50 validation images.
         seed: Integer seed of everything random.
         resume: Resume the search in the directory, if there is one; all finished
             trials are kept. It must be the same search; `trials` may differ.
@@ -121,15 +140,20 @@ def search(
         objective=objective,
         executions_per_trial=executions_per_trial,
         seed=seed,
+        pruning=pruning,
+        calibrate=calibrate,
     )
-    if workers is not None:
-        check_integer("workers", workers, lowest=1)
+    _check_workers(workers)
     elsewhere = address_from_environment()
     if elsewhere is not None and workers is not None:
         raise InputError(
             "`workers` starts its own chief, and KERASTUNER_ORACLE_IP names "
             "another one. Leave one of them out."
         )
+    if workers == AUTO:
+        choice = choose_workers(hypermodel, plan.planned)
+        _LOGGER.info("%s", choice)
+        workers = choice.count
 
     def run(plan: SearchPlan, show: Callable[[], None]) -> None:
         if elsewhere is None and workers is None:
@@ -144,6 +168,17 @@ def search(
     if elsewhere is not None and "chief" not in elsewhere[1]:
         return _join(plan, run, progress)
     return _lead(plan, run, progress, resume=resume, retrain=retrain)
+
+
+def _check_workers(workers: Any) -> None:
+    """Refuses what is neither a positive integer nor `"auto"` nor `None`."""
+    if isinstance(workers, str) and workers != AUTO:
+        raise InputError(
+            "`workers` must be a positive integer, 'auto' or None. "
+            f"Received: workers={workers!r}"
+        )
+    if workers is not None and workers != AUTO:
+        check_integer("workers", workers, lowest=1)
 
 
 def _lead(

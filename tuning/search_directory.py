@@ -23,6 +23,8 @@ _HINT = "Name another folder with `directory` (--run-dir)"
 _OWN_NAMES = (_NAME, _LOCK, "trials", "tensorboard", "workers")
 # Neither changes what a trial is.
 _MAY_CHANGE = ("trials", "versions")
+# What a search was before it had a name.
+_EARLIER = {"pruning": "none"}
 
 
 class SearchDirectory:
@@ -137,7 +139,7 @@ class SearchDirectory:
         """
         path = self.path / _NAME
         try:
-            found = dict(json.loads(path.read_text()))
+            found = {**_EARLIER, **json.loads(path.read_text())}
         except FileNotFoundError:
             return False
         except (OSError, ValueError, TypeError) as error:

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from keras_flowers.tuning.records import COMPLETED, TrialRecord, hyperparameter_names
+from keras_flowers.tuning.records import (
+    COMPLETED,
+    PRUNED,
+    TrialRecord,
+    hyperparameter_names,
+)
 
 from keras_flowers.files import temporary_sibling
 
@@ -48,7 +53,12 @@ def plot_scores(
         numbers, best.accumulate(scores), where="post", color="C1", label="best so far"
     )
     axes.plot(numbers, scores, "o", color="C0", label="trial")
-    failed = [int(record.id) for record in records if record.status != COMPLETED]
+    pruned = [record for record in records if record.status == PRUNED]
+    if pruned:
+        numbers = [int(record.id) for record in pruned]
+        axes.plot(numbers, _scores(pruned), "v", color="0.6", label="pruned")
+    ended = (COMPLETED, PRUNED)
+    failed = [int(record.id) for record in records if record.status not in ended]
     if failed:
         lowest = min(scores) - 0.05 * ((max(scores) - min(scores)) or 1.0)
         axes.plot(failed, [lowest] * len(failed), "x", color="C3", label="failed")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keras_flowers.tuning.records import (
     COMPLETED,
     FAILED,
+    PRUNED,
     TrialRecord,
     hyperparameter_names,
 )
@@ -49,8 +50,9 @@ def write_search_report(
     """
     sign = 1 if direction == "min" else -1
 
-    def rank(record: TrialRecord) -> tuple[bool, float]:
-        return record.status != COMPLETED, sign * (record.score or 0.0)
+    def rank(record: TrialRecord) -> tuple[int, float]:
+        groups = (COMPLETED, PRUNED, record.status)
+        return groups.index(record.status), sign * (record.score or 0.0)
 
     environment = page_environment()
     environment.filters["value"] = _format_value
@@ -61,6 +63,7 @@ def write_search_report(
         records=records,
         ranked=sorted(records, key=rank),
         failed=sum(record.status == FAILED for record in records),
+        pruned=sum(record.status == PRUNED for record in records),
         names=hyperparameter_names(records),
         best=best,
         objective=objective,

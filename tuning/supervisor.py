@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from keras_flowers.tuning.plan import SearchPlan
+from keras_flowers.tuning.worker_choice import visible_gpus
 from keras_flowers.tuning.workers import (
     CHIEF,
     EXIT_BAD_INPUT,
@@ -80,11 +81,12 @@ def run_on_this_machine(
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = ChiefAddress("127.0.0.1", server.getsockname()[1])
+    gpus = tuple(visible_gpus())
     with _Supervisor(plan) as supervisor:
         supervisor.start(CHIEF, run_chief, plan, address)
         for index in range(workers):
             name = f"worker{index}"
-            share = Share(index, workers)
+            share = Share(index, workers, gpus)
             supervisor.start(name, run_worker, plan, name, address, share)
         supervisor.wait(show)
 

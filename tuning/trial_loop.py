@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 import keras_tuner
-from keras_flowers.tuning.records import COMPLETED
+from keras_flowers.tuning.records import COMPLETED, PRUNED
 from keras_flowers.tuning.trial_runner import TrialRunner
 
 _IDLE_SECONDS = 0.5
@@ -35,7 +35,8 @@ def run_trials(
             time.sleep(_IDLE_SECONDS)
             continue
         record = runner.run(trial.trial_id, trial.hyperparameters)
-        if record.status == COMPLETED:
+        if record.status in (COMPLETED, PRUNED):
+            # The score of a pruned trial tells a Bayesian search where not to look.
             metrics = {oracle.objective.name: record.score}
             oracle.update_trial(trial.trial_id, metrics, step=record.epoch)
             trial.status = status.COMPLETED

@@ -27,9 +27,11 @@ from keras_flowers.tuning.keras_tuner_internals import (
     searched_values,
 )
 from keras_flowers.tuning.plan import SearchPlan
+from keras_flowers.tuning.pruning import MedianPruner
 from keras_flowers.tuning.records import (
     COMPLETED,
     FAILED,
+    PRUNED,
     RUNNING,
     ExecutionRecord,
     TrialRecord,
@@ -67,6 +69,11 @@ class TrialRunner:
         self._worker = worker
         self._on_change = on_change
         self._count = 0
+        self._pruner = (
+            MedianPruner(plan.directory, plan.objective, plan.direction)
+            if plan.pruning == "median"
+            else None
+        )
         space = keras_tuner.HyperParameters()
         plan.hypermodel.declare_hyperparameters(space)
         self._names = list(dict.fromkeys(item.name for item in space.space))
@@ -92,9 +99,12 @@ class TrialRunner:
                     done = self._execute(trial, hp, execution)
                     executions = (*trial.record.executions, done)
                     trial.update(executions=executions)
+                    if trial.is_pruned:
+                        break
             scores = [execution.score for execution in trial.record.executions]
             score = math.fsum(scores) / len(scores)
-            trial.update(status=COMPLETED, score=score)
+            status = PRUNED if trial.is_pruned else COMPLETED
+            trial.update(status=status, score=score)
         except ObjectiveError:
             raise
         except Exception as error:
@@ -158,7 +168,7 @@ class TrialRunner:
                         )
                     ),
                     logger,
-                    self._progress(trial),
+                    self._progress(trial, is_first=execution == 0),
                     self._tensorboard(trial.record, execution),
                     *self._best_weights(),
                 ],
@@ -168,8 +178,9 @@ class TrialRunner:
         history = {n: [*past.get(n, []), *v] for n, v in logger.history.items()}
         write_history(history, directory)
         metrics, epoch = self._score(result, trial.record.epoch)
-        with temporary_sibling(directory / WEIGHTS_NAME) as path:
-            save_weights(model, path)
+        if not trial.is_pruned:
+            with temporary_sibling(directory / WEIGHTS_NAME) as path:
+                save_weights(model, path)
         score = metrics[self._plan.objective]
         return ExecutionRecord(seed, score, epoch, metrics, is_collapsed(history))
 
@@ -186,14 +197,27 @@ class TrialRunner:
         load_weights(model, past / WEIGHTS_NAME)
         return read_history(past)
 
-    def _progress(self, trial: "_RunningTrial") -> keras.callbacks.Callback:
-        """Returns what records each epoch, and ends a training that has diverged."""
+    def _progress(
+        self, trial: "_RunningTrial", *, is_first: bool
+    ) -> keras.callbacks.Callback:
+        """Returns what records each epoch, and ends a training without prospects.
+
+        Args:
+            trial: The trial.
+            is_first: Whether this is its first training, which decides whether it is
+                pruned.
+        """
+        values: list[float] = []
 
         def end_epoch(epoch: int, logs: Mapping[str, Any] | None) -> None:
-            epochs = callback.params["epochs"]
+            logs, epochs = logs or {}, callback.params["epochs"]
             trial.update(epoch=epoch + 1, epochs=epochs)
-            if not math.isfinite((logs or {}).get("loss", 0.0)):
+            if not math.isfinite(logs.get("loss", 0.0)):
                 callback.model.stop_training = True
+            elif self._pruner is not None and is_first and epoch + 1 < epochs:
+                values.append(self._find_objective(logs))
+                trial.is_pruned = self._pruner.is_hopeless(values)
+                callback.model.stop_training |= trial.is_pruned
 
         callback = keras.callbacks.LambdaCallback(on_epoch_end=end_epoch)
         return callback
@@ -249,24 +273,40 @@ class TrialRunner:
         elif isinstance(result, numbers.Real):
             result = {objective: result}
         metrics = {n: float(value) for n, value in result.items() if n != COLLAPSED}
-        if objective not in metrics:
-            raise ObjectiveError(
-                f"`objective` must be one of {sorted(metrics)}. "
-                f"Received: objective={objective!r}"
-            )
+        self._find_objective(metrics)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise FloatingPointError(f"{name} is {value} after epoch {epoch}")
         return metrics, epoch
 
+    def _find_objective(self, metrics: Mapping[str, float]) -> float:
+        """Returns the objective among metrics.
+
+        Raises:
+            ObjectiveError: If it is not there.
+        """
+        objective = self._plan.objective
+        if objective not in metrics:
+            raise ObjectiveError(
+                f"`objective` must be one of {sorted(metrics)}. "
+                f"Received: objective={objective!r}"
+            )
+        return float(metrics[objective])
+
 
 class _RunningTrial:
-    """The record of a trial, and the time since it started."""
+    """The record of a trial, and the time since it started.
+
+    Attributes:
+        record: The record.
+        is_pruned: Whether the training that ends now was ended early.
+    """
 
     def __init__(
         self, record: TrialRecord, write: Callable[[TrialRecord], None]
     ) -> None:
         self.record = record
+        self.is_pruned = False
         self._write = write
         self._started = time.monotonic()
 

@@ -31,6 +31,7 @@ from keras_flowers.tuning.plan import SearchPlan
 from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.tuning.trial_loop import run_trials
 from keras_flowers.tuning.trial_runner import TrialRunner
+from keras_flowers.tuning.worker_choice import has_small_trials
 
 from keras_flowers.data.inspection import processors
 from keras_flowers.errors import InputError
@@ -48,8 +49,11 @@ _LOST_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
 # On features a trial takes about as long as the start of a process, and little memory.
 _TRIALS_ON_FEATURES = 25
-# Dividing the work of narrower layers among cores takes longer than doing it.
-_WIDTH_FOR_ONE_THREAD = 1024
+# Several processes may use one GPU, so none may take all of its memory at the start.
+_SHARED_GPU = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,35 +84,45 @@ class ChiefAddress:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Which part of the machine a worker has: number `index` of `count`."""
+    """Which part of the machine a worker has: number `index` of `count`.
+
+    Attributes:
+        index: The number of the worker, from 0.
+        count: How many workers share the machine.
+        gpus: What `CUDA_VISIBLE_DEVICES` calls the GPUs that they share.
+    """
 
     index: int = 0
     count: int = 1
+    gpus: tuple[str, ...] = ()
 
     def apply(self, *, one_thread: bool = False) -> None:
-        """Limits TensorFlow to the part, before it starts.
+        """Limits the backend of Keras to the part, before it starts.
 
         Args:
             one_thread: Whether operations are too small to be divided among cores.
         """
         import keras
 
-        if keras.backend.backend() != "tensorflow":
-            return
         os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-        import tensorflow as tf
+        for name, value in _SHARED_GPU.items():
+            os.environ.setdefault(name, value)
+        if self.gpus and self.count > 1:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus[self.index % len(self.gpus)]
+        if not one_thread and self.count == 1:
+            return
+        threads = 1 if one_thread else max(1, processors() // self.count)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
 
-        if one_thread or self.count > 1:
-            threads = 1 if one_thread else max(1, processors() // self.count)
             # Too late where a part of the hypermodel has started TensorFlow.
             with contextlib.suppress(RuntimeError):
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
-        gpus = tf.config.list_physical_devices("GPU") if self.count > 1 else []
-        if gpus:
-            gpu = gpus[self.index % len(gpus)]
-            tf.config.set_visible_devices([gpu], "GPU")
-            # Otherwise the first process takes all the memory of the GPU.
-            tf.config.experimental.set_memory_growth(gpu, True)
+        elif hasattr(os, "sched_setaffinity"):
+            # JAX has no such setting: it has as many threads as it may use cores.
+            cores = sorted(os.sched_getaffinity(0))
+            first = self.index * threads % len(cores)
+            os.sched_setaffinity(0, cores[first : first + threads])
 
 
 def run_worker(
@@ -117,10 +131,8 @@ def run_worker(
     """Runs trials of the chief in a separate process; never returns."""
     _start_process(plan.directory, name)
     address.announce(name)
-    space = plan.hypermodel
-    is_small = space.trains_on_features and space.units.high <= _WIDTH_FOR_ONE_THREAD
-    share.apply(one_thread=is_small)
-    left = _TRIALS_ON_FEATURES if space.trains_on_features else 1
+    share.apply(one_thread=has_small_trials(plan.hypermodel))
+    left = _TRIALS_ON_FEATURES if plan.hypermodel.trains_on_features else 1
 
     def count_trial() -> None:
         nonlocal left

@@ -528,9 +528,10 @@ def _evaluate_batches(
     model: keras.Model, data: Any, class_names: Sequence[str] | None
 ) -> AnyEvaluation:
     """Evaluates images without files."""
+    multi_label = getattr(model, "multi_label", False)
     rows, labels = [], []
     try:
-        for images, batch_labels in iterate_batches(data):
+        for images, batch_labels in iterate_batches(data, multi_label):
             if len(images) != len(batch_labels):
                 raise TypeError("images and labels differ in number")
             rows.append(np.asarray(predict_batch(model, images)))
@@ -546,8 +547,6 @@ def _evaluate_batches(
     known = class_names or getattr(model, "class_names", None)
     if known is None:
         known = [str(label) for label in range(outputs.shape[-1])]
-    multi_label = true.ndim == 2
-    _check_label_mode(model, multi_label)
     highest = 1 if multi_label else len(known) - 1
     if true.min() < 0 or true.max() > highest:
         raise InputError(

@@ -90,6 +90,25 @@ def _judge_single_view(
         return Judgement(f"The model could not be evaluated. {error}")
     if not is_fitted:
         return Judgement(evaluation)
+    return learn_confidence(model, evaluation, last)
+
+
+def learn_confidence(
+    model: ImageClassifier, evaluation: AnyEvaluation, last: Stage
+) -> Judgement:
+    """Sets the temperature and the detector of unknown images of a trained model.
+
+    Where images may have several labels, it sets their thresholds in place of the
+    detector.
+
+    Args:
+        model: The model.
+        evaluation: Its evaluation on the validation images.
+        last: The stage that was trained last.
+
+    Returns:
+        The evaluation with the temperature, and without it.
+    """
     uncalibrated: AnyEvaluation | None = None
     temperature = fit_temperature(evaluation.probabilities, evaluation.labels)
     if temperature != 1:

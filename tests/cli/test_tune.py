@@ -5,10 +5,11 @@ import shlex
 import keras
 import pytest
 from helpers import draw_images
-from keras_flowers.tuning import ExecutionRecord, TrialRecord
+from keras_flowers.tuning import ExecutionRecord, TrialRecord, worker_choice
 from keras_flowers_cli.main import run
 from keras_flowers_cli.output import Output
 from keras_flowers_cli.search_view import SearchView
+from keras_flowers_cli.tune import _warn_of_chance
 from rich.console import Console
 
 COUNTS = {"daisy": 8, "roses": 7, "tulips": 6}
@@ -37,12 +38,14 @@ def assert_bad_input(capsys, arguments, *named):
         assert text in error, error
 
 
-def test_tune_says_what_it_found_and_what_comes_next(tmp_path, capsys):
-    assert run([*SMALL, "--retrain", "--workers", "1"]) == 0
+def test_tune_says_what_it_found_and_what_comes_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(worker_choice, "processors", lambda: 1)
+    assert run([*SMALL, "--retrain", "--workers", "auto"]) == 0
     shown = capsys.readouterr().out
     (directory,) = (tmp_path / "runs").iterdir()
     assert directory.name.startswith("photos-search-")
     for text in (
+        "1 worker: a network this small keeps one core busy, of 1\n",
         "trial 0 (1 of 2): 0.",
         "trial 1 (2 of 2): 0.",
         "units_1",
@@ -63,6 +66,7 @@ def test_tune_json_is_json_alone_on_stdout_and_resume_goes_on(capsys):
     first = json.loads(capsys.readouterr().out)
     assert [trial["status"] for trial in first["trials"]] == ["completed"] * 2
     assert first["best"] in first["trials"]
+    assert first["workers"] == 0
     more = [*SMALL[:-1], "3", "--run-dir", "search", "--json", "--resume"]
     assert run(more) == 0
     second = json.loads(capsys.readouterr().out)
@@ -75,7 +79,7 @@ def test_every_option_reaches_the_search(tmp_path):
         --strategy grid --max-epochs 1 --units 8 --layers 0:1 --dropout 0:0.5:0.5
         --learning-rate 0.01 --batch-size 4,8 --executions 2 --objective val_loss
         --score best --validation-split 0.3 --test-split 0.1 --no-augmentation
-        --seed 5 --run-dir search
+        --seed 5 --run-dir search --pruning median --no-calibrate
     """
     assert run([*SMALL, *shlex.split(options)]) == 0
     search = json.loads((tmp_path / "search" / "search.json").read_text())
@@ -84,6 +88,7 @@ def test_every_option_reaches_the_search(tmp_path):
     assert search["direction"] == "min"
     assert search["executions"] == 2
     assert search["score"] == "best"
+    assert search["pruning"] == "median"
     assert search["seed"] == 5
     assert search["augmentation"] is False
     assert search["data"]["validation_split"] == 0.3
@@ -111,6 +116,9 @@ def test_every_option_reaches_the_search(tmp_path):
         (["--objective", "accuracy"], "--objective must"),
         (["--objective", "val_beauty"], "val_beauty"),
         (["--workers", "-1"], "--workers"),
+        (["--workers", "some"], "neither a number from 0 to 1000 nor 'auto'"),
+        (["--pruning", "mean"], "--pruning"),
+        (["--pruning", "median", "--strategy", "hyperband"], "--pruning does not go"),
         (["--trials", "0"], "--trials"),
         (["--resume"], "--resume needs the --run-dir"),
         (["--run-dir", "photos"], "not empty"),
@@ -119,6 +127,22 @@ def test_every_option_reaches_the_search(tmp_path):
 def test_bad_input_is_named_in_one_or_two_lines(tmp_path, capsys, options, named):
     assert_bad_input(capsys, [*SMALL, *options], named)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "strategy", "pruning", "is_said"),
+    [
+        (2, "random", "none", False),
+        (2, "bayesian", "none", True),
+        (2, "random", "median", True),
+        (1, "bayesian", "median", False),
+    ],
+)
+def test_a_search_that_depends_on_the_timing_of_workers_says_so(
+    capsys, workers, strategy, pruning, is_said
+):
+    _warn_of_chance(Output(), workers, strategy, pruning, seed=1)
+    assert ("a resumed search may differ" in capsys.readouterr().out) == is_said
 
 
 def test_another_search_is_refused(tmp_path, capsys):
@@ -146,6 +170,8 @@ def test_a_machine_of_many_needs_the_directory_and_the_same_options(
     assert_bad_input(capsys, SMALL, "needs the --run-dir")
     other = [*SMALL, "--run-dir", "search", "--units", "8:32:8"]
     assert_bad_input(capsys, other, "another search", "units_1.max_value is 16, not 32")
+    both = [*SMALL, "--run-dir", "search", "--workers", "auto"]
+    assert_bad_input(capsys, both, "--workers starts its own chief")
     monkeypatch.delenv("KERASTUNER_TUNER_ID")
     assert_bad_input(capsys, [*SMALL, "--run-dir", "search"], "KERASTUNER_TUNER_ID")
 
@@ -214,11 +240,13 @@ def test_the_table_has_the_running_first_then_the_best():
         record(1, "failed", error="MemoryError"),
         record(2, score=0.75),
         record(3, "running"),
+        record(4, "pruned", score=0.9),
     ]
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(SearchView(Output(), "val_accuracy", 1).table(trials))
     header, _, *rows = console.export_text().strip().splitlines()
-    assert [row.split()[0] for row in rows if row.strip()] == ["3", "2", "0", "1"]
+    assert [row.split()[0] for row in rows if row.strip()] == ["3", "2", "0", "4", "1"]
+    assert "0.9000 pruned" in rows[3]
     # All trials have the same epochs, and the widths tell the number of layers.
     assert header.split() == ["trial", "units", "epoch", "val", "accuracy", "seconds"]
 

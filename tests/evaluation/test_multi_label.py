@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from keras_flowers import InputError, MultiLabelEvaluation, compare_evaluations
+from keras_flowers import (
+    ImageClassifier,
+    InputError,
+    MultiLabelEvaluation,
+    compare_evaluations,
+    evaluate,
+)
 from keras_flowers.evaluation.calibration import fit_temperature, fit_thresholds
 from keras_flowers.evaluation.out_of_fold import out_of_fold_probabilities
 from keras_flowers.files import json_text
@@ -129,6 +135,19 @@ def test_temperature_and_thresholds_are_fitted():
             assert best >= metrics.f1_score(true, found >= other)
     assert fit_thresholds(probabilities[:20], labels[:20]) is None
     assert fit_thresholds(np.full_like(probabilities, np.nan), labels) is None
+
+
+def test_images_and_labels_without_files():
+    model = ImageClassifier(NAMES, (6, 6), (2,), multi_label=True)
+    images = np.zeros((3, 6, 6, 3), np.uint8)
+    labels = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]])
+    result = evaluate(model, (images, labels))
+    np.testing.assert_array_equal(result.labels, labels)
+    assert result.thresholds == (0.5,) * 4
+    with pytest.raises(InputError, match=r"must be `\(batch, classes\)`"):
+        evaluate(model, (images, np.zeros(3)))
+    with pytest.raises(InputError, match="from 0 to 1"):
+        evaluate(model, (images, 2 * labels))
 
 
 def test_what_needs_one_class_is_refused(evaluation):

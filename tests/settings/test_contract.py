@@ -8,13 +8,14 @@ from helpers import tiny_network
 from keras_flowers.tuning import ImageClassifierHyperModel, search
 from keras_flowers.tuning.hypermodel import SCORES
 from keras_flowers.tuning.oracles import STRATEGIES
+from keras_flowers.tuning.pruning import PRUNINGS
 from keras_flowers_settings import ALL_SETTINGS, Automatic, ModelFacts, settings_of
 from keras_flowers_settings.data import SPLIT_NEAR_DUPLICATES
 from keras_flowers_settings.files import STORAGE
 from keras_flowers_settings.inference import FORMAT, QUANTIZE, SPLIT
 from keras_flowers_settings.kinds import Choice
 from keras_flowers_settings.model import AUGMENTATION, DROPOUT
-from keras_flowers_settings.search import MAX_EPOCHS, SCORE, STRATEGY
+from keras_flowers_settings.search import MAX_EPOCHS, PRUNING, SCORE, STRATEGY
 from keras_flowers_settings.training import LEARNING_RATE, OPTIMIZERS
 
 from keras_flowers import (
@@ -182,6 +183,7 @@ def test_limits_are_within_those_of_the_library(callee):
 def test_choices_are_those_of_the_library():
     assert SCORE.kind.words == SCORES
     assert STRATEGY.kind.words == STRATEGIES
+    assert PRUNING.kind.words == PRUNINGS
     assert SPLIT.kind.words == SPLIT_NAMES
     assert set(FORMAT.kind.words) == set(FILES)
     assert (QUANTIZE.default.sentence, *QUANTIZE.kind.words) == PRECISIONS

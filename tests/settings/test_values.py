@@ -1,5 +1,5 @@
 import pytest
-from keras_flowers_settings.kinds import ByteSize, ImageSize, Range, Widths
+from keras_flowers_settings.kinds import ByteSize, Count, ImageSize, Range, Widths
 from keras_flowers_settings.values import parse, to_text
 
 
@@ -57,6 +57,8 @@ def test_sizes_are_shown_exactly(count):
         (ByteSize(), "lots", "500MB"),
         (ByteSize(), "-1", "500MB"),
         (Range(int), "1:x", "LOW:HIGH"),
+        (Count("auto"), "0", "neither a number from 1 to 1000000 nor 'auto'"),
+        (Count("auto", 0, 9), "10", "neither a number from 0 to 9 nor 'auto'"),
         (Range(int, separator=","), "1:2", "LOW,HIGH"),
     ],
 )

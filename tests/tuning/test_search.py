@@ -479,6 +479,12 @@ def test_a_trial_that_was_finished_but_not_reported_is_not_trained_again(tmp_pat
             "`executions_per_trial` must be a positive integer",
         ),
         ({"workers": 0}, "`workers` must be a positive integer"),
+        ({"workers": "many"}, "`workers` must be a positive integer, 'auto' or None"),
+        ({"pruning": "mean"}, r"`pruning` must be one of \('none', 'median'\)"),
+        (
+            {"pruning": "median", "strategy": "hyperband"},
+            "`pruning` does not go with the strategy 'hyperband'",
+        ),
         ({"seed": -1}, "`seed` must be an integer from 0"),
         ({"objective": "accuracy"}, "`objective` must be a metric of the validation"),
         ({"objective": 3}, "`objective` must be a metric of the validation"),
@@ -565,6 +571,8 @@ def test_workers_and_a_chief_elsewhere_exclude_each_other(tmp_path, monkeypatch)
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
     with pytest.raises(InputError, match="`workers` starts its own chief"):
         run(tmp_path, workers=2)
+    with pytest.raises(InputError, match="`workers` starts its own chief"):
+        run(tmp_path, workers="auto")
 
 
 # --- the winner once more
@@ -649,10 +657,14 @@ def test_learning_rates_are_drawn_by_order_of_magnitude():
 def test_a_search_with_one_trial_and_with_failed_ones_can_be_drawn(direction):
     records = records_with(layers=[1])
     failed = dataclasses.replace(records[0], id="1", status="failed", score=None)
-    for drawn in ([*records], [*records, failed]):
+    pruned = dataclasses.replace(records[0], id="2", status="pruned", score=0.5)
+    for drawn in ([*records], [*records, failed], [*records, failed, pruned]):
         search_plots.plot_scores(drawn, "val_loss", direction)
         search_plots.plot_parallel_coordinates(drawn, "val_loss", direction)
         search_plots.plot_hyperparameters(drawn, "val_loss")
+    (axes,) = search_plots.plot_scores(drawn, "val_loss", direction).axes
+    lines = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert lines == {"best so far": [0], "trial": [0], "failed": [1], "pruned": [2]}
 
 
 # --- the chief
