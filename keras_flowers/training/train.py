@@ -35,6 +35,7 @@ from keras_flowers.data.dataset_loader import (
     ImageDatasets,
     as_loader,
 )
+from keras_flowers.distribution import balance_first_batch
 from keras_flowers.errors import InputError
 from keras_flowers.files import printable_path
 from keras_flowers.history import History, find_score, is_collapsed
@@ -47,7 +48,11 @@ from keras_flowers.progress import Progress
 from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.command import TrainingCommand
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
-from keras_flowers.training.devices import Devices, choose_devices
+from keras_flowers.training.devices import (
+    Devices,
+    choose_devices,
+    equalize_variables,
+)
 from keras_flowers.training.feature_datasets import (
     PrecisionDifference,
     measure_precision,
@@ -401,7 +406,7 @@ class _RunInProgress:
                 if recorder is None or not recorder.is_fine_tuning:
                     with self._devices.scope():
                         stage = begin_first_stage(
-                            config, model, datasets, self._progress
+                            config, model, datasets, self._progress, self._team
                         )
                     self._fit(stage)
                 if config.fine_tuning is not None:
@@ -436,7 +441,11 @@ class _RunInProgress:
         images, class_weights = self._devices.distribute(
             stage.datasets.train, self._prepared.class_weights
         )
-        validation, _ = self._devices.distribute(stage.datasets.validation)
+        validation, _ = self._devices.distribute(
+            balance_first_batch(stage.datasets.validation, stage.model)
+        )
+        if self._team is not None:
+            equalize_variables(stage.model, self._team)
         stage.model.fit(
             images,
             validation_data=validation,
