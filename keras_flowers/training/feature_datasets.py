@@ -23,7 +23,6 @@ from keras_flowers.inference import (
 )
 from keras_flowers.layers.views import take_view
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.models.temperature import scale_probabilities
 from keras_flowers.progress import Progress
 from keras_flowers.training.feature_shares import compute_in_shares
 from keras_flowers.training.processes import Team
@@ -42,10 +41,10 @@ def with_features(
 ) -> ImageDatasets:
     """Returns the data with the features of a frozen backbone instead of the images.
 
-    The pipelines give batches `(features, labels)`: float32
-    `(batch, feature_size)` and int32 `(batch,)`, in the order of the images. Features
-    that are not cached yet are computed, and cached next to the decoded images. A
-    linear head is adapted to those of the training images.
+    The pipelines give batches `(features, labels)`: float32 `(batch, feature_size)` and
+    the labels of the images, in the order of the images. Features that are not cached
+    yet are computed, and cached next to the decoded images. A linear head is adapted to
+    those of the training images.
 
     Args:
         datasets: The images.
@@ -102,8 +101,7 @@ def with_validation_views(
     size = features[0].shape[1]
     inputs = keras.Input((views, size), name="features")
     probabilities = head(keras.ops.reshape(inputs, (-1, size)), training=False)
-    if model.temperature != 1:
-        probabilities = scale_probabilities(probabilities, model.temperature)
+    probabilities = model.scale_probabilities(probabilities)
     stacked = keras.ops.reshape(probabilities, (-1, views, probabilities.shape[-1]))
     average = keras.Model(inputs, keras.ops.mean(stacked, axis=1))
     labels = images.labels("validation")
