@@ -140,3 +140,18 @@ def test_folds_need_a_head_on_cached_features(capsys):
         assert run(["train", "photos", *options, "--run-dir", "none"]) == 2
         assert message in capsys.readouterr().err
         assert not Path("none").exists()
+
+
+def test_several_labels_per_image_are_refused(capsys):
+    rows = [
+        f"{path.relative_to('photos')},{path.parent.name}|{'few' if index % 2 else 'many'}"
+        for index, path in enumerate(sorted(Path("photos").rglob("*.png")))
+    ]
+    Path("labels.csv").write_text("\n".join(["path,labels", *rows]))
+    line = ["photos", "--labels", "labels.csv", "--label-separator", "|"]
+    backbone = ["--backbone", "tiny.keras"]
+    assert run(["audit", *line, *backbone]) == 2
+    assert "Received: images with several labels" in capsys.readouterr().err
+    assert run(["train", *line, *backbone, "--folds", "3", "--run-dir", "none"]) == 2
+    assert "Received: images with several labels" in capsys.readouterr().err
+    assert not Path("none").exists()
