@@ -40,12 +40,16 @@ class HyperparameterLog:
 
 
 def select_results(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what runs are compared by: validation accuracy and loss, by tag.
+    """Returns what runs are compared by: validation scores and loss, by tag.
 
     Capital letters sort before the tags of Keras, such as `epoch_accuracy`, of which
     the training one would come first.
     """
-    names = {"val_accuracy": "Validation accuracy", "val_loss": "Validation loss"}
+    names = {
+        "val_accuracy": "Validation accuracy",
+        "val_pr_auc": "Validation PR AUC",
+        "val_loss": "Validation loss",
+    }
     return {tag: float(logs[name]) for name, tag in names.items() if name in logs}
 
 

@@ -102,7 +102,7 @@ def classify_batches(
     )
 
 
-def iterate_batches(data: Any) -> Iterator[Batch]:
+def iterate_batches(data: Any, multi_label: bool = False) -> Iterator[Batch]:
     """Yields images and labels, int64 `(batch,)`, as NumPy arrays.
 
     Args:
@@ -110,9 +110,12 @@ def iterate_batches(data: Any) -> Iterator[Batch]:
             images and labels each time you iterate over it: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a PyTorch `DataLoader`, a list. Labels are
             integers, or rows whose largest entry marks the class.
+        multi_label: Whether an image may have several labels: then they are yielded as
+            they are, rows of 0 and 1.
 
     Raises:
-        InputError: If a batch is not a pair of images and labels.
+        InputError: If a batch is not a pair of images and labels, or its labels are
+            not such rows.
     """
     for batch in _iterate_raw_batches(data):
         try:
@@ -122,6 +125,15 @@ def iterate_batches(data: Any) -> Iterator[Batch]:
                 "`validation_data` must yield batches (images, labels). "
                 f"Received: {type(batch).__name__}"
             ) from error
+        if multi_label:
+            if labels.ndim != 2:
+                raise InputError(
+                    "Labels of images that may have several must be "
+                    "`(batch, classes)`, 0 or 1. "
+                    f"Received: labels of shape {labels.shape}"
+                )
+            yield images, labels
+            continue
         if labels.ndim == 2 and labels.shape[1] > 1:
             labels = labels.argmax(axis=1)
         yield images, labels.reshape(-1).astype(np.int64)

@@ -98,8 +98,13 @@ class _Run:
 
     @property
     def scores(self) -> list[float]:
-        """The accuracy of each epoch, on the validation images if there are any."""
-        return self.history.get("val_accuracy") or self.history.get("accuracy") or []
+        """The accuracy of each epoch, on the validation images if there are any.
+
+        Of images with several labels, the area under the precision-recall curve.
+        """
+        from keras_flowers.history import find_score
+
+        return self.history.get(find_score(self.history) or "") or []
 
     @property
     def best_epoch(self) -> int | None:
@@ -136,7 +141,7 @@ class _Run:
         return {
             "run_directory": str(self.path),
             "name": self.name,
-            "has_validation": bool(self.history.get("val_accuracy")),
+            "has_validation": bool(self.history.get("val_loss")),
             "best_accuracy": self.best_score,
             "best_epoch": self.best_epoch,
             "last_accuracy": self.scores[-1] if self.scores else None,
@@ -162,9 +167,23 @@ def _read_settings(path: Path) -> dict[str, str]:
     return {row.label: row.value for group in groups for row in group.rows}
 
 
+def _name_score(runs: Sequence[_Run]) -> str:
+    from keras_flowers.history import SCORES, find_score
+
+    columns = {find_score(run.history) for run in runs} - {None}
+    names = {SCORES[str(column).removeprefix("val_")] for column in columns}
+    return names.pop() if len(names) == 1 else "score" if names else "accuracy"
+
+
 def _result_table(runs: Sequence[_Run]) -> TextTable:
     table = TextTable(
-        "run", "best accuracy", "epoch", "lowest val_loss", "epochs", "seconds", "MB"
+        "run",
+        f"best {_name_score(runs)}",
+        "epoch",
+        "lowest val_loss",
+        "epochs",
+        "seconds",
+        "MB",
     )
     best = max((run.best_score or 0.0 for run in runs), default=0.0)
     for run in runs:

@@ -8,7 +8,7 @@ from keras_flowers_cli.output import Output, TextTable
 
 if TYPE_CHECKING:
     from keras_flowers.evaluation.comparison import Comparison, Difference
-    from keras_flowers.evaluation.evaluate import Evaluation
+    from keras_flowers.evaluation.evaluate import AnyEvaluation
 
 # The most rows that a terminal shows; the files hold everything.
 _MOST_CLASSES = 50
@@ -17,8 +17,8 @@ _MOST_IMAGES = 10
 
 def compare(
     output: Output,
-    first: "Evaluation",
-    second: "Evaluation",
+    first: "AnyEvaluation",
+    second: "AnyEvaluation",
     names: Sequence[str],
     folder: Path,
     report: dict[str, Any],

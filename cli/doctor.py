@@ -1,12 +1,12 @@
 """`keras-flowers doctor`: what is installed, what it runs on, what is missing."""
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 from keras_flowers_cli import runtime
+from keras_flowers_cli.allocator import describe_allocator
 from keras_flowers_cli.errors import first_line
 from keras_flowers_cli.options import setting_options
 from keras_flowers_cli.output import Output, TextTable
@@ -36,6 +36,7 @@ def doctor(measure: bool, as_json: bool) -> None:
 
 
 def _inspect_machine() -> dict[str, Any]:
+    import keras
     from keras_flowers_cli import devices
 
     return {
@@ -44,11 +45,7 @@ def _inspect_machine() -> dict[str, Any]:
         "xla": _test_xla(),
         "mixed_precision": devices.mixed_precision_policy(),
         "devices": devices.count_devices(),
-        "cpu_allocator": (
-            "BFC"
-            if os.environ.get("TF_CPU_ALLOCATOR_USE_BFC", "").lower() == "true"
-            else "default (slower: TF_CPU_ALLOCATOR_USE_BFC is not true)"
-        ),
+        "cpu_allocator": describe_allocator(keras.backend.backend()),
     }
 
 

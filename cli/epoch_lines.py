@@ -10,12 +10,12 @@ from keras_flowers_cli.devices import gpus
 from keras_flowers_cli.output import Output, progress_bars
 from rich.progress import TaskID
 
-from keras_flowers.history import History
+from keras_flowers.history import SCORES, History, find_score
 
 # From which length of an epoch it helps to know how to shorten it.
 SLOW_EPOCH = 10.0
 
-_METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+_METRICS = ("loss", *SCORES, "val_loss", *(f"val_{name}" for name in SCORES))
 _SECONDS_BETWEEN_LOSSES = 0.25
 # Above this a number is shown with an exponent, to keep its column.
 _LONG = 10_000
@@ -123,7 +123,7 @@ class EpochLines(keras.callbacks.Callback):
         if not self._columns:
             self._columns = [name for name in _METRICS if name in values]
             self._print_cells("epoch", *self._columns, "seconds", "best")
-        score = float(values.get("val_accuracy", values.get("accuracy", math.nan)))
+        score = float(values.get(find_score(values) or "", math.nan))
         mark = "*" if score > self._best else ""
         self._best = max(self._best, score) if mark else self._best
         self._shown.add(number)
@@ -147,11 +147,11 @@ class EpochLines(keras.callbacks.Callback):
 
 
 def best_epoch(history: History) -> int | None:
-    """Returns the number of the first epoch with the highest accuracy.
+    """Returns the number of the first epoch with the highest accuracy, or other score.
 
-    Of the validation images, if there are any. `None` if no epoch has an accuracy.
+    Of the validation images, if there are any. `None` if no epoch has a score.
     """
-    scores = history.get("val_accuracy") or history.get("accuracy") or []
+    scores = history.get(find_score(history) or "") or []
     known = [score for score in scores if not math.isnan(score)]
     return int(history["epoch"][scores.index(max(known))]) if known else None
 

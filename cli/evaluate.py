@@ -8,6 +8,7 @@ import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.comparison import compare
 from keras_flowers_cli.findings import show_findings
+from keras_flowers_cli.label_scores import show_label_scores, write_label_plots
 from keras_flowers_cli.models import load_classifier
 from keras_flowers_cli.options import (
     EXISTING_FILE,
@@ -20,7 +21,8 @@ from keras_flowers_cli.output import Output, ProgressBars, TextTable, write_figu
 
 if TYPE_CHECKING:
     from keras_flowers.data.image_datasets import ImageDatasets
-    from keras_flowers.evaluation.evaluate import Evaluation
+    from keras_flowers.evaluation.evaluate import AnyEvaluation, Evaluation, Mistake
+    from keras_flowers.evaluation.multi_label import LabelMistake
     from keras_flowers.models.image_classifier import ImageClassifier
 
 # The most rows that a terminal shows; the files hold everything.
@@ -52,7 +54,9 @@ def evaluate(
     """Compare the predictions of MODEL with the labels of the images in DATA.
 
     Writes evaluation.json, predictions.csv, confusion_matrix.png, reliability.png and
-    mistakes.png, the images that the model was most wrong about.
+    mistakes.png, the images that the model was most wrong about. Where an image may
+    have several labels, average_precision.png and precision_recall.png take the place
+    of confusion_matrix.png.
 
     With MODEL_B, compares two models on the same images: the differences of their
     scores with intervals, McNemar's test, and the images whose predicted class changed,
@@ -77,6 +81,8 @@ def evaluate(
     arguments = arguments_for("ImageDatasetLoader", "evaluate", given_options(options))
     runtime.start_keras()
 
+    from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
+
     output = Output(as_json)
     images = _Images(data, split_manifest, split, arguments, tta)
     report: dict[str, Any] = {
@@ -98,7 +104,10 @@ def evaluate(
         report = {**report, "model_b": str(others[0])}
         report |= compare(output, evaluation, second, models, folder, report)
     else:
-        _show(output, evaluation)
+        if isinstance(evaluation, MultiLabelEvaluation):
+            show_label_scores(output, evaluation)
+        else:
+            _show(output, evaluation)
         report |= evaluation.to_json(mistakes)
         _write(evaluation, report, folder, top, mistakes)
     output.say(f"written to {folder}")
@@ -129,13 +138,14 @@ class _Images:
                 validation_split=0.0,
                 split="random",
                 class_names=model.class_names,
+                multi_label=model.multi_label,
                 split_manifest=self.split_manifest,
                 **self.arguments,
             ).load(progress)
 
     def evaluate(
         self, model: "ImageClassifier", datasets: "ImageDatasets"
-    ) -> tuple["Evaluation", str]:
+    ) -> tuple["AnyEvaluation", str]:
         """Returns the evaluation of a model, and what it was evaluated on."""
         from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
 
@@ -149,18 +159,23 @@ class _Images:
 
 
 def _write(
-    evaluation: "Evaluation",
+    evaluation: "AnyEvaluation",
     report: dict[str, Any],
     folder: Path,
     top: int,
     mistakes: int,
 ) -> None:
+    from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
     from keras_flowers.files import json_text, write_text_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / "evaluation.json", json_text(report))
     evaluation.write_predictions(folder / "predictions.csv", top)
-    write_figure(evaluation.plot_confusion_matrix(), folder / "confusion_matrix.png")
+    if isinstance(evaluation, MultiLabelEvaluation):
+        write_label_plots(evaluation, folder)
+    else:
+        figure = evaluation.plot_confusion_matrix()
+        write_figure(figure, folder / "confusion_matrix.png")
     write_figure(evaluation.plot_reliability(), folder / "reliability.png")
     write_figure(evaluation.plot_mistakes(mistakes), folder / "mistakes.png")
 
@@ -168,26 +183,45 @@ def _write(
 def _explain_mistakes(
     output: Output,
     model: "ImageClassifier",
-    evaluation: "Evaluation",
+    evaluation: "AnyEvaluation",
     count: int,
     folder: Path,
 ) -> None:
-    """Writes two pictures for each of the worst mistakes."""
+    """Writes a picture for each class at issue in each of the worst mistakes."""
     from keras_flowers.explanation import explain
 
-    worst = [m for m in evaluation.worst_mistakes(count) if m.predicted_class]
+    worst = [
+        (mistake.path, questions)
+        for mistake in evaluation.worst_mistakes(count)
+        if (questions := _find_questions(mistake))
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     with ProgressBars() as progress:
-        for number, mistake in enumerate(worst, 1):
+        for number, (path, questions) in enumerate(worst, 1):
             progress("explain", number - 1, len(worst))
-            name = f"{number:0{len(str(len(worst)))}}-{mistake.path.stem}"
-            for kind, class_name in (
-                ("predicted", mistake.predicted_class),
-                ("true", mistake.true_class),
-            ):
-                (one,) = explain(model, [mistake.path], class_name)
+            name = f"{number:0{len(str(len(worst)))}}-{path.stem}"
+            for kind, class_name in questions.items():
+                (one,) = explain(model, [path], class_name)
                 write_figure(one.plot(), folder / f"{name}-{kind}.png")
     output.say(f"{len(worst)} mistakes explained in {folder}")
+
+
+def _find_questions(mistake: "Mistake | LabelMistake") -> dict[str, str]:
+    """Returns the classes to explain, by what the name of the picture calls them."""
+    from keras_flowers.evaluation.multi_label import LabelMistake
+
+    if isinstance(mistake, LabelMistake):
+        if mistake.predicted_labels is None:
+            return {}
+        kinds = {"missing": mistake.missing, "wrong": mistake.wrong}
+        return {
+            f"{kind}-{number}": name
+            for kind, names in kinds.items()
+            for number, name in enumerate(names, 1)
+        }
+    if mistake.predicted_class is None:
+        return {}
+    return {"predicted": mistake.predicted_class, "true": mistake.true_class}
 
 
 def _show(output: Output, evaluation: "Evaluation") -> None:

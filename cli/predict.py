@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _EXPLAINED_AT_ONCE = 32
 _NONE = "none of these"
+# Of labels in a cell of the CSV, as in a label file.
+_SEPARATOR = "|"
 
 
 @click.command()
@@ -92,6 +94,7 @@ def predict(
     output = Output(as_json)
     model = _load_model(model_path)
     if sorting is not None:
+        _refuse_several_labels(sorting, model)
         check_class_names(sorting, model.class_names)
     paths = [image for path in images for image in _find_images(path)]
     views = {"tta": tta} if tta > 1 else {}
@@ -100,7 +103,13 @@ def predict(
         echo_error(f"error: {message}")
     _show(output, results, top)
     if csv_file is not None:
-        _write_csv(csv_file, model.class_names, results, threshold is not None)
+        _write_csv(
+            csv_file,
+            model.class_names,
+            results,
+            has_unknown=threshold is not None,
+            has_labels=_gives_several_labels(model),
+        )
         output.say(f"written to {csv_file}")
     if explain_to is not None:
         _explain(output, model, results, explain_to)
@@ -136,6 +145,26 @@ def _load_model(path: Path) -> "ImageClassifier | ExportedClassifier":
     import keras_flowers  # noqa: F401  registers what the file holds
 
     return load_classifier(path / "model.keras" if path.is_dir() else path)
+
+
+def _refuse_several_labels(
+    sorting: Sorting, model: "ImageClassifier | ExportedClassifier"
+) -> None:
+    from keras_flowers_runtime.errors import InputError
+
+    if _gives_several_labels(model):
+        raise InputError(
+            f"{sorting.option} needs a model that gives each image one class: an image "
+            "with several labels has no single folder. Use --csv or --json."
+        )
+
+
+def _gives_several_labels(model: "ImageClassifier | ExportedClassifier") -> bool:
+    from keras_flowers_runtime.exported import ExportedClassifier
+
+    if isinstance(model, ExportedClassifier):
+        return model.thresholds is not None
+    return model.multi_label
 
 
 def _find_images(path: Path) -> Iterable[Path]:
@@ -186,10 +215,13 @@ def _classify_all(
 
 
 def _show(output: Output, results: Sequence["Classification"], top: int) -> None:
+    if results and results[0].labels is not None:
+        _show_labels(output, results, top)
+        return
     rows = TextTable("image", "class", "probability", "next")
     for result in results:
         best, *others = _top(result, top)
-        following = ", ".join(f"{name} {value:.3f}" for name, value in others)
+        following = _join(others)
         if result.is_unknown:
             following = f"{best[0]} {best[1]:.3f}, {following}".removesuffix(", ")
             rows.add_row(result.path, _NONE, "", following)
@@ -197,6 +229,20 @@ def _show(output: Output, results: Sequence["Classification"], top: int) -> None
             rows.add_row(result.path, best[0], f"{best[1]:.3f}", following)
     if results:
         output.show(rows)
+
+
+def _show_labels(output: Output, results: Sequence["Classification"], top: int) -> None:
+    rows = TextTable("image", "labels", "next")
+    for result in results:
+        labels = result.labels or ()
+        found = _join((name, result.probabilities[name]) for name in labels)
+        others = _join(pair for pair in _top(result, top) if pair[0] not in labels)
+        rows.add_row(result.path, found or _NONE, others)
+    output.show(rows)
+
+
+def _join(pairs: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in pairs)
 
 
 def _sort(
@@ -243,12 +289,14 @@ def _explain(
 def _as_json(
     result: "Classification", top: int, placed: dict[str, str], has_unknown: bool
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "path": result.path,
-        "class": result.label,
-        "probability": result.probability,
-        "top": [{"class": name, "probability": p} for name, p in _top(result, top)],
-    }
+    def describe(pairs: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
+        return [{"class": name, "probability": value} for name, value in pairs]
+
+    answer: dict[str, Any] = {"class": result.label, "probability": result.probability}
+    if result.labels is not None:
+        found = ((name, result.probabilities[name]) for name in result.labels)
+        answer = {"labels": describe(found)}
+    row = {"path": result.path, **answer, "top": describe(_top(result, top))}
     if has_unknown:
         row["unknown"] = result.is_unknown
     return row | {"placed": placed[result.path]} if result.path in placed else row
@@ -262,17 +310,22 @@ def _write_csv(
     path: Path,
     class_names: Sequence[str],
     results: Iterable["Classification"],
+    *,
     has_unknown: bool,
+    has_labels: bool,
 ) -> None:
     from keras_flowers_runtime.files import write_csv_atomically
 
     def rows() -> Iterator[list[Any]]:
-        head, name_unknown = ["path", "class"], ["unknown"] if has_unknown else []
-        yield [*head, *name_unknown, *class_names]
+        answer = "labels" if has_labels else "class"
+        name_unknown = ["unknown"] if has_unknown else []
+        yield ["path", answer, *name_unknown, *class_names]
         for result in results:
             values = (result.probabilities[name] for name in class_names)
             is_unknown = [int(result.is_unknown)] if has_unknown else []
-            yield [result.path, result.label, *is_unknown, *values]
+            labels = result.labels
+            answer = result.label if labels is None else _SEPARATOR.join(labels)
+            yield [result.path, answer, *is_unknown, *values]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_csv_atomically(path, rows())

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 import click
+from keras_flowers_cli.allocator import keep_large_buffers
 from rich.console import Console
 
 _BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
@@ -24,9 +25,7 @@ def start_keras() -> None:
     `TF_CPP_MIN_LOG_LEVEL`: higher levels alone do not silence those lines.
     """
     _check_backend()
-    # Without it the CPU allocator returns every large buffer to the kernel after each
-    # step, which takes half the time of a step with a wide dense layer.
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+    keep_large_buffers()
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _show_start():
         if level in ("0", "1"):

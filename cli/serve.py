@@ -152,5 +152,6 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
         finds_unknown=detector is not None,
         temperature=None if model.temperature == 1 else model.temperature,
         unknown_threshold=None if by_similarity else model.unknown_threshold,
+        thresholds=model.label_thresholds,
         versions=versions(),
     )

@@ -203,6 +203,7 @@ class _ModelBuilder:
             image_size=datasets.image_size,
             seed=self.loader.seed,
             resize=datasets.image_options.resize,
+            multi_label=datasets.multi_label,
             dtype=self.policy,
             **arguments,
         )

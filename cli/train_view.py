@@ -31,7 +31,8 @@ def show_datasets(output: Output, datasets: "ImageDatasets") -> None:
     counts = {split: datasets.counts(split) for split in splits}
     for name in datasets.class_names:
         rows.add_row(name, *(str(counts[split][name]) for split in splits))
-    rows.add_row("all", *(str(sum(counts[s].values())) for s in splits), style="bold")
+    totals = (str(len(datasets.records(split))) for split in splits)
+    rows.add_row("all", *totals, style="bold")
     output.say(str(datasets.audit.root))
     if datasets.audit.layout is not None:
         output.say(datasets.audit.layout.description)
@@ -144,14 +145,17 @@ def _show_cross_validation(output: Output, found: "CrossValidation") -> None:
 def _show_best(output: Output, run: "TrainingRun", seconds: float) -> None:
     from keras_flowers_cli.epoch_lines import best_epoch
 
+    from keras_flowers.history import SCORES, find_score
+
     history, saved = run.history, run.saved_epoch
     best = best_epoch(history)
     if best is None:
         return
-    name, scores = "validation", history.get("val_accuracy")
-    if not scores:
-        name, scores = "training", history["accuracy"]
-    found = dict(zip(map(int, history["epoch"]), scores, strict=True))
+    column = find_score(history)
+    assert column is not None  # that of the best epoch
+    name = "validation" if column.startswith("val_") else "training"
+    score = SCORES[column.removeprefix("val_")]
+    found = dict(zip(map(int, history["epoch"]), history[column], strict=True))
     if saved is None:
         saved_text = "model.keras has the last weights"
     elif saved == best:
@@ -165,7 +169,7 @@ def _show_best(output: Output, run: "TrainingRun", seconds: float) -> None:
         else:
             why = "the lowest validation loss of fine-tuning"
         saved_text = f"model.keras has epoch {saved} ({found[saved]:.3f}), {why}"
-    output.say(f"Best {name} accuracy {found[best]:.3f} in epoch {best}; {saved_text}")
+    output.say(f"Best {name} {score} {found[best]:.3f} in epoch {best}; {saved_text}")
     output.say(f"{seconds:.0f} s in all")
 
 
@@ -191,6 +195,14 @@ def _temperature_of(run: "TrainingRun") -> float:
     return float(getattr(run.model, "temperature", 1.0))
 
 
+def _thresholds_of(run: "TrainingRun") -> dict[str, float] | None:
+    """Returns the threshold of each label; `None` where an image has one class."""
+    thresholds = getattr(run.model, "label_thresholds", None)
+    if thresholds is None:
+        return None
+    return dict(zip(run.datasets.class_names, thresholds, strict=True))
+
+
 def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str, Any]:
     """Returns what `train --json` prints."""
     datasets = run.datasets
@@ -200,6 +212,7 @@ def run_as_json(run: "TrainingRun", directory: Path, seconds: float) -> dict[str
         "interrupted": run.interrupted,
         "saved_epoch": run.saved_epoch,
         "temperature": _temperature_of(run),
+        "thresholds": _thresholds_of(run),
         "seconds": seconds,
         "counts": {split: datasets.counts(split) for split in SPLITS},
         "left_out": [found.to_json() for found in datasets.audit.left_out],

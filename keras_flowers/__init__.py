@@ -33,6 +33,11 @@ from keras_flowers.evaluation.evaluate import evaluate as evaluate
 from keras_flowers.evaluation.label_issues import (
     write_relabel_table as write_relabel_table,
 )
+from keras_flowers.evaluation.multi_label import LabelMistake as LabelMistake
+from keras_flowers.evaluation.multi_label import LabelScores as LabelScores
+from keras_flowers.evaluation.multi_label import (
+    MultiLabelEvaluation as MultiLabelEvaluation,
+)
 from keras_flowers.evaluation.report import write_report as write_report
 from keras_flowers.explanation.explain import Explanation as Explanation
 from keras_flowers.explanation.explain import explain as explain
@@ -41,6 +46,7 @@ from keras_flowers.layers.preprocessing import (
     ImageNetPreprocessing as ImageNetPreprocessing,
 )
 from keras_flowers.layers.preprocessing import ResizeAndRescale as ResizeAndRescale
+from keras_flowers.losses import MultiLabelCrossentropy as MultiLabelCrossentropy
 from keras_flowers.metrics import ConfusionMatrix as ConfusionMatrix
 from keras_flowers.models.backbone import Backbone as Backbone
 from keras_flowers.models.backbone_presets import backbone_names as backbone_names

@@ -80,7 +80,7 @@ def predict_batches(model: keras.Model, batches: Any) -> Any:
 def check_batches(
     counts: Mapping[str, int], batch_size: int, model: keras.Model
 ) -> None:
-    """Makes sure that the devices can share every batch.
+    """Makes sure that the devices can share the batches.
 
     Args:
         counts: The number of images of each split.
@@ -89,23 +89,46 @@ def check_batches(
 
     Raises:
         InputError: If the size of a batch is not a multiple of the number of devices of
-            `keras.distribution`, or less than the number of replicas of a strategy.
+            `keras.distribution`, or the replicas of a strategy cannot share the first
+            batch: the training images equally, and others at all.
     """
     devices, replicas = count_devices(), 1
     if has_strategy(model):
         replicas = model.distribute_strategy.num_replicas_in_sync
     for split, count in counts.items():
-        for size in {min(batch_size, count), count % batch_size} - {0}:
+        first = min(batch_size, count)
+        for size in {first, count % batch_size} - {0}:
             if size % devices:
-                need = f"must be a multiple of {devices}, the number of devices"
-            elif size < replicas:
-                need = f"must have an image for each of {replicas} replicas"
-            else:
-                continue
+                raise InputError(
+                    f"The size of every batch must be a multiple of {devices}, the "
+                    "number of devices, also that of the last. Received: "
+                    f"batch_size={batch_size!r}, with a batch of {size} in {split}"
+                )
+        if first % replicas and (split == "train" or first < replicas):
             raise InputError(
-                f"The size of every batch {need}, also that of the last. Received: "
-                f"batch_size={batch_size!r}, with a batch of {size} in {split}"
+                f"The size of the first batch must be a multiple of {replicas}, the "
+                f"number of replicas. Received: batch_size={batch_size!r}, with a "
+                f"batch of {first} in {split}"
             )
+
+
+def balance_first_batch(pipeline: Any, model: keras.Model) -> Any:
+    """Returns a pipeline whose first batch the replicas of a strategy share equally.
+
+    Keras builds the model with the mean of their parts of it. Any later batch may be
+    smaller than the number of replicas.
+
+    Args:
+        pipeline: Batches of images and labels that are not shuffled, or `None`.
+        model: The model that is evaluated on it.
+    """
+    if pipeline is None or not has_strategy(model):
+        return pipeline
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    count = len(next(iter(pipeline))[1])
+    if count % replicas == 0 or count < replicas:
+        return pipeline
+    return pipeline.rebatch(count - count % replicas)
 
 
 def count_devices() -> int:

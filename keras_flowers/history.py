@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,9 @@ History = dict[str, list[float]]
 # The column that `CollapseDetector` adds: 1 from the epoch on in which it noticed that
 # the network has collapsed, and 0 from that on in which it has recovered.
 COLLAPSED = "collapsed"
+# The columns that say how good a model is, the higher the better: of images with one
+# class, and of images with several labels.
+SCORES = {"accuracy": "accuracy", "pr_auc": "area under the precision-recall curve"}
 
 
 def write_history(history: History, directory: Path) -> None:
@@ -54,6 +57,20 @@ def read_history(path: str | os.PathLike[str]) -> History:
         raise InputError(f"There is no history at {file}.") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not the history of a run: {error}") from error
+
+
+def find_score(columns: Collection[str]) -> str | None:
+    """Returns the column that says how good a model is.
+
+    Args:
+        columns: The names of the columns of a history, or of the metrics of an epoch.
+
+    Returns:
+        Such as `"val_accuracy"`, or `"accuracy"` without validation images; `None` if
+        there is no such column.
+    """
+    names = (f"{split}{name}" for split in ("val_", "") for name in SCORES)
+    return next((name for name in names if name in columns), None)
 
 
 def is_collapsed(history: Mapping[str, Sequence[float]]) -> bool:

@@ -24,11 +24,13 @@ class Classification:
 
     Attributes:
         path: The image, as it was passed in.
-        label: The most probable class name.
+        label: The most probable class name, whether or not the image has it as a label.
         probability: Float in 0..1, the probability of `label`.
         probabilities: Every class name with its probability, most probable first.
         is_unknown: Whether the image was found to show none of the classes. Only looked
-            for on request.
+            for on request, except for a model of several labels per image.
+        labels: Of a model of several labels per image, those that it has, the most
+            probable first; may be empty. `None` for any other model.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Classification:
     probability: float
     probabilities: dict[str, float]
     is_unknown: bool = False
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def classify_files(
     paths: Iterable[str | os.PathLike[str]],
     batch_size: int = 32,
     resize: Resize = "stretch",
+    thresholds: Sequence[float] | None = None,
 ) -> Iterator[Classification | UnreadableImage]:
     """Classifies image files while the next ones are decoded.
 
@@ -70,6 +74,7 @@ def classify_files(
         paths: Files in any format that training reads.
         batch_size: Positive integer, how many images `predict` takes at once.
         resize: How images become `image_size`; see `ImageOptions`.
+        thresholds: As for `rank_classes`.
 
     Yields:
         A `Classification` for each path, or an `UnreadableImage`, in the order of
@@ -85,8 +90,8 @@ def classify_files(
                 yield UnreadableImage(name, image)
             else:
                 row, is_unknown = next(answers)
-                found = rank_classes(name, class_names, row)
-                yield replace(found, is_unknown=bool(is_unknown))
+                found = rank_classes(name, class_names, row, thresholds)
+                yield replace(found, is_unknown=bool(is_unknown) or found.is_unknown)
 
 
 def _predict_pairs(
@@ -118,6 +123,20 @@ def check_unknown(unknown: Any) -> float | Literal["auto"] | None:
     return float(unknown)
 
 
+def refuse_threshold(unknown: float | Literal["auto"] | None) -> None:
+    """Refuses a threshold for unknown images where each label has its own.
+
+    Raises:
+        InputError: If `unknown` is a number.
+    """
+    if isinstance(unknown, float):
+        raise InputError(
+            "`unknown` must be None or 'auto' for a model of several labels per image: "
+            "each label has a threshold, and an image below all of them shows none of "
+            f"the classes. Received: unknown={unknown!r}"
+        )
+
+
 def no_detector_error(reason: str) -> InputError:
     """Returns the error for a model that cannot tell unknown images by itself."""
     return InputError(
@@ -128,7 +147,10 @@ def no_detector_error(reason: str) -> InputError:
 
 
 def rank_classes(
-    path: str, class_names: Sequence[str], probabilities: npt.NDArray[np.floating]
+    path: str,
+    class_names: Sequence[str],
+    probabilities: npt.NDArray[np.floating],
+    thresholds: Sequence[float] | None = None,
 ) -> Classification:
     """Returns the classification of an image, the most probable class first.
 
@@ -136,11 +158,18 @@ def rank_classes(
         path: The image, or any name for it.
         class_names: Position `i` is the name of label `i`.
         probabilities: `(classes,)`. Of equal ones, the lower label comes first.
+        thresholds: The lowest probability of each label, if an image may have several
+            or none; else `None`.
     """
     order = np.argsort(-probabilities, kind="stable")
     by_name = {class_names[i]: float(probabilities[i]) for i in order}
     label, probability = next(iter(by_name.items()))
-    return Classification(path, label, probability, by_name)
+    if thresholds is None:
+        return Classification(path, label, probability, by_name)
+    # In the precision of the probabilities: 0.2 in 32 bits is a little more than in 64.
+    lowest = np.asarray(thresholds, probabilities.dtype)
+    labels = tuple(class_names[i] for i in order if probabilities[i] >= lowest[i])
+    return Classification(path, label, probability, by_name, not labels, labels)
 
 
 def _decode_ahead(

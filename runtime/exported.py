@@ -13,6 +13,7 @@ from keras_flowers_runtime.classification import (
     check_unknown,
     classify_files,
     no_detector_error,
+    refuse_threshold,
     require_readable,
 )
 from keras_flowers_runtime.engines import Engine, load_engine
@@ -24,7 +25,8 @@ DESCRIPTION_FILE = "model.json"
 FORMATS = ("onnx", "litert", "openvino", "saved_model")
 
 _KIND = "keras_flowers.export"
-_VERSION = 1
+# Version 2 has `thresholds`: a reader of version 1 would name one class per image.
+_VERSIONS = (1, 2)
 
 
 class ExportedClassifier:
@@ -40,6 +42,8 @@ class ExportedClassifier:
         precision: `"float32"`, `"float16"` or `"int8"`.
         unknown_threshold: The lowest probability of an image of a known class, or
             `None` if the model has none.
+        thresholds: The lowest probability of each label, where an image may have
+            several labels or none; else `None`.
         description: The content of `model.json`.
     """
 
@@ -52,6 +56,10 @@ class ExportedClassifier:
         self.format: str = description["format"]
         self.precision: str = description["precision"]
         self.unknown_threshold: float | None = description.get("unknown_threshold")
+        thresholds = description.get("thresholds")
+        self.thresholds: tuple[float, ...] | None = (
+            None if thresholds is None else tuple(thresholds)
+        )
         self._engine = engine
 
     def predict(self, images: Pixels) -> np.ndarray:
@@ -64,7 +72,8 @@ class ExportedClassifier:
                 `"any_size": true`.
 
         Returns:
-            float32 `(batch, classes)`; each row sums to 1.
+            float32 `(batch, classes)`; each row sums to 1, unless the model has
+            `thresholds`.
         """
         probabilities: np.ndarray = self._engine(images)
         return probabilities
@@ -83,7 +92,7 @@ class ExportedClassifier:
             unknown: Which images show none of the classes, in `is_unknown` of each
                 result: those whose most probable class has a probability below this
                 threshold; `"auto"` for the threshold in `model.json`; or `None` for
-                none.
+                none. Of a model with `thresholds`, those without a label do.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -119,6 +128,9 @@ class ExportedClassifier:
             `error`, in the order of `paths`.
         """
         threshold = check_unknown(unknown)
+        if self.thresholds is not None:
+            refuse_threshold(threshold)
+            threshold = None
         if threshold == "auto":
             threshold = self.unknown_threshold
             if threshold is None:
@@ -137,6 +149,7 @@ class ExportedClassifier:
             paths,
             batch_size,
             self.resize,
+            self.thresholds,
         )
 
 
@@ -218,9 +231,10 @@ class _DescriptionError(Exception):
 def _check_description(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise _DescriptionError(f'a {DESCRIPTION_FILE} without "kind": "{_KIND}"')
-    if content.get("version") != _VERSION:
+    if content.get("version") not in _VERSIONS:
         raise _DescriptionError(
-            f"version {content.get('version')!r}; this package reads {_VERSION}"
+            f"version {content.get('version')!r}; this package reads "
+            f"{' and '.join(map(str, _VERSIONS))}"
         )
     if content["format"] not in FORMATS:
         raise _DescriptionError(f"the unknown format {content['format']!r}")
@@ -237,6 +251,11 @@ def _check_description(content: Any) -> dict[str, Any]:
         # Nothing outside of the folder is ever read.
         if os.path.isabs(name) or ".." in Path(name).parts:  # noqa: PTH117
             raise _DescriptionError(f"the file {name!r}, which is not in the folder")
+    thresholds = content.get("thresholds")
+    if thresholds is not None and (
+        len(thresholds) != len(names) or not all(0 <= one <= 1 for one in thresholds)
+    ):
+        raise _DescriptionError('"thresholds" that are not one from 0 to 1 per class')
     threshold = content.get("unknown_threshold")
     if threshold is not None and not 0 <= threshold <= 1:
         raise _DescriptionError(f'the "unknown_threshold" {threshold!r}')

@@ -173,7 +173,16 @@ def create_app(
             precision=model.precision,
             temperature=model.temperature,
             unknown_threshold=model.unknown_threshold,
-            finds_unknown=model.finds_unknown or model.unknown_threshold is not None,
+            thresholds=(
+                None
+                if model.thresholds is None
+                else dict(zip(model.class_names, model.thresholds, strict=True))
+            ),
+            finds_unknown=(
+                model.finds_unknown
+                or model.unknown_threshold is not None
+                or model.thresholds is not None
+            ),
             heatmaps=model.method,  # type: ignore[arg-type]
             max_files=limits.files,
             max_request_bytes=limits.request_bytes,

@@ -156,9 +156,12 @@ class Classifier:
     ) -> Result:
         if not np.isfinite(row).all():
             raise FloatingPointError("the model returns NaN")
-        best = rank_classes(name, self._model.class_names, row)
+        thresholds = self._model.thresholds
+        best = rank_classes(name, self._model.class_names, row, thresholds)
         threshold = self._model.unknown_threshold
-        if unknown is None and threshold is not None:
+        if thresholds is not None:
+            unknown = best.is_unknown
+        elif unknown is None and threshold is not None:
             unknown = best.probability < threshold
         self._metrics.images.labels("unknown" if unknown else "classified").inc()
         ranked = list(best.probabilities.items())[: wishes.top]
@@ -168,6 +171,14 @@ class Classifier:
             probability=_clip(best.probability),
             unknown=unknown,
             top=[ClassProbability(name=n, probability=_clip(p)) for n, p in ranked],
+            labels=(
+                None
+                if best.labels is None
+                else [
+                    ClassProbability(name=n, probability=_clip(best.probabilities[n]))
+                    for n in best.labels
+                ]
+            ),
         )
 
     def _explain(self, decoded: _Decoded, label: int) -> str:

@@ -32,6 +32,8 @@ class ServedModel:
         unknown_threshold: Below this probability an image is unknown; `None` if the
             model always names a class or `predict` tells.
         finds_unknown: Whether `predict` tells which images are unknown.
+        thresholds: The lowest probability of each label, where an image may have
+            several labels or none; else `None`.
         temperature: What the logits are divided by, or `None`.
         versions: The versions of the packages that wrote the model.
     """
@@ -46,6 +48,7 @@ class ServedModel:
     precision: str = "float32"
     unknown_threshold: float | None = None
     finds_unknown: bool = False
+    thresholds: tuple[float, ...] | None = None
     temperature: float | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -66,7 +69,12 @@ def serve_exported(
 
     def explain(image: Pixels, label: int) -> Heat:
         def odds(images: Pixels) -> np.ndarray:
-            return log_odds_of(classifier.predict(images), label)
+            found = classifier.predict(images)
+            if classifier.thresholds is not None:
+                # Each label by itself: the alternative is not another label.
+                found = np.stack([found[:, label], 1 - found[:, label]], axis=1)
+                return log_odds_of(found, 0)
+            return log_odds_of(found, label)
 
         return resize_heat(occlude(image, odds), classifier.image_size)
 
@@ -82,6 +90,7 @@ def serve_exported(
         format=classifier.format,
         precision=classifier.precision,
         unknown_threshold=read("unknown_threshold"),
+        thresholds=classifier.thresholds,
         temperature=read("temperature"),
         versions=dict(description.get("versions", {})),
     )

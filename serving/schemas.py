@@ -41,6 +41,11 @@ class Result(BaseModel):
     error: str | None = Field(default=None, description="Why the image cannot be used.")
     predicted: str | None = Field(default=None, description="The most probable class.")
     probability: float | None = Field(default=None, description="Its probability.")
+    labels: list[ClassProbability] | None = Field(
+        default=None,
+        description="The labels of the image, best first; null if the model gives each "
+        "image one class.",
+    )
     unknown: bool | None = Field(
         default=None,
         description="Whether the image shows none of the classes; null if the model "
@@ -72,6 +77,10 @@ class ModelDescription(BaseModel):
     precision: str
     temperature: float | None
     unknown_threshold: float | None
+    thresholds: dict[str, float] | None = Field(
+        description="The lowest probability of each label; null if the model gives "
+        "each image one class."
+    )
     finds_unknown: bool = Field(description="Whether answers say what is unknown.")
     heatmaps: Literal["grad_cam", "occlusion"]
     max_files: int = Field(description="Images in one request.")

@@ -221,6 +221,27 @@ PATH_COLUMN = _column("path", "paths of images")
 LABEL_COLUMN = _column("label", "class names")
 SPLIT_COLUMN = _column("split", "`train`, `validation` or `test`")
 GROUP_COLUMN = _column("group", "the group of each image")
+LABEL_SEPARATOR = Setting(
+    name="label_separator",
+    kind=Text("TEXT"),
+    meaning='What separates the labels of an image in the label column, such as `"|"`: '
+    "an image may then have several labels, or none",
+    commands=_LOADERS,
+    group=DATA,
+    arguments=("ImageDatasetLoader.label_separator",),
+    recorded=of_loader("label_separator"),
+)
+MULTI_LABEL = Setting(
+    name="multi_label",
+    kind=Flag(),
+    meaning="An image may have several labels, or none: several columns of the label "
+    "file are 1, or the image has several rows",
+    commands=_LOADERS,
+    group=DATA,
+    default=False,
+    arguments=("ImageDatasetLoader.multi_label",),
+    recorded=of_loader("multi_label"),
+)
 EXCLUDE = Setting(
     name="exclude",
     kind=ExistingFile(),
@@ -274,6 +295,8 @@ SETTINGS = (
     LABEL_COLUMN,
     SPLIT_COLUMN,
     GROUP_COLUMN,
+    LABEL_SEPARATOR,
+    MULTI_LABEL,
     EXCLUDE,
     EXCLUDE_KINDS,
     IGNORE_UNKNOWN_CLASSES,

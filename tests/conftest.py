@@ -6,7 +6,7 @@ from keras_flowers.callbacks import run_record
 from matplotlib.figure import Figure
 
 from keras_flowers import ImageClassifier, explanation
-from keras_flowers.evaluation import report
+from keras_flowers.evaluation import report_parts
 from keras_flowers.training import recording
 
 _DEFAULTS = ImageClassifier.compile.__kwdefaults__
@@ -35,7 +35,7 @@ def without_drawings():
     blank = Figure(figsize=(1, 1))
     replacements = {
         (recording, "plot_history"): lambda *args: blank,
-        (report, "svg_markup"): lambda *args: "<svg></svg>",
+        (report_parts, "svg_markup"): lambda *args: "<svg></svg>",
         (run_record, "write_model_graphs"): lambda *args: None,
         (explanation, "heatmap_function"): lambda model: None,
     }

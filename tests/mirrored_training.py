@@ -118,9 +118,27 @@ histories = [
 for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
     np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-4)
 
+# A last batch of one image leaves a device without any: 19 images for training are
+# 6 + 6 + 6 + 1, and 5 for validation are 4 + 1.
+run = keras_flowers.train(
+    small_loader(folder, batch_size=6),
+    lambda datasets: small_model(datasets, augmentation=False),
+    epochs=2,
+    devices="all",
+    verbose=0,
+)
+best = run.saved_epoch - 1
+evaluation = keras_flowers.evaluate(run.model, run.datasets)
+np.testing.assert_allclose(run.history["val_loss"][best], evaluation.loss, rtol=1e-5)
+np.testing.assert_allclose(run.history["val_accuracy"][best], evaluation.accuracy)
+counted = 19 * np.array(run.history["accuracy"])
+np.testing.assert_allclose(counted, counted.round(), atol=1e-4)
+assert np.isfinite(run.history["loss"]).all()
+
 try:
-    keras_flowers.train(small_loader(folder), build, verbose=0)
+    keras_flowers.train(small_loader(folder, batch_size=32), devices="all", verbose=0)
 except InputError as error:
-    assert "an image for each of 2 replicas" in str(error)
+    assert "multiple of 2, the number of replicas" in str(error)
+    assert "a batch of 19 in train" in str(error)
 else:
-    raise AssertionError("a batch of one image was accepted for two devices")
+    raise AssertionError("one batch of 19 images was accepted for two devices")

@@ -6,6 +6,7 @@ Prints the epochs, and what has come of the training as JSON in the last line.
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from helpers import small_loader
 
 import keras_flowers
+from keras_flowers.training.processes import NUMBER
 
 
 class Steps(keras.callbacks.Callback):
@@ -84,6 +86,37 @@ def train(folder, epochs, devices, run, wait_after):
     }
 
 
+def train_on_features(folder):
+    """Trains a head with a cache that no other process has; returns what came of it."""
+    computed = []
+
+    def count(stage, done, total):
+        if stage == "features" and done == total:
+            computed.append(total)
+
+    cache = folder / f"cache-{os.environ.get(NUMBER, 'alone')}"
+    loader = small_loader(folder, batch_size=8, cache_directory=cache)
+    result = keras_flowers.train(
+        loader,
+        lambda datasets: keras_flowers.ImageClassifier(
+            datasets.class_names, backbone=folder / "network.keras"
+        ),
+        epochs=1,
+        progress=count,
+        verbose=0,
+    )
+    (features,) = cache.rglob("*.f32")
+    index = json.loads(features.with_suffix(".json").read_text())
+    rows = np.fromfile(features, np.float32).reshape(len(index["checksums"]), -1)
+    order = np.argsort(index["checksums"])
+    return {
+        "computed": sum(computed),
+        "images": len(rows),
+        "features": hashlib.sha256(rows[order].tobytes()).hexdigest(),
+        "history": result.history,
+    }
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -91,7 +124,11 @@ if __name__ == "__main__":
     parser.add_argument("--devices", type=int, nargs="*")
     parser.add_argument("--run", action="store_true")
     parser.add_argument("--wait-after", type=int)
+    parser.add_argument("--features", action="store_true")
     given = parser.parse_args()
+    if given.features:
+        sys.stdout.write(f"{json.dumps(train_on_features(given.folder))}\n")
+        sys.stdout.flush()
     results = [
         train(given.folder, given.epochs, devices, given.run, given.wait_after)
         for devices in given.devices or [None]

@@ -1,13 +1,17 @@
 """The documentation is true: its programs run, its options and links exist."""
 
+import copy
 import dataclasses
+import json
 import re
 import runpy
 from pathlib import Path
 
 import click
+import jsonschema
 import numpy as np
 import pytest
+import yaml
 from keras_flowers_cli.main import commands
 from PIL import Image
 
@@ -20,6 +24,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # The smallest size that every network in the examples accepts.
 SMALL = (32, 32)
@@ -211,3 +216,31 @@ def test_links_between_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+def test_the_manifest_of_kubernetes_is_valid():
+    (text,) = YAML.findall((DOCS / "guides" / "devices.md").read_text())
+    manifest = yaml.safe_load(text)
+    schema = json.loads(Path(__file__).with_name("jobset_schema.json").read_text())
+    jsonschema.validate(manifest, schema)
+    (job,) = manifest["spec"]["replicatedJobs"]
+    pods = job["template"]["spec"]
+    (container,) = pods["template"]["spec"]["containers"]
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    # JobSet names a pod JOBSET-JOB-NUMBER-NUMBER, in the domain of the JobSet.
+    name = manifest["metadata"]["name"]
+    host, _, port = environment["KERAS_DISTRIBUTION_JOB_ADDRESSES"].partition(":")
+    assert host == f"{name}-{job['name']}-0-0.{name}" and port.isdecimal()
+    count = environment["KERAS_DISTRIBUTION_NUM_PROCESSES"]
+    assert pods["completions"] == pods["parallelism"] == int(count)
+    # The schema finds a wrong name, a missing one and a wrong kind.
+    for change in (
+        {"containers": [{**container, "enviroment": []}]},
+        {"containers": [{**container, "env": [{"value": "jax"}]}]},
+        {"containers": [{**container, "command": "keras-flowers train"}]},
+    ):
+        wrong = copy.deepcopy(manifest)
+        spec = wrong["spec"]["replicatedJobs"][0]["template"]["spec"]
+        spec["template"]["spec"].update(change)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)

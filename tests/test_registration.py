@@ -17,6 +17,7 @@ GOLDEN_NAMES = {
     "keras_flowers>ImageClassifier",
     "keras_flowers>ImageDatasetLoader",
     "keras_flowers>ImageNetPreprocessing",
+    "keras_flowers>MultiLabelCrossentropy",
     "keras_flowers>ResizeAndRescale",
 }
 

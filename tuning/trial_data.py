@@ -3,6 +3,7 @@
 from typing import Any
 
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
+from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.feature_datasets import with_features
@@ -25,11 +26,22 @@ class TrialData:
     def datasets(
         self, batch_size: int, progress: Progress | None = None
     ) -> ImageDatasets:
-        """Returns the images in batches of a given size."""
+        """Returns the images in batches of a given size.
+
+        Raises:
+            InputError: If the data cannot be used, or images have several labels.
+        """
         if batch_size not in self._images:
             config = {**self._loader.get_config(), "batch_size": batch_size}
             loader = type(self._loader).from_config(config)
-            self._images[batch_size] = loader.load(progress)
+            datasets = loader.load(progress)
+            if datasets.multi_label:
+                raise InputError(
+                    "A search needs images of one class: it scores trials by their "
+                    "accuracy, which images with several labels do not have. Train "
+                    f"them with `train`. Received: {datasets!r}"
+                )
+            self._images[batch_size] = datasets
         return self._images[batch_size]
 
     def features(

@@ -1,7 +1,7 @@
 """Batches of NumPy arrays, for backends that need no `tf.data` pipeline."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -78,6 +78,23 @@ class ArrayBatches(keras.utils.PyDataset):
             self._positions,
             self._count,
             self._batch_size,
+            self._reads_ahead,
+        )
+
+    def take_batches(self, numbers: Sequence[int]) -> Self:
+        """Returns some of the batches: a pass reads these alone.
+
+        Args:
+            numbers: Which batches of each pass, rising, from 0.
+        """
+        size = self._batch_size
+        parts = [np.arange(n * size, min((n + 1) * size, self._count)) for n in numbers]
+        chosen = np.concatenate([np.empty(0, np.int64), *parts])
+        return type(self)(
+            self._fetch,
+            lambda: self._positions()[chosen],
+            len(chosen),
+            size,
             self._reads_ahead,
         )
 

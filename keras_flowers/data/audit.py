@@ -9,7 +9,7 @@ Duplicates are reported and kept: whether a copy is a mistake is up to the user.
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -50,6 +50,8 @@ from keras_flowers.notebook import html_table
 from keras_flowers.progress import Progress
 
 _IMBALANCED = 3.0  # largest class to smallest
+# A fifth of them validates: fewer images say little about a threshold.
+_RARE = 20
 
 
 _UNUSABLE_FILES = frozenset(
@@ -77,6 +79,7 @@ class Audit:
         layout: Which folders are classes, and why; None for images without a folder.
         groups: The names of groups by path, from a label file.
         excluded: The images that the user has excluded, which are in no other field.
+        multi_label: Whether an image may have several classes, or none.
         near_duplicate_groups: The paths of images that show the same picture, whether
             or not their bytes are equal. Each group of `duplicate_groups` is part of
             one of these.
@@ -91,6 +94,7 @@ class Audit:
     layout: Layout | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
+    multi_label: bool = False
 
     def __repr__(self) -> str:
         """Returns the root and the sizes, not the images."""
@@ -115,7 +119,7 @@ class Audit:
     @property
     def counts(self) -> dict[str, int]:
         """The number of usable images of each class, in the order of the labels."""
-        counts = Counter(record.class_name for record in self.images)
+        counts = count_classes(self.images)
         return {name: counts[name] for name in self.class_names}
 
     @property
@@ -139,6 +143,7 @@ class Audit:
             "root": str(self.root),
             "layout": self.layout.description if self.layout else None,
             "class_names": list(self.class_names),
+            "multi_label": self.multi_label,
             "photos": len(self.images),
             "counts": self.counts,
             "summary": self.summary,
@@ -212,17 +217,19 @@ def audit_images(
             record,
             class_name=folders[record.path].class_name,
             part=folders[record.path].part,
+            labels=None if listing.labels is None else listing.labels[record.path],
         )
         for record in sorted(records, key=lambda record: record.path)
         if record.path in folders
     ]
     usable = tuple(record for record in ordered if record.problem is None)
     images, untrained = _separate_untrained(usable)
-    present = {record.class_name for record in images}
+    counts = count_classes(images)
+    present = set(counts)
     class_names = tuple(name for name in listing.class_names if name in present)
     duplicates = _duplicate_groups(images)
     near_duplicates = _near_duplicate_groups(images, duplicates)
-    counts = Counter(record.class_name for record in images)
+    is_multi_label = listing.labels is not None
     findings = (
         *listing.findings,
         *_unusable_files(ordered, listing),
@@ -232,9 +239,10 @@ def audit_images(
         *_notes(images),
         *_missing_classes(images, untrained),
         *_similar_classes(listing),
-        *_empty_classes(listing, {record.class_name for record in usable}),
+        *_empty_classes(listing, set(count_classes(usable))),
         *_ignored_entries(listing),
         *_imbalance(counts),
+        *(_rare_classes(counts) if is_multi_label else ()),
     )
     name = f"`{printable_path(listing.root)}`"
     if not images:
@@ -256,7 +264,30 @@ def audit_images(
         layout=listing.layout,
         groups=listing.groups,
         excluded=listing.excluded,
+        multi_label=is_multi_label,
     )
+
+
+def count_classes(images: Iterable[ImageRecord]) -> Counter[str]:
+    """Returns the number of images of each class that has any."""
+    return Counter(name for record in images for name in record.class_names)
+
+
+def keep_classes(
+    images: Iterable[ImageRecord], names: Collection[str]
+) -> tuple[ImageRecord, ...]:
+    """Returns the images of some classes.
+
+    An image that may have several classes stays, without the others.
+    """
+    kept = []
+    for record in images:
+        if record.labels is not None:
+            labels = tuple(name for name in record.labels if name in names)
+            kept.append(replace(record, labels=labels))
+        elif record.class_name in names:
+            kept.append(record)
+    return tuple(kept)
 
 
 _Group = list[ImageRecord]
@@ -334,7 +365,7 @@ def _unusable_files(
 def _copies(duplicates: Iterable[_Group]) -> Iterator[Finding]:
     for group in duplicates:
         paths = _paths(group)
-        if len({record.class_name for record in group}) > 1:
+        if len({record.class_names for record in group}) > 1:
             message = f"the same file in several classes: {list_paths(paths)}"
             yield Finding("label_conflict", paths, message)
         else:
@@ -360,14 +391,16 @@ def _separate_untrained(
     images: tuple[ImageRecord, ...],
 ) -> tuple[tuple[ImageRecord, ...], list[ImageRecord]]:
     """Separates images whose class is not in the training part of their split."""
-    trained = {record.class_name for record in images if record.part == "train"}
-    untrained = [
-        record
-        for record in images
-        if trained and record.part and record.class_name not in trained
-    ]
-    left_out = {record.path for record in untrained}
-    return tuple(r for r in images if r.path not in left_out), untrained
+    trained = set(count_classes(r for r in images if r.part == "train"))
+    if not trained:
+        return images, []
+    kept: list[ImageRecord] = []
+    untrained = []
+    for record in images:
+        kept.extend(keep_classes([record], trained) if record.part else [record])
+        if record.part and not trained.issuperset(record.class_names):
+            untrained.append(record)
+    return tuple(kept), untrained
 
 
 def _leaks(near_duplicates: Iterable[_Group]) -> Iterator[Finding]:
@@ -395,8 +428,11 @@ def _missing_classes(
     images: Iterable[ImageRecord], untrained: Iterable[ImageRecord]
 ) -> Iterator[Finding]:
     by_class: defaultdict[str, list[str]] = defaultdict(list)
+    trained = set(count_classes(images))
     for record in untrained:
-        by_class[record.class_name].append(record.path)
+        for name in record.class_names:
+            if name not in trained:
+                by_class[name].append(record.path)
     for name, paths in by_class.items():
         message = (
             f"{printable_path(name)}: not in the training part, so its {len(paths)} "
@@ -406,7 +442,7 @@ def _missing_classes(
     parts: defaultdict[str, set[str]] = defaultdict(set)
     for record in images:
         if record.part is not None:
-            parts[record.part].add(record.class_name)
+            parts[record.part].update(record.class_names)
     everything = set[str]().union(*parts.values())
     for part, present in sorted(parts.items()):
         for name in sorted(everything - present):
@@ -486,3 +522,10 @@ def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
             f"{printable_path(smallest)} only {counts[smallest]}"
         )
         yield Finding("imbalance", (largest, smallest), message)
+
+
+def _rare_classes(counts: Mapping[str, int]) -> Iterator[Finding]:
+    for name, count in sorted(counts.items()):
+        if count < _RARE:
+            message = f"{printable_path(name)}: only {count} images have this label"
+            yield Finding("rare_class", (name,), message)

@@ -58,7 +58,7 @@ from keras_flowers.data.splits import (
     Split,
     SplitOptions,
     check_fractions,
-    select_images,
+    select_classes,
     split_audit,
     split_ready_made,
 )
@@ -145,6 +145,11 @@ class ImageDatasetLoader:
         label_column: Column of class names in the label file.
         split_column: Column of parts (train, validation, test) in the label file.
         group_column: Column of groups in the label file.
+        label_separator: What separates the labels of an image in the label column,
+            such as `"|"` or `" "`. Then an image may have several labels, or none.
+        multi_label: Whether images may have several labels: in several columns of zeros
+            and ones, or in several rows of the label file. Images without a label are
+            used, too. `label_separator` implies it.
         exclude: Images to leave out: their paths, or a file. A text file has one path
             of a file or folder per line, relative to the data folder. Of the JSON file
             of an audit, `exclude_kinds` chooses the findings.
@@ -194,6 +199,8 @@ class ImageDatasetLoader:
         label_column: str | None = None,
         split_column: str | None = None,
         group_column: str | None = None,
+        label_separator: str | None = None,
+        multi_label: bool = False,
         exclude: str | os.PathLike[str] | Sequence[str] | None = None,
         exclude_kinds: str | Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
@@ -231,6 +238,13 @@ class ImageDatasetLoader:
         self.label_column = label_column
         self.split_column = split_column
         self.group_column = group_column
+        if label_separator is not None and not label_separator:
+            raise InputError(
+                "`label_separator` must be at least one character. "
+                f"Received: label_separator={label_separator!r}"
+            )
+        self.label_separator = label_separator
+        self.multi_label = bool(multi_label)
         self.exclude = check_exclude(exclude)
         self.exclude_kinds = check_kinds(exclude_kinds)
         self.class_names = None if class_names is None else tuple(class_names)
@@ -326,13 +340,24 @@ class ImageDatasetLoader:
         self, progress: Progress | None, on_finding: Callable[[Finding], None]
     ) -> ImageListing:
         columns = LabelColumns(
-            self.path_column, self.label_column, self.split_column, self.group_column
+            self.path_column,
+            self.label_column,
+            self.split_column,
+            self.group_column,
+            self.label_separator,
+            self.multi_label,
         )
         if self.labels is not None:
             labels = Path(self.labels).expanduser()
             return list_labeled_images(labels, self.find(progress, on_finding), columns)
         if is_label_file(self.data):
             return list_labeled_images(Path(self.data).expanduser(), None, columns)
+        if columns.gives_several_labels:
+            raise InputError(
+                "`multi_label` and `label_separator` (--multi-label, "
+                "--label-separator) need a label file: a folder gives each image one "
+                f"class. Received: {printable_path(self.data)}"
+            )
         root = self.find(progress, on_finding)
         # What was extracted to the cache is known to the user as an archive.
         name = None if Path(self.data).expanduser().is_dir() else self.data
@@ -370,7 +395,7 @@ class ImageDatasetLoader:
             return audit
         message = f"classes that the model does not know are left out: {shown}"
         finding = Finding("unknown_class", tuple(unknown), message)
-        audit = select_images(audit, lambda record: record.class_name in known)
+        audit = select_classes(audit, known)
         return dataclasses.replace(audit, findings=(*audit.findings, finding))
 
     @property
@@ -445,7 +470,7 @@ class ImageDatasetLoader:
         def pipeline(
             records: Sequence[ImageRecord], positions: Callable[[], np.ndarray]
         ) -> Any:
-            labels = number_labels(records, split.class_names)
+            labels = number_labels(records, split.class_names, split.multi_label)
             reader = cache.reader(records)
             return image_pipeline(
                 reader, labels, positions, self.batch_size, read_errors

@@ -168,18 +168,18 @@ def exclude_files(listing: ImageListing, paths: Iterable[str]) -> ImageListing:
     if unmatched:
         message = f"no such file to exclude: {list_paths(unmatched)}"
         findings.append(Finding("not_found", tuple(unmatched), message))
-    present = {folder.class_name for _, folder in kept}
-    for class_name in listing.class_names:
-        if class_name not in present:
-            message = f"{printable_path(class_name)}: all of its images are excluded"
-            findings.append(Finding("empty_class", (class_name,), message))
-    return replace(
+    rest = replace(
         listing,
         files=tuple(file for file, _ in kept),
         classes=tuple(folder for _, folder in kept),
         excluded=left_out,
-        findings=tuple(findings),
     )
+    present = set(rest.class_names)
+    for class_name in listing.class_names:
+        if class_name not in present:
+            message = f"{printable_path(class_name)}: all of its images are excluded"
+            findings.append(Finding("empty_class", (class_name,), message))
+    return replace(rest, findings=tuple(findings))
 
 
 class _FileFinder:

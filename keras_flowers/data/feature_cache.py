@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,25 +36,36 @@ class FeatureCache:
         directory: The folder of the image cache.
         key: Identifies the backbone.
         size: Length of the feature vector of an image.
+
+    Attributes:
+        size: See above.
     """
 
     def __init__(self, directory: Path, key: str, size: int) -> None:
         self._directory = directory
         self._path = directory / f"features-{key[:20]}.f32"
-        self._size = size
+        self.size = size
         self._rows: dict[str, int] = {}
         self._in_memory: dict[str, np.ndarray] = {}
         self._is_writable = True
+        self._is_locked = False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from computing the same features at the same time."""
+        """Keeps other processes from computing the same features at the same time.
+
+        It may be locked already by this object.
+        """
         with contextlib.ExitStack() as stack:
-            try:
-                path = self._path.with_suffix(".lock")
-                stack.enter_context(exclusive_lock(path, hint=LOCK_HINT))
-            except FileAccessError as error:
-                self._give_up(error)
+            if self._is_writable and not self._is_locked:
+                try:
+                    path = self._path.with_suffix(".lock")
+                    stack.enter_context(exclusive_lock(path, hint=LOCK_HINT))
+                except FileAccessError as error:
+                    self._give_up(error)
+                else:
+                    self._is_locked = True
+                    stack.callback(setattr, self, "_is_locked", False)
             yield
 
     def missing(self, checksums: Sequence[str]) -> set[str]:
@@ -80,8 +91,20 @@ class FeatureCache:
                 self._give_up(explain_os_error(error, self._directory, LOCK_HINT))
         self._in_memory |= dict(zip(checksums, rows, strict=True))
 
+    def add_missing(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Appends the features that no other process has cached meanwhile.
+
+        Args:
+            rows: The features of images by their SHA-256, float `(size,)`.
+        """
+        with self.lock():
+            missing = self.missing(list(rows))
+            new = [checksum for checksum in rows if checksum in missing]
+            if new:
+                self.add(new, np.stack([rows[checksum] for checksum in new]))
+
     def _append(self, checksums: Sequence[str], rows: np.ndarray) -> None:
-        start = len(self._rows) * 4 * self._size
+        start = len(self._rows) * 4 * self.size
         added = {name: len(self._rows) + row for row, name in enumerate(checksums)}
         with self._path.open("ab") as file:
             # A writer that was killed may have left unfinished rows.
@@ -104,10 +127,10 @@ class FeatureCache:
 
     def read(self, checksums: Sequence[str]) -> np.ndarray:
         """Returns features, float32 `(images, size)`, in the order of `checksums`."""
-        features = np.empty((len(checksums), self._size), np.float32)
+        features = np.empty((len(checksums), self.size), np.float32)
         on_disk = [index for index, name in enumerate(checksums) if name in self._rows]
         if on_disk:
-            shape = (len(self._rows), self._size)
+            shape = (len(self._rows), self.size)
             rows = [self._rows[checksums[index]] for index in on_disk]
             features[on_disk] = np.memmap(self._path, "<f4", "r", shape=shape)[rows]
         for index, name in enumerate(checksums):
@@ -124,7 +147,7 @@ class FeatureCache:
         try:
             content = json.loads(self._index.read_text())
             checksums = content["checksums"]
-            is_whole = self._path.stat().st_size >= 4 * self._size * len(checksums)
+            is_whole = self._path.stat().st_size >= 4 * self.size * len(checksums)
             rows = {checksum: row for row, checksum in enumerate(checksums)}
             is_sound = content["format"] == _FORMAT and len(rows) == len(checksums)
             return rows if is_sound and is_whole else {}

@@ -169,6 +169,15 @@ KINDS: Mapping[str, FindingKind] = {
             "smallest",
             "used",
         ),
+        FindingKind(
+            "rare_class",
+            "a label that fewer than 20 images of a multi-label file have: its scores "
+            "and its threshold are uncertain",
+            "used",
+        ),
+        FindingKind(
+            "no_label", "images without any label in a multi-label file", "used"
+        ),
         FindingKind("not_an_image", "the file is not an image", "left out", "all"),
         FindingKind(
             "duplicate_row", "an image in several rows of a label file", "used once"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_flowers.data.array_batches import ArrayBatches
-from keras_flowers.data.audit import Audit
+from keras_flowers.data.audit import Audit, count_classes
 from keras_flowers.data.image_files import (
     DEFAULT_OPTIONS,
     ImageOptions,
@@ -38,10 +38,12 @@ class ImageDatasets:
     """The pipelines that a loader loads, and everything known about their images.
 
     The pipelines yield batches `(images, labels)`: uint8 `(batch, height, width, 3)`,
-    0 to 255, and int32 `(batch,)`. Training images come in a new order in each epoch.
-    Validation and test images are never shuffled: row `i` of a prediction belongs to
-    path `i`. A pipeline is a `tf.data.Dataset`; with the JAX backend, it is a
-    `keras.utils.PyDataset` of NumPy arrays, which does not need TensorFlow.
+    0 to 255, and int32 `(batch,)`. Labels of images that may have several are float32
+    `(batch, classes)`, 1 for each label of the image and 0 for the others. Training
+    images come in a new order in each epoch. Validation and test images are never
+    shuffled: row `i` of a prediction belongs to path `i`. A pipeline is a
+    `tf.data.Dataset`; with the JAX backend, it is a `keras.utils.PyDataset` of NumPy
+    arrays, which does not need TensorFlow.
 
     Attributes:
         train: The training images, reshuffled in each epoch.
@@ -91,7 +93,7 @@ class ImageDatasets:
     def _repr_html_(self) -> str:
         counts = [self.counts(name) for name in SPLIT_NAMES]
         rows = [[name, *(count[name] for count in counts)] for name in self.class_names]
-        total = ["all classes", *(sum(count.values()) for count in counts)]
+        total = ["all classes", *(len(self.records(name)) for name in SPLIT_NAMES)]
         heads = ["class", *SPLIT_NAMES]
         return html_table(repr(self), heads, [total, *rows], self._thumbnails())
 
@@ -99,10 +101,16 @@ class ImageDatasets:
         """Yields the first training image of each of the first classes, small."""
         firsts: dict[str, Path] = {}
         for record in self.split.train:
-            firsts.setdefault(record.class_name, self.audit.root / record.path)
+            for class_name in record.class_names:
+                firsts.setdefault(class_name, self.audit.root / record.path)
         for name, path in itertools.islice(firsts.items(), _MOST_THUMBNAILS):
             with contextlib.suppress(InputError):
                 yield name, load_thumbnail(path, _THUMBNAIL_SIDE)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.split.multi_label
 
     @property
     def catalog(self) -> Audit:
@@ -137,13 +145,13 @@ class ImageDatasets:
         return tuple(self.audit.root / record.path for record in self.records(split))
 
     def labels(self, split: str) -> np.ndarray:
-        """Returns the labels of a split, int32 `(count,)`, in the order of paths."""
-        return number_labels(self.records(split), self.class_names)
+        """Returns the labels of a split in the order of paths; see `number_labels`."""
+        return number_labels(self.records(split), self.class_names, self.multi_label)
 
     def counts(self, split: str) -> dict[str, int]:
         """Returns how many images of each class a split holds."""
-        counts = np.bincount(self.labels(split), minlength=len(self.class_names))
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
+        counts = count_classes(self.records(split))
+        return {name: counts[name] for name in self.class_names}
 
     def records(self, split: str) -> Sequence[ImageRecord]:
         """Returns the record of each image of a split, in order."""

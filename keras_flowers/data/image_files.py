@@ -56,6 +56,8 @@ class ImageRecord:
         class_name: The class of the image. An audit sets it; before, it is the first
             folder of the path.
         part: "train", "validation" or "test" in a ready-made split, otherwise None.
+        labels: The classes of an image that may have several or none, sorted; None for
+            an image of one class. An audit sets it.
     """
 
     path: str
@@ -74,19 +76,29 @@ class ImageRecord:
     inode: int = 0
     class_name: str = ""
     part: str | None = None
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Sets the default of `class_name`."""
         if not self.class_name:
             object.__setattr__(self, "class_name", self.path.partition("/")[0])
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the image: `class_name` alone, or all of its `labels`."""
+        return (self.class_name,) if self.labels is None else self.labels
+
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a dictionary for `json.dump`.
+
+        Labels, which are those of a label file and not of the image, are left out.
 
         A path may contain bytes that are not valid text; `json.dump` preserves them
         only with its default `ensure_ascii=True`.
         """
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        del fields["labels"]
+        return fields
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ImageRecord":

@@ -59,6 +59,8 @@ class ImageListing:
         circles: Links to folders that contain them or are already listed.
         unreadable: Folders that cannot be listed.
         groups: The names of groups by path, from a label file.
+        labels: The classes of each file by path, from a label file that may give an
+            image several classes or none; None if each file has one class.
         excluded: The files that the user has excluded, which are not in `files`.
         findings: What a label file is wrong about, and what is excluded.
     """
@@ -74,13 +76,25 @@ class ImageListing:
     circles: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] | None = None
     excluded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes that contain files, sorted as Python sorts text."""
-        return tuple(sorted({folder.class_name for folder in self.classes}))
+        found = self.labels_by_path().values()
+        return tuple(sorted({name for names in found for name in names}))
+
+    def labels_by_path(self) -> dict[str, tuple[str, ...]]:
+        """Returns the classes of each file: one, unless a label file says otherwise."""
+        pairs = zip(self.files, self.classes, strict=True)
+        return {
+            file.path: (
+                (folder.class_name,) if self.labels is None else self.labels[file.path]
+            )
+            for file, folder in pairs
+        }
 
 
 def list_images(

@@ -1,15 +1,19 @@
-"""Reads label files: tables that name the class of each image.
+"""Reads label files: tables that name the class of each image, or its classes.
 
 A label file is CSV, TSV or Parquet. It has a column of paths and a column of labels, or
 one column of zeros and ones per class. Columns for the part of a split and for groups
 are optional.
+
+An image has one class, unless the caller says that images may have several: then the
+label column has them all with a separator, or the image has several rows, or several
+columns are 1. It may also have none.
 """
 
 import codecs
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +62,23 @@ class LabelColumns:
         label: The column of class names.
         split: The column of parts: train, validation or test.
         group: The column of groups, the images of which stay on one side of a split.
+        separator: What separates the labels of an image in the label column; None if
+            the column has one label.
+        multi_label: Whether an image may have several labels, or none; a separator
+            implies it.
     """
 
     path: str | None = None
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    separator: str | None = None
+    multi_label: bool = False
+
+    @property
+    def gives_several_labels(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.multi_label or self.separator is not None
 
 
 def is_label_file(data: str | os.PathLike[str]) -> bool:
@@ -93,10 +108,11 @@ def list_labeled_images(
     """
     table = _read_table(labels)
     rows = list(_find_rows(labels, table, columns))
+    several = columns.gives_several_labels
     if root is not None:
-        return _list_rows(labels, root, rows, searches_root=True)
+        return _list_rows(labels, root, rows, several, searches_root=True)
     # There may be anything in the folder of a label file.
-    return _list_rows(labels, labels.parent, rows, searches_root=False)
+    return _list_rows(labels, labels.parent, rows, several, searches_root=False)
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ class _Table:
 class _Row:
     number: int
     path: str
-    label: str
+    labels: tuple[str, ...]
     part: str | None
     group: str | None
 
@@ -180,9 +196,15 @@ def _find_rows(path: Path, table: _Table, columns: LabelColumns) -> Iterator[_Ro
         _find_column(path, table, "label", None, required=True)
     for number, row in enumerate(table.rows, 2):
         if label_column is not None:
-            label = _text(row.get(label_column))
+            labels = _split_labels(row.get(label_column), columns.separator)
         else:
-            label = _one_hot_label(path, number, row, others)
+            labels = tuple(c for c in others if _text(row.get(c)) in ("1", "1.0"))
+        if len(labels) > 1 and not columns.gives_several_labels:
+            raise InputError(
+                f"Row {number} of `{printable_path(path)}` must have one class. "
+                f"Received: {', '.join(labels)}. If images may have several, pass "
+                "`multi_label=True` (--multi-label)"
+            )
         part = _text(row.get(split_column)) if split_column else ""
         if part and split_part(part) is None:
             raise InputError(
@@ -192,7 +214,7 @@ def _find_rows(path: Path, table: _Table, columns: LabelColumns) -> Iterator[_Ro
         yield _Row(
             number,
             _text(row.get(path_column)).replace("\\", "/"),
-            label,
+            labels,
             split_part(part) if part else None,
             (_text(row.get(group_column)) or None) if group_column else None,
         )
@@ -249,20 +271,23 @@ def _is_one_hot(table: _Table, columns: Sequence[str]) -> bool:
     return len(columns) > 1 and "1" in values and values <= {"0", "1", "0.0", "1.0", ""}
 
 
-def _one_hot_label(
-    path: Path, number: int, row: Mapping[str, Any], columns: Sequence[str]
-) -> str:
-    found = [c for c in columns if _text(row.get(c)) in ("1", "1.0")]
-    if len(found) > 1:
-        raise InputError(
-            f"Row {number} of `{printable_path(path)}` must have one class. "
-            f"Received: {', '.join(found)}"
-        )
-    return found[0] if found else ""
+def _split_labels(value: Any, separator: str | None) -> tuple[str, ...]:
+    """Returns the labels in a cell of a label column; in Parquet, it may be a list."""
+    if isinstance(value, list):
+        parts = list(map(_text, value))
+    else:
+        text = _text(value)
+        parts = [text] if separator is None else text.split(separator)
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _list_rows(
-    labels: Path, root: Path, rows: Sequence[_Row], *, searches_root: bool
+    labels: Path,
+    root: Path,
+    rows: Sequence[_Row],
+    multi_label: bool,
+    *,
+    searches_root: bool,
 ) -> ImageListing:
     by_path: defaultdict[str, list[_Row]] = defaultdict(list)
     missing, unlabeled = [], []
@@ -271,22 +296,27 @@ def _list_rows(
         path = find(row.path) if row.path else None
         if path is None:
             missing.append(row.path or f"(row {row.number})")
-        elif not row.label:
+        elif not row.labels and not multi_label:
             unlabeled.append(path)
         else:
             by_path[path].append(row)
     files, classes, groups = [], [], {}
+    labels_of: dict[str, tuple[str, ...]] = {}
     twice, contradicting = [], []
     for path, found in sorted(by_path.items()):
-        labels_found = {(normalize_name(row.label), row.part) for row in found}
-        if len(labels_found) > 1:
+        names = sorted({normalize_name(name) for row in found for name in row.labels})
+        parts = {row.part for row in found}
+        if len(parts) > 1 or (len(names) > 1 and not multi_label):
             contradicting.append(path)
             continue
-        if len(found) > 1:
+        if len(found) > 1 and not multi_label:
             twice.append(path)
-        ((class_name, part),) = labels_found
+        (part,) = parts
+        labels_of[path] = tuple(names)
         files.append(_describe_file(root, path))
-        classes.append(ClassFolder(class_name, class_name, part))
+        # No folder has this name, which shows what the image is.
+        shown = " | ".join(names)
+        classes.append(ClassFolder(shown, shown, part))
         if found[0].group is not None:
             groups[path] = found[0].group
     name = printable_path(labels)
@@ -302,13 +332,18 @@ def _list_rows(
             "images with contradicting labels or parts, left out",
         ),
         ("unlisted", unlisted, "images without a row, left out"),
+        (
+            "no_label",
+            [path for path, names in labels_of.items() if not names],
+            "images without any label",
+        ),
     )
     findings = tuple(
         Finding(kind, tuple(paths), f"{name}: {len(paths)} {text}: {list_paths(paths)}")
         for kind, paths, text in messages
         if paths
     )
-    if len({folder.class_name for folder in classes}) < 2:
+    if len({name for names in labels_of.values() for name in names}) < 2:
         problem = "; ".join(f.message for f in findings)
         raise InputError(
             f"`{name}` must list images of at least two classes in "
@@ -320,11 +355,13 @@ def _list_rows(
         layout=Layout(
             "",
             tuple(sorted(set(classes), key=lambda f: (f.class_name, f.part or ""))),
-            f"Classes: the labels of {len(files)} images in {name}",
+            f"Classes: the labels of {len(files)} images in {name}"
+            + (", several per image" if multi_label else ""),
         ),
         files=tuple(files),
         classes=tuple(classes),
         groups=groups,
+        labels=labels_of if multi_label else None,
         findings=findings,
     )
 

@@ -150,9 +150,26 @@ def ordered_batches(
 
 
 def number_labels(
-    records: Sequence[ImageRecord], class_names: Sequence[str]
+    records: Sequence[ImageRecord],
+    class_names: Sequence[str],
+    multi_label: bool = False,
 ) -> np.ndarray:
-    """Returns the labels of images, int32 `(count,)`."""
+    """Returns the labels of images.
+
+    Args:
+        records: The images.
+        class_names: Position `i` is the name of label `i`.
+        multi_label: Whether an image may have several labels, or none.
+
+    Returns:
+        int32 `(count,)`; with `multi_label` float32 `(count, classes)`, 1 for each
+        label that an image has and 0 for the others.
+    """
     label_of = {name: label for label, name in enumerate(class_names)}
+    if multi_label:
+        rows = np.zeros((len(records), len(class_names)), dtype=np.float32)
+        for row, record in zip(rows, records, strict=True):
+            row[[label_of[name] for name in record.class_names]] = 1
+        return rows
     labels = [label_of[record.class_name] for record in records]
     return np.asarray(labels, dtype=np.int32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_flowers.data.audit import Audit, join_groups
+from keras_flowers.data.audit import Audit, count_classes, join_groups
 from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.data.layout import SPLIT_NAMES as SPLIT_NAMES
 from keras_flowers.errors import InputError
@@ -34,7 +34,7 @@ def order_groups(
         # One content represents the group, so more copies do not change its place.
         content = min(record.sha256 for record in group)
         key = hashlib.sha256(f"{seed}:{content}".encode()).digest()
-        counts = Counter(record.class_name for record in group)
+        counts = count_classes(group)
         groups.append((key, ImageGroup(tuple(group), counts)))
     groups.sort(key=lambda keyed: keyed[0])
     return [group for _, group in groups]
@@ -62,6 +62,58 @@ class SplitAssignment:
                     if self._leaves_training(group):
                         self._move(index, part)
                     break
+
+    def fill_by_rarity(self, sizes: Mapping[str, int]) -> None:
+        """Assigns groups of images that may have several classes, or none.
+
+        This is iterative stratification (Sechidis et al., "On the Stratification of
+        Multi-Label Data", 2011): the groups of the rarest class are assigned first,
+        each to the part that lacks most images of this class, and of several such parts
+        to the one that lacks most images. Groups without a class come last.
+
+        Args:
+            sizes: The number of images of each class.
+        """
+        images = sum(len(group.images) for group in self._groups)
+        wanted = {part: Counter(target) for part, target in self._targets.items()}
+        share = {
+            part: target.total() / max(1, sum(sizes.values()))
+            for part, target in wanted.items()
+        }
+        missing = {part: images * fraction for part, fraction in share.items()}
+        wanted["train"], missing["train"] = Counter(sizes), float(images)
+        for part in self._targets:
+            wanted["train"].subtract(wanted[part])
+            missing["train"] -= missing[part]
+        of_class: dict[str, list[int]] = {name: [] for name in sizes}
+        for index, group in enumerate(self._groups):
+            for name in group.counts:
+                of_class[name].append(index)
+        waiting = set(range(len(self._groups)))
+        left = Counter(sizes)
+
+        def assign(index: int, name: str | None) -> None:
+            group = self._groups[index]
+            part = max(
+                wanted, key=lambda p: (wanted[p][name] if name else 0, missing[p])
+            )
+            if part != "train" and self._leaves_training(group):
+                self._move(index, part)
+            else:
+                part = "train"
+            waiting.remove(index)
+            wanted[part].subtract(group.counts)
+            left.subtract(group.counts)
+            missing[part] -= len(group.images)
+
+        while left:
+            name = min(left, key=lambda one: (left[one], one))
+            for index in of_class[name]:
+                if index in waiting:
+                    assign(index, name)
+            del left[name]
+        for index in sorted(waiting):
+            assign(index, None)
 
     def complete(self, sizes: Mapping[str, int]) -> list[str]:
         """Gives each part without an image of a class the smallest possible group.

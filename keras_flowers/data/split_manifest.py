@@ -38,6 +38,9 @@ class ManifestEntry(BaseModel):
         path: Relative to the data folder, with `/` as the separator.
         sha256: Hexadecimal SHA-256 of its content.
         split: "train", "validation" or "test".
+        labels: The classes of an image that may have several, or that is in no folder;
+            None for the class of its folder. For the record: a label file decides the
+            labels of a run.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -46,6 +49,7 @@ class ManifestEntry(BaseModel):
     path: Annotated[InstanceOf[str], AfterValidator(_check_relative_path)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     split: Literal["train", "validation", "test"]
+    labels: list[InstanceOf[str]] | None = None
 
 
 class SplitManifest(BaseModel):
@@ -84,7 +88,7 @@ class SplitManifest(BaseModel):
             raise ValueError("`class_names` must be different names")
         paths = set()
         for entry in self.images:
-            if "/" not in entry.path:
+            if "/" not in entry.path and entry.labels is None:
                 raise ValueError(f"{printable_path(entry.path)} is in no class folder")
             if entry.path in paths:
                 raise ValueError(f"{printable_path(entry.path)} appears twice")
@@ -105,7 +109,16 @@ def write_manifest(split: Split, path: str | os.PathLike[str]) -> None:
         InputError: If the file cannot be written.
     """
     images = [
-        {"path": record.path, "sha256": record.sha256, "split": part}
+        {
+            "path": record.path,
+            "sha256": record.sha256,
+            "split": part,
+            "labels": (
+                list(record.class_names)
+                if record.labels is not None or "/" not in record.path
+                else None
+            ),
+        }
         for part in SPLIT_NAMES
         for record in getattr(split, part)
     ]
@@ -118,7 +131,7 @@ def write_manifest(split: Split, path: str | os.PathLike[str]) -> None:
             "photos": images,
         }
     )
-    content = manifest.model_dump(by_alias=True)
+    content = manifest.model_dump(by_alias=True, exclude_none=True)
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -190,11 +203,11 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
             continue
         if record is None:
             missing.append(entry.path)
-        elif record.class_name not in class_names:
+        elif unlisted := set(record.class_names).difference(class_names):
             raise InputError(
                 f"The split manifest must list the classes of "
                 f"`{printable_path(audit.root)}`. Received: no class "
-                f"{printable_path(record.class_name)}, that of "
+                f"{printable_path(min(unlisted))}, that of "
                 f"{printable_path(entry.path)}"
             )
         elif record.sha256 != entry.sha256:
@@ -212,6 +225,7 @@ def apply_manifest(audit: Audit, manifest: SplitManifest) -> Split:
         validation=tuple(parts["validation"]),
         test=tuple(parts["test"]),
         not_in_manifest=tuple(present.values()),
+        multi_label=audit.multi_label,
     )
 
 

@@ -7,13 +7,12 @@ nearly the same picture, stay on one side.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_flowers.argument_checks import check_choice, check_integer
-from keras_flowers.data.audit import Audit
+from keras_flowers.data.audit import Audit, count_classes, keep_classes
 from keras_flowers.data.image_files import ImageRecord
 from keras_flowers.data.split_assignment import SPLIT_NAMES as SPLIT_NAMES
 from keras_flowers.data.split_assignment import (
@@ -44,6 +43,7 @@ class Split:
             are in none of the three parts.
         small_classes: The classes that are too small to split. They are left out or
             only in `train`.
+        multi_label: Whether an image may have several classes, or none.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +55,7 @@ class Split:
     test: tuple[ImageRecord, ...]
     not_in_manifest: tuple[ImageRecord, ...] = ()
     small_classes: tuple[str, ...] = ()
+    multi_label: bool = False
 
     def __repr__(self) -> str:
         """Returns the sizes, not the images."""
@@ -64,12 +65,10 @@ class Split:
         return f"Split({len(self.class_names)} classes: {sizes}{more})"
 
     def _repr_html_(self) -> str:
-        counts = [
-            Counter(record.class_name for record in getattr(self, name))
-            for name in SPLIT_NAMES
-        ]
+        parts = [getattr(self, name) for name in SPLIT_NAMES]
+        counts = [count_classes(images) for images in parts]
         rows = [[name, *(count[name] for count in counts)] for name in self.class_names]
-        total = ["all classes", *(count.total() for count in counts)]
+        total = ["all classes", *map(len, parts)]
         return html_table(repr(self), ["class", *SPLIT_NAMES], [total, *rows])
 
 
@@ -149,6 +148,8 @@ def split_audit(audit: Audit, options: SplitOptions = DEFAULT_SPLIT_OPTIONS) -> 
     copies stay together, a class may miss these numbers by less than the size of its
     largest group of copies, or by more if groups contain several classes.
 
+    Images that may have several classes are split by `SplitAssignment.fill_by_rarity`.
+
     Args:
         audit: The images.
         options: How to split them.
@@ -177,7 +178,10 @@ def split_audit(audit: Audit, options: SplitOptions = DEFAULT_SPLIT_OPTIONS) -> 
     assignment = SplitAssignment(
         order_groups(audit.images, groups, options.seed), targets
     )
-    assignment.fill()
+    if audit.multi_label:
+        assignment.fill_by_rarity(sizes)
+    else:
+        assignment.fill()
     small = assignment.complete(sizes)
     if small and options.small_classes is None:
         raise InputError(_describe_small_classes(assignment, small, sizes))
@@ -194,6 +198,7 @@ def split_audit(audit: Audit, options: SplitOptions = DEFAULT_SPLIT_OPTIONS) -> 
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
+        multi_label=audit.multi_label,
     )
 
 
@@ -228,7 +233,7 @@ def split_ready_made(
             "`split='random'` (--split random)"
         )
     taken = split_audit(
-        select_images(audit, lambda record: record.part == "train"),
+        _replace_images(audit, tuple(parts["train"])),
         replace(
             options,
             validation_split=0.0 if parts["validation"] else options.validation_split,
@@ -237,7 +242,7 @@ def split_ready_made(
     )
 
     def given(part: str) -> tuple[ImageRecord, ...]:
-        return tuple(r for r in parts[part] if r.class_name in taken.class_names)
+        return keep_classes(parts[part], taken.class_names)
 
     return replace(
         taken,
@@ -284,14 +289,18 @@ def _leave_out_classes(audit: Audit, names: Sequence[str]) -> Audit:
             f"`{printable_path(audit.root)}` must contain at least two classes that "
             f"are large enough to split. Received: {len(class_names)}"
         )
-    return select_images(audit, lambda record: record.class_name in class_names)
+    return select_classes(audit, class_names)
 
 
-def select_images(audit: Audit, is_kept: Callable[[ImageRecord], bool]) -> Audit:
+def select_classes(audit: Audit, names: Collection[str]) -> Audit:
+    """Returns the audit with the images of some classes; see `keep_classes`."""
+    return _replace_images(audit, keep_classes(audit.images, names))
+
+
+def _replace_images(audit: Audit, images: tuple[ImageRecord, ...]) -> Audit:
     """Returns the audit with some of its images and their classes and groups."""
-    images = tuple(record for record in audit.images if is_kept(record))
     paths = {record.path for record in images}
-    present = {record.class_name for record in images}
+    present = count_classes(images)
 
     def keep(groups: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
         inside = (tuple(path for path in group if path in paths) for group in groups)

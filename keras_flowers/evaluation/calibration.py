@@ -47,10 +47,14 @@ class Calibration:
     Attributes:
         bins: Intervals of equal width that cover 0..1.
         non_finite: Number of images whose prediction is non-finite; they are in no bin.
+        of_labels: Whether what is in the bins is not an image with the probability of
+            its predicted class, but a label of an image with its probability: then the
+            accuracy is the fraction of them that is a true label.
     """
 
     bins: tuple[CalibrationBin, ...]
     non_finite: int
+    of_labels: bool = False
 
     @property
     def error(self) -> float:
@@ -103,6 +107,7 @@ class Calibration:
             confidence=np.array([one.confidence for one in self.bins], dtype=float),
             accuracy=np.array([one.accuracy for one in self.bins], dtype=float),
             title=title,
+            of_labels=self.of_labels,
         )
 
     def _mean(self, value: Callable[[float, float], float]) -> float:
@@ -167,29 +172,90 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature with the lowest cross-entropy.
 
     Args:
-        probabilities: Float `(count, classes)`, a softmax, of images that the model was
-            not trained on.
-        labels: Integers `(count,)`, the true labels.
+        probabilities: Float `(count, classes)`, of images that the model was not
+            trained on.
+        labels: Integers `(count,)`, the true labels, for a softmax; or, for a sigmoid
+            of each class, `(count, classes)`, 0 or 1.
 
     Returns:
         The temperature, from 0.05 to 20. 1 where it cannot be known: of fewer than 50
         images, if none of them is a mistake, or if a prediction is non-finite.
     """
     from scipy.optimize import minimize_scalar
-    from scipy.special import logsumexp
 
-    is_known = len(labels) >= MIN_IMAGES and np.isfinite(probabilities).all()
-    if not is_known or (probabilities.argmax(axis=1) == labels).all():
+    if len(labels) < MIN_IMAGES or not np.isfinite(probabilities).all():
         return 1.0
-    # The logits but for a constant of each row.
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny), dtype=float)
-    of_true = logits[np.arange(len(labels)), labels]
+    if labels.ndim == 1:
+        is_right = probabilities.argmax(axis=1) == labels
+        loss_of = _softmax_loss(probabilities, labels)
+    else:
+        is_right = (probabilities >= 0.5) == (labels == 1)
+        loss_of = _sigmoid_loss(probabilities, labels)
+    if is_right.all():
+        return 1.0
 
     def loss(log_temperature: float) -> float:
-        inverse = math.exp(-log_temperature)
-        terms = logsumexp(logits * inverse, axis=1) - of_true * inverse
-        return float(terms.mean())
+        return loss_of(math.exp(-log_temperature))
 
     limits = [math.log(limit) for limit in _TEMPERATURES]
     found = minimize_scalar(loss, bounds=limits, method="bounded")
     return math.exp(found.x) if loss(found.x) < loss(0.0) else 1.0
+
+
+def _softmax_loss(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> Callable[[float], float]:
+    """Returns the loss as a function of what the logits are multiplied by."""
+    from scipy.special import logsumexp
+
+    # The logits but for a constant of each row.
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny), dtype=float)
+    of_true = logits[np.arange(len(labels)), labels]
+    return lambda scale: float(
+        (logsumexp(logits * scale, axis=1) - of_true * scale).mean()
+    )
+
+
+def _sigmoid_loss(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> Callable[[float], float]:
+    """Returns the loss as a function of what the logits are multiplied by."""
+    tiny = float(np.finfo(np.float32).eps)
+    found = np.clip(np.asarray(probabilities, dtype=float), tiny, 1 - tiny)
+    logits = np.log(found) - np.log1p(-found)
+    return lambda scale: float(
+        (np.logaddexp(0.0, logits * scale) - labels * logits * scale).mean()
+    )
+
+
+def fit_thresholds(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> tuple[float, ...] | None:
+    """Returns the threshold of each label with the highest F1.
+
+    Args:
+        probabilities: Float `(count, classes)`, of images that the model was not
+            trained on.
+        labels: `(count, classes)`, 0 or 1.
+
+    Returns:
+        Midway between the lowest probability of the images that get the label and the
+        next lower one. 0.5 for a label that no image has. `None` where they cannot be
+        known: of fewer than 50 images, or if a prediction is non-finite.
+    """
+    if len(labels) < MIN_IMAGES or not np.isfinite(probabilities).all():
+        return None
+    columns = zip(probabilities.T, labels.T == 1, strict=True)
+    return tuple(_fit_threshold(found, true) for found, true in columns)
+
+
+def _fit_threshold(found: np.ndarray, true: np.ndarray) -> float:
+    from sklearn.metrics import precision_recall_curve
+
+    if not true.any():
+        return 0.5
+    precision, recall, thresholds = precision_recall_curve(true, found)
+    total = np.maximum(precision + recall, np.finfo(float).tiny)
+    best = int(np.argmax((2 * precision * recall / total)[:-1]))
+    below = float(thresholds[best - 1]) if best else 0.0
+    return (below + float(thresholds[best])) / 2

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_flowers.errors import InputError
-from keras_flowers.evaluation.evaluate import Evaluation
+from keras_flowers.evaluation.evaluate import AnyEvaluation, Evaluation
 from keras_flowers.files import write_csv_atomically
 
 # The 97.5th percentile of the normal distribution, for intervals of 95 %.
@@ -230,7 +230,7 @@ class Comparison:
         return is_right
 
 
-def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
+def compare_evaluations(first: AnyEvaluation, second: AnyEvaluation) -> Comparison:
     """Compares two models that were evaluated on the same images.
 
     The models may take images of different sizes, and order their classes differently.
@@ -243,7 +243,8 @@ def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
         `Comparison`; differences are those of the second model to the first.
 
     Raises:
-        InputError: If images or classes are not the same.
+        InputError: If images or classes are not the same, or images have several
+            labels.
 
     Example:
     ```python
@@ -253,6 +254,11 @@ def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
     print(comparison.accuracy, comparison.p_value)
     ```
     """
+    if not isinstance(first, Evaluation) or not isinstance(second, Evaluation):
+        raise InputError(
+            "Two models can only be compared on images of one class: McNemar's test "
+            "counts the images that are right. Received: images with several labels"
+        )
     if set(first.class_names) != set(second.class_names):
         raise InputError(
             "Both models must have the same classes. Received: "

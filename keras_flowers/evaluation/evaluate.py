@@ -13,10 +13,12 @@ import numpy as np
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.callbacks.labelled_images import iterate_batches
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.data.image_files import load_thumbnail
+from keras_flowers.data.pipelines import number_labels
 from keras_flowers.distribution import predict_batch, predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
+from keras_flowers.evaluation.mistake_grid import draw_mistakes, load_tile_image
+from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
 from keras_flowers.files import write_csv_atomically
 from keras_flowers.inference import build_openvino_predictor
 from keras_flowers.layers.views import average_views
@@ -28,7 +30,7 @@ from keras_flowers.plots.confusion_matrix import (
     arrange_confusions,
     draw_confusion_matrix,
 )
-from keras_flowers.plots.image_grid import Tile, draw_image_grid
+from keras_flowers.plots.image_grid import Tile
 from keras_flowers.plots.rendering import show_in_figure
 from keras_flowers.scores import (
     ClassScores,
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
 # With more classes, a file holds only the cells that are not zero.
 _MOST_IN_JSON_MATRIX = 1000
 _MOST_IN_GRID = 1000
-_COLUMNS_OF_GRID = 6
-_THUMBNAIL_SIDE = 240
 _ROWS_AT_ONCE = 4096
 # A softmax in 16 bits may exceed 1 by its rounding.
 _ROUNDING = 0.01
@@ -355,11 +355,7 @@ class Evaluation:
         """
         count = check_integer("count", count, lowest=1, highest=_MOST_IN_GRID)
         tiles = load_mistakes(self, count)
-        shown = f"{len(tiles)} of {self.mistakes} mistakes, highest loss first"
-        title = shown if tiles else f"no mistake in {len(self.labels)} images"
-        columns = max(2, min(_COLUMNS_OF_GRID, len(tiles)))
-        grid = draw_image_grid(tiles, title, _THUMBNAIL_SIDE, columns)
-        return show_in_figure(grid)
+        return draw_mistakes(tiles, self.mistakes, len(self.labels))
 
     @cached_property
     def _cells(self) -> np.ndarray:
@@ -404,14 +400,17 @@ class Evaluation:
             yield [os.fspath(path), true, *further, self.losses[index], *predictions]
 
 
+AnyEvaluation = Evaluation | MultiLabelEvaluation
+
+
 def evaluate(
     model: keras.Model,
     datasets: Any,
     split: str | None = None,
     class_names: Sequence[str] | None = None,
     tta: int = 1,
-) -> Evaluation:
-    """Classifies every image of a split and compares the result with its folder.
+) -> AnyEvaluation:
+    """Classifies every image of a split and compares the result with its labels.
 
     Args:
         model: An `ImageClassifier`, or any model that maps batches of images
@@ -431,12 +430,13 @@ def evaluate(
             `keras_flowers.layers.views`.
 
     Returns:
-        `Evaluation`, its rows in the order of `datasets.paths(split)`.
+        `Evaluation`, its rows in the order of `datasets.paths(split)`; of images with
+        several labels, a `MultiLabelEvaluation` with the thresholds of the model.
 
     Raises:
         InputError: If the split is empty, the data has a class that the model does
-            not know, or the model returns something other than one probability per
-            class.
+            not know, or several labels per image where the model knows one, or the
+            model returns something other than one probability per class.
     """
     shown_split: str | None = split or "validation"
     if isinstance(datasets, ImageDatasetLoader):
@@ -460,8 +460,7 @@ def evaluate(
         raise InputError(
             f"The model knows the classes {list(known)}; the data also has {unknown}."
         )
-    position = {name: label for label, name in enumerate(known)}
-    label_of = np.array([position[name] for name in datasets.class_names])
+    _check_label_mode(model, datasets.multi_label)
     if isinstance(model, ImageClassifier):
         network = model.averaging_views(tta)
     else:
@@ -469,14 +468,45 @@ def evaluate(
     count = tta * len(datasets.records(split))
     with datasets.naming_unreadable_images():
         probabilities = _predict(network, images, count)
-    return Evaluation(
-        class_names=known,
-        paths=datasets.paths(split),
-        labels=label_of[datasets.labels(split)].astype(np.int32),
-        probabilities=_check_probabilities(probabilities, len(known)),
-        root=datasets.audit.root,
-        split=shown_split,
+    found = _Predictions(
+        known,
+        datasets.paths(split),
+        number_labels(datasets.records(split), known, datasets.multi_label),
+        _check_probabilities(probabilities, len(known)),
+        datasets.audit.root,
+        shown_split,
     )
+    return found.evaluate(model)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predictions:
+    """The fields that both kinds of evaluations have."""
+
+    class_names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    root: Path | None = None
+    split: str | None = None
+
+    def evaluate(self, model: keras.Model) -> AnyEvaluation:
+        """Returns the evaluation that suits the labels."""
+        fields = vars(self)
+        if self.labels.ndim == 1:
+            return Evaluation(**fields)
+        thresholds = getattr(model, "label_thresholds", None)
+        return MultiLabelEvaluation(**fields, thresholds=thresholds)
+
+
+def _check_label_mode(model: keras.Model, multi_label: bool) -> None:
+    """Refuses labels of another mode than that of the model."""
+    if isinstance(model, ImageClassifier) and model.multi_label != multi_label:
+        several, one = "several labels per image", "one class per image"
+        raise InputError(
+            f"The model knows {several if model.multi_label else one}. Received: data "
+            f"with {several if multi_label else one}"
+        )
 
 
 def _refuse_split(split: str | None) -> None:
@@ -502,16 +532,18 @@ def _load_all(model: keras.Model, data: str | os.PathLike[str]) -> ImageDatasets
         validation_split=0.0,
         split="random",
         class_names=getattr(model, "class_names", None),
+        multi_label=getattr(model, "multi_label", False),
     ).load()
 
 
 def _evaluate_batches(
     model: keras.Model, data: Any, class_names: Sequence[str] | None
-) -> Evaluation:
+) -> AnyEvaluation:
     """Evaluates images without files."""
+    multi_label = getattr(model, "multi_label", False)
     rows, labels = [], []
     try:
-        for images, batch_labels in iterate_batches(data):
+        for images, batch_labels in iterate_batches(data, multi_label):
             if len(images) != len(batch_labels):
                 raise TypeError("images and labels differ in number")
             rows.append(np.asarray(predict_batch(model, images)))
@@ -527,17 +559,18 @@ def _evaluate_batches(
     known = class_names or getattr(model, "class_names", None)
     if known is None:
         known = [str(label) for label in range(outputs.shape[-1])]
-    if true.min() < 0 or true.max() >= len(known):
+    highest = 1 if multi_label else len(known) - 1
+    if true.min() < 0 or true.max() > highest:
         raise InputError(
-            f"Labels must be integers from 0 to {len(known) - 1}. "
+            f"Labels must be integers from 0 to {highest}. "
             f"Received: {true.min()} to {true.max()}"
         )
-    return Evaluation(
-        class_names=tuple(known),
-        paths=tuple(Path(f"image {position}") for position in range(len(true))),
-        labels=true.astype(np.int32),
-        probabilities=_check_probabilities(outputs, len(known)),
-    )
+    return _Predictions(
+        tuple(known),
+        tuple(Path(f"image {position}") for position in range(len(true))),
+        true.astype(np.float32 if multi_label else np.int32),
+        _check_probabilities(outputs, len(known)),
+    ).evaluate(model)
 
 
 def _predict(network: keras.Model, batches: Any, count: int) -> np.ndarray:
@@ -608,7 +641,7 @@ def load_mistakes(evaluation: Evaluation, count: int) -> list[Tile]:
     """
     return [
         Tile(
-            _load_thumbnail(mistake.path),
+            load_tile_image(mistake.path),
             (
                 evaluation.shown_path(mistake.path),
                 f"true: {mistake.true_class}",
@@ -619,10 +652,3 @@ def load_mistakes(evaluation: Evaluation, count: int) -> list[Tile]:
         )
         for mistake in evaluation.worst_mistakes(count)
     ]
-
-
-def _load_thumbnail(path: Path) -> np.ndarray | None:
-    try:
-        return load_thumbnail(path, _THUMBNAIL_SIDE)
-    except InputError:
-        return None

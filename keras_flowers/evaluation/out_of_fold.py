@@ -98,6 +98,12 @@ def out_of_fold_probabilities(
         InputError: As for `assign_folds`.
     """
     labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise InputError(
+            "`labels` must be one class for each image: folds are stratified by it, "
+            "and label issues are found by comparing it with others. Received: labels "
+            f"of shape {labels.shape}, as of images with several labels"
+        )
     views = np.asarray(features, np.float32)
     if views.ndim == 2:
         views = views[None]

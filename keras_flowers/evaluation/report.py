@@ -6,14 +6,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import keras_flowers_settings as settings
 import numpy as np
 from keras_flowers_runtime.heat import blend_heat, place_heat
 from keras_flowers_runtime.images import ImageOptions, load_image
-from markupsafe import Markup, escape
+from markupsafe import escape
 from PIL import Image
 
 from keras_flowers import explanation
@@ -22,23 +22,27 @@ from keras_flowers.data.findings import group_findings
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.evaluation.cross_validation import CrossValidation
 from keras_flowers.evaluation.evaluate import (
+    AnyEvaluation,
     Evaluation,
     Mistake,
     arrange_confusion_matrix,
     load_mistakes,
 )
+from keras_flowers.evaluation.label_report import describe_labels
+from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
 from keras_flowers.evaluation.pages import format_number, render_page
+from keras_flowers.evaluation.report_parts import (
+    draw_inline,
+    draw_reliability,
+    embed_photo,
+    name_split,
+)
 from keras_flowers.files import json_text, write_text_atomically
-from keras_flowers.history import collapse_epoch
-from keras_flowers.notebook import jpeg_address
+from keras_flowers.history import SCORES, collapse_epoch, find_score
 from keras_flowers.plots.confusion_matrix import draw_confusion_matrix
 from keras_flowers.plots.history import PANELS, draw_metric
 from keras_flowers.plots.rendering import png_bytes
-from keras_flowers.plots.svg import svg_markup
 from keras_flowers.plots.text import shorten
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Longer lists are cut, and the page says by how much.
 _LIMITS = {
@@ -64,10 +68,10 @@ def write_report(
     config: Mapping[str, Any],
     datasets: ImageDatasets,
     history: Mapping[str, Sequence[float]],
-    evaluation: Evaluation | str,
+    evaluation: AnyEvaluation | str,
     model: keras.Model | None = None,
     saved_epoch: int | None = None,
-    uncalibrated: Evaluation | None = None,
+    uncalibrated: AnyEvaluation | None = None,
     cross_validation: CrossValidation | None = None,
     seconds: float | None = None,
 ) -> None:
@@ -106,22 +110,15 @@ def write_report(
     sections = {
         "data": "Data",
         "training": "Training",
-        **(
-            {
-                "confusion-matrix": "Confusion matrix",
-                "classes": "Classes",
-                "calibration": "Calibration",
-                "mistakes": "Worst mistakes",
-            }
-            if not isinstance(evaluation, str)
-            else {"evaluation": "Evaluation"}
-        ),
+        **_name_sections(evaluation),
         **({} if cross_validation is None else {"folds": "Cross-validation"}),
         **({} if model is None else {"model": "Model"}),
         "configuration": "Configuration",
     }
-    values: dict[str, Any] = {"reason": evaluation, "evaluation": None}
-    if not isinstance(evaluation, str):
+    values: dict[str, Any] = {"reason": evaluation, "evaluation": None, "figures": []}
+    if isinstance(evaluation, MultiLabelEvaluation):
+        values = describe_labels(evaluation)
+    elif not isinstance(evaluation, str):
         values = _describe_evaluation(evaluation, model)
     page = render_page(
         "report.html.j2",
@@ -133,7 +130,7 @@ def write_report(
         datasets=datasets,
         findings=group_findings(datasets.audit.findings),
         splits=splits,
-        totals={name: sum(counts.values()) for name, counts in splits.items()},
+        totals={name: len(datasets.records(name)) for name in splits},
         groups=_describe_config(config),
         model=None if model is None else _describe_model(model, path),
         seconds=seconds,
@@ -148,17 +145,33 @@ def write_report(
     write_text_atomically(path, page)
 
 
+def _name_sections(evaluation: AnyEvaluation | str) -> dict[str, str]:
+    """Returns the sections of an evaluation by anchor."""
+    if isinstance(evaluation, str):
+        return {"evaluation": "Evaluation"}
+    has_matrix = isinstance(evaluation, Evaluation)
+    return {
+        **({"confusion-matrix": "Confusion matrix"} if has_matrix else {}),
+        "classes": "Classes",
+        "calibration": "Calibration",
+        "mistakes": "Worst mistakes",
+    }
+
+
 def _describe_history(
     history: Mapping[str, Sequence[float]], saved_epoch: int | None
 ) -> dict[str, Any]:
     epochs = max((len(values) for values in history.values()), default=0)
-    scores = [value for value in history.get("val_accuracy", []) if value == value]
+    column = find_score(history) or ""
+    scores = history[column] if column.startswith("val_") else ()
+    known = [value for value in scores if value == value]
+    score_name = SCORES.get(column.removeprefix("val_"), "")
     speed = ([math.nan, *history.get("photos_per_second", [])])[-1]
     return {
         "history": history,
         "epochs": epochs,
         "history_plots": [
-            _draw(
+            draw_inline(
                 draw_metric(history, metric, saved_epoch),
                 metric,
                 _describe_curves(metric),
@@ -166,7 +179,8 @@ def _describe_history(
             for metric in PANELS
             if epochs and {metric, f"val_{metric}"} & set(history)
         ],
-        "best_accuracy": max(scores, default=None),
+        "best_score": max(known, default=None),
+        "score_name": score_name,
         "saved_epoch": saved_epoch,
         "collapse_epoch": collapse_epoch(history),
         "speed": round(speed) if math.isfinite(speed) else None,
@@ -177,27 +191,45 @@ def _describe_evaluation(
     evaluation: Evaluation, model: keras.Model | None
 ) -> dict[str, Any]:
     calibration = evaluation.calibration()
-    split = evaluation.split or "evaluated"
+    split = name_split(evaluation)
+    scores = list(evaluation.per_class.values())
+    total = len(evaluation.labels)
+    low, high = map(format_number, evaluation.accuracy_interval)
+    guess = format_number(max(one.count for one in scores) / total)
+    figures = [
+        (
+            f"Accuracy, {split}",
+            format_number(evaluation.accuracy),
+            f"95 % interval {low} to {high}; {total - evaluation.mistakes:,} of "
+            f"{total:,} right; always the largest class: {guess}",
+        ),
+        (
+            f"Loss, {split}",
+            format_number(evaluation.loss),
+            f"guessing: {format_number(math.log(len(evaluation.class_names)))}",
+        ),
+        (
+            "Expected calibration error",
+            format_number(calibration.error),
+            f"mean confidence {format_number(calibration.confidence)}",
+        ),
+    ]
     matrix_plot = None
     if len(evaluation.class_names) > _MOST_IN_MATRIX:
         grid = arrange_confusion_matrix(evaluation)
         matrix_plot = _embed(png_bytes(draw_confusion_matrix(grid, _MATRIX_SIDE)))
     return {
         "evaluation": evaluation,
+        "details": "single_label.html.j2",
+        "figures": figures,
         "calibration": calibration,
-        "scores": list(evaluation.per_class.values()),
-        "total": len(evaluation.labels),
+        "scores": scores,
+        "total": total,
         "has_one_answer": len(np.unique(evaluation.predictions)) == 1,
-        "split_name": "training" if split == "train" else split,
-        "guessing_loss": math.log(len(evaluation.class_names)),
+        "split_name": split,
         "short_names": [shorten(n, _HEAD_COLUMNS) for n in evaluation.class_names],
         "matrix_plot": matrix_plot,
-        "reliability_plot": _draw(
-            calibration.plot(),
-            "reliability",
-            f"Reliability diagram; expected calibration error "
-            f"{format_number(calibration.error)}. The numbers are in the table.",
-        ),
+        "reliability_plot": draw_reliability(calibration),
         "mistakes": _describe_mistakes(evaluation, model),
     }
 
@@ -212,7 +244,7 @@ def _describe_mistakes(
     for index, (mistake, image) in enumerate(zip(mistakes, images, strict=True)):
         photo = heat = None
         if image is not None:
-            photo = _embed_photo(image)
+            photo = embed_photo(image)
             if model is not None and index < _MOST_EXPLAINED:
                 heat = _explain_mistake(model, evaluation, mistake, image)
         rows.append((mistake, photo, heat))
@@ -230,7 +262,7 @@ def _explain_mistake(
     options = ImageOptions(resize=model.resize)
     heat = heatmap_of(load_image(mistake.path, model.image_size, options), label)
     height, width = image.shape[:2]
-    return _embed_photo(
+    return embed_photo(
         blend_heat(image, place_heat(heat, model.resize, (height, width)))
     )
 
@@ -256,20 +288,11 @@ def _describe_model(model: keras.Model, path: Path) -> dict[str, Any]:
     }
 
 
-def _embed_photo(pixels: np.ndarray) -> dict[str, Any]:
-    height, width = pixels.shape[:2]
-    return {"source": jpeg_address(pixels), "width": width, "height": height}
-
-
 def _embed(content: bytes) -> dict[str, Any]:
     """Returns a PNG as an address that holds it, and its size in pixels."""
     width, height = Image.open(io.BytesIO(content)).size
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return {"source": source, "width": width, "height": height}
-
-
-def _draw(figure: "Figure", name: str, description: str) -> Markup:
-    return Markup(svg_markup(figure, name, description))
 
 
 def _describe_curves(metric: str) -> str:

@@ -48,6 +48,7 @@ class GradCam:
         self._to_maps = keras.Model(network.inputs[0], maps)
         self._to_features = keras.Model(maps, network.outputs[0])
         self._head = model.layers[at + 1 :]
+        self._log_odds = model.label_mode.log_odds
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Returns the heat, float32 `(batch, rows, columns)`, from 0 up.
@@ -72,7 +73,7 @@ class GradCam:
         values = self._to_features(maps, training=False)
         for layer in self._head[:-1]:
             values = layer(values, training=False)
-        return ops.sum(_log_odds(_logits(self._head[-1], values), labels))
+        return ops.sum(self._log_odds(_logits(self._head[-1], values), labels))
 
 
 class Occlusion:
@@ -85,6 +86,7 @@ class Occlusion:
     def __init__(self, model: ImageClassifier) -> None:
         self._to_hidden = keras.Model(model.inputs[0], model.layers[-1].input)
         self._output = model.layers[-1]
+        self._log_odds = model.label_mode.log_odds
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Returns the heat, float32 `(batch, rows, columns)`, from 0 up.
@@ -104,7 +106,7 @@ class Occlusion:
         hidden = self._to_hidden(images, training=False)
         labels = np.full(len(images), label)
         odds: np.ndarray = ops.convert_to_numpy(
-            _log_odds(_logits(self._output, hidden), labels)
+            self._log_odds(_logits(self._output, hidden), labels)
         )
         return odds
 
@@ -113,13 +115,6 @@ def _logits(output: keras.layers.Dense, hidden: Any) -> Any:
     """Returns the logits of the last layer."""
     values = ops.matmul(ops.cast(hidden, "float32"), ops.cast(output.kernel, "float32"))
     return values + ops.cast(output.bias, "float32")
-
-
-def _log_odds(logits: Any, labels: np.ndarray) -> Any:
-    """Returns the log odds of a class against all others, `(batch,)`."""
-    chosen = ops.one_hot(labels, logits.shape[-1], dtype="float32")
-    others = logits - 1e9 * chosen
-    return ops.sum(logits * chosen, axis=-1) - ops.logsumexp(others, axis=-1)
 
 
 def _gradient(function: Callable[[Any], Any], point: Any) -> np.ndarray:

@@ -183,6 +183,8 @@ def _copy_in_float32(model: ImageClassifier) -> ImageClassifier:
         augmentation=False,
         backbone=backbone,
         resize=model.resize,
+        multi_label=model.multi_label,
+        thresholds=model.thresholds,
         dtype="float32",
     )
     copy.set_weights(model.get_weights())

@@ -201,7 +201,7 @@ def _draw(folder: Path, count: int) -> list[LabelledImage]:
     root = write_sample(folder / "sample", images_per_class=-(-count // classes))
     paths = sorted(root.glob("*/*.jpg"))
     images = [
-        LabelledImage(path, path.relative_to(root).as_posix(), path.parent.name)
+        LabelledImage(path, path.relative_to(root).as_posix(), (path.parent.name,))
         for path in paths
     ]
     return spread(images, count)
@@ -231,7 +231,7 @@ def _write_description(
     files = {path.relative_to(folder).as_posix(): path for path in _files_of(folder)}
     description: dict[str, Any] = {
         "kind": "keras_flowers.export",
-        "version": 1,
+        "version": 2 if model.multi_label else 1,
         "format": format,
         "precision": precision,
         "file": FILES[format],
@@ -265,6 +265,8 @@ def _write_description(
         "temperature": None if model.temperature == 1 else model.temperature,
         # Of the probability of the most probable class: the graph has no features.
         "unknown_threshold": model.unknown_threshold,
+        # Where an image may have several labels, the lowest probability of each.
+        "thresholds": model.label_thresholds,
         "source": {
             "file": None if source.file is None else source.file.name,
             "sha256": None if source.file is None else _sha256(source.file),

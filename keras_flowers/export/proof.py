@@ -102,11 +102,13 @@ class Proof:
         tolerance: How much the predictions may differ.
         largest_difference: The largest difference of a probability in any image.
         mean_difference: The mean over all images of the largest difference of each.
-        equal_answers: Fraction of images with the same predicted class.
+        equal_answers: Fraction of images with the same predicted class; where they may
+            have several labels, fraction of all pairs of an image and a label with the
+            same answer.
         largest_difference_at_original_size: The largest difference for images that the
             exported model resizes itself; `None` if it cannot resize.
-        keras_accuracy: Accuracy of the Keras model; `None` if the classes of the
-            images are unknown.
+        keras_accuracy: Accuracy of the Keras model: the fraction of images whose class,
+            or whose labels, are right; `None` if those of the images are unknown.
         exported_accuracy: Accuracy of the exported model, or `None`.
         keras_recall: Recall of the Keras model for each class.
         exported_recall: Recall of the exported model for each class.
@@ -219,10 +221,12 @@ def prove(
         )
     differences = np.abs(before - after).max(axis=1)
     order = np.argsort(-np.where(np.isnan(differences), np.inf, differences))
+    answers = [
+        model.label_mode.find_labels(rows, model.thresholds) for rows in (before, after)
+    ]
     labels = _find_labels(model, read[:labelled])
     keras_scores, exported_scores = (
-        _scores(rows[: len(labels)], labels, model.class_names)
-        for rows in (before, after)
+        _scores(rows[: len(labels)], labels, model.class_names) for rows in answers
     )
     return Proof(
         images=len(read),
@@ -231,7 +235,7 @@ def prove(
         tolerance=TOLERANCES[exported.precision],
         largest_difference=float(differences.max()),
         mean_difference=float(differences.mean()),
-        equal_answers=float((before.argmax(1) == after.argmax(1)).mean()),
+        equal_answers=model.label_mode.agreement(*answers),
         largest_difference_at_original_size=_difference_at_original_size(
             model, exported, read
         ),
@@ -275,13 +279,19 @@ def score_images(
             progress("prove", min(len(images), len(read)), len(images))
     if not read:
         return None, {}
-    return _scores(np.concatenate(rows), _find_labels(model, read), model.class_names)
+    answers = model.label_mode.find_labels(np.concatenate(rows), model.thresholds)
+    return _scores(answers, _find_labels(model, read), model.class_names)
 
 
-def _find_labels(model: ImageClassifier, images: Sequence[LabelledImage]) -> np.ndarray:
-    """Returns the label of each image, int64 `(count,)`; -1 for a class unknown."""
-    known = {name: label for label, name in enumerate(model.class_names)}
-    return np.array([known.get(one.class_name, -1) for one in images], dtype=np.int64)
+def _find_labels(
+    model: ImageClassifier, images: Sequence[LabelledImage]
+) -> list[np.ndarray | None]:
+    """Returns the labels of each image, bool `(classes,)`; `None` for others."""
+    names = model.class_names
+    return [
+        np.isin(names, one.class_names) if set(one.class_names) <= set(names) else None
+        for one in images
+    ]
 
 
 def _batches(images: Sequence[LabelledImage]) -> Iterator[Sequence[LabelledImage]]:
@@ -321,19 +331,23 @@ def _difference_at_original_size(
 
 
 def _scores(
-    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    answers: np.ndarray, labels: Sequence[np.ndarray | None], class_names: Sequence[str]
 ) -> tuple[Score | None, dict[str, Score]]:
     """Returns the accuracy, and the recall of each class that has images."""
-    is_known = labels >= 0
-    labels = labels[is_known]
-    is_right = probabilities[is_known].argmax(axis=1) == labels
+    pairs = [
+        (answer, true)
+        for answer, true in zip(answers, labels, strict=True)
+        if true is not None
+    ]
+    if not pairs:
+        return None, {}
+    found, truth = map(np.stack, zip(*pairs, strict=True))
     recall = {
-        name: score(int(is_right[labels == label].sum()), int((labels == label).sum()))
+        name: score(int((found & truth)[:, label].sum()), int(truth[:, label].sum()))
         for label, name in enumerate(class_names)
-        if (labels == label).any()
+        if truth[:, label].any()
     }
-    accuracy = score(int(is_right.sum()), len(labels)) if len(labels) else None
-    return accuracy, recall
+    return score(int((found == truth).all(axis=1).sum()), len(truth)), recall
 
 
 def score(right: int, images: int) -> Score:

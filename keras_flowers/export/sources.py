@@ -21,17 +21,17 @@ from keras_flowers.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """An image whose class is known.
+    """An image whose labels are known.
 
     Attributes:
         path: The file.
         name: Its path below the data folder, with `/` between its parts.
-        class_name: Its class.
+        class_names: Its class, or all of its labels.
     """
 
     path: Path
     name: str
-    class_name: str
+    class_names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,19 +91,22 @@ class Source:
             return RunImages(reason_missing=first_line(error))
         # Names may be normalized differently on the disk of another machine.
         present = {
-            normalize_name(file.path): (file.path, folder.class_name)
-            for file, folder in zip(listing.files, listing.classes, strict=True)
+            normalize_name(path): (path, names)
+            for path, names in listing.labels_by_path().items()
         }
         parts: dict[str, list[LabelledImage]] = {}
         counts = dict.fromkeys(manifest.class_names, 0)
         for entry in manifest.images:
             found = present.get(normalize_name(entry.path))
             # Images that are gone still count as training images.
-            class_name = found[1] if found else entry.path.partition("/")[0]
-            if entry.split == "train" and class_name in counts:
-                counts[class_name] += 1
+            folder = entry.path.partition("/")[0]
+            names = found[1] if found else entry.labels or (folder,)
+            for name in names if entry.split == "train" else ():
+                if name in counts:
+                    counts[name] += 1
             if found:
-                image = LabelledImage(listing.root / found[0], entry.path, class_name)
+                path = listing.root / found[0]
+                image = LabelledImage(path, entry.path, tuple(names))
                 parts.setdefault(entry.split, []).append(image)
         train = tuple(parts.get("train", ()))
         validation = tuple(parts.get("validation", ()))

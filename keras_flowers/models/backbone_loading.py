@@ -179,8 +179,9 @@ def _from_model(
         network = keras.Model(inputs, pooled, name=model.name)
     else:
         _require_features(model, shown)
-        is_plain = isinstance(model.input, keras.KerasTensor)
-        # Of one whose input is a list Keras wants a list in each call.
+        # Of one whose input is a list Keras wants a list in each call. A `Sequential`
+        # has no `input` before its first call.
+        is_plain = isinstance(getattr(model, "input", None), keras.KerasTensor)
         network = model if is_plain else keras.Model(inputs, outputs, name=model.name)
     _require_large_enough(network, size, shown)
     if weights == IMAGENET:

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras_flowers_runtime.classification import check_unknown, no_detector_error
+from keras_flowers_runtime.classification import (
+    check_unknown,
+    no_detector_error,
+    refuse_threshold,
+)
 
 from keras_flowers.distribution import predict_batch, strategy_scope
 from keras_flowers.errors import InputError
 from keras_flowers.inference import build_batch_predictor
-from keras_flowers.models.temperature import scale_probabilities
 from keras_flowers.models.unknown import UnknownDetector
 
 if TYPE_CHECKING:
@@ -23,6 +26,10 @@ def build_classifying_function(
 ) -> Callable[[Any], Any]:
     """Returns a function that classifies batches; see `ImageClassifier.predictor`."""
     unknown = check_unknown(unknown)
+    if model.multi_label:
+        # An image below all thresholds is unknown, which needs no detector.
+        refuse_threshold(unknown)
+        unknown = None
     network = model.averaging_views(tta)
     predict_plainly: Callable[[Any], Any] = partial(predict_batch, network)
     # A temperature is no part of the network that OpenVINO computes.
@@ -55,8 +62,7 @@ def build_classifying_function(
 
     def predict_both(images: Any) -> Any:
         features, probabilities = predict_batch(both, images)
-        if model.temperature != 1:
-            probabilities = scale_probabilities(probabilities, model.temperature)
+        probabilities = model.scale_probabilities(probabilities)
         probabilities = keras.ops.convert_to_numpy(probabilities)
         return probabilities, find_unknown(probabilities, np.asarray(features))
 

@@ -20,6 +20,7 @@ def build_head_layers(
     classes: int,
     hidden_units: Sequence[int] | None,
     *,
+    activation: str,
     dropout_rate: float,
     is_linear: bool,
     is_pretrained: bool,
@@ -32,8 +33,9 @@ def build_head_layers(
     Args:
         classes: Number of classes.
         hidden_units: The width of each hidden layer.
+        activation: The activation of the last layer.
         dropout_rate: Fraction of units to drop after each hidden layer.
-        is_linear: Whether the head is a softmax on standardized features.
+        is_linear: Whether the head is one layer on standardized features.
         is_pretrained: Whether the features are those of a pretrained backbone.
         seed: What the initial weights and the dropout follow from, or `None`.
         dtype: The dtype policy of the layers.
@@ -73,7 +75,7 @@ def build_head_layers(
     head_layers.append(
         keras.layers.Dense(
             classes,
-            activation="softmax",
+            activation=activation,
             # Random weights would be noise in each prediction of a linear head,
             # and training removes it only slowly.
             kernel_initializer=("zeros" if is_linear else _initializer(seed, "output")),

@@ -3,7 +3,6 @@
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import keras
@@ -31,7 +30,6 @@ from keras_flowers.layers.augmentation import (
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.layers.standardization import FeatureStandardization
 from keras_flowers.layers.views import average_views
-from keras_flowers.metrics import ConfusionMatrix
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.classifier_arguments import (
     HIDDEN_UNITS,
@@ -47,12 +45,13 @@ from keras_flowers.models.classifier_arguments import (
 )
 from keras_flowers.models.classifying import build_classifying_function
 from keras_flowers.models.heads import build_head_layers, linear_head_optimizer
+from keras_flowers.models.label_modes import DEFAULT_THRESHOLD, choose_label_mode
 from keras_flowers.models.label_smoothing import (
     SharingModel,
     check_label_smoothing,
     smooth_loss,
 )
-from keras_flowers.models.temperature import check_temperature, scale_probabilities
+from keras_flowers.models.temperature import check_temperature, check_thresholds
 from keras_flowers.models.unknown import UnknownDetector
 from keras_flowers.registration import register
 
@@ -76,6 +75,9 @@ class ImageClassifier(keras.Model):
     and a softmax that starts from zero follows. `train` measures the statistics that
     this takes on the training images; in your own program, call `adapt`. With hidden
     layers, the features are normalized instead, those of each image separately.
+
+    With `multi_label`, an image may have several labels, or none: the last layer is a
+    sigmoid for each class, and labels are float32 `(batch, classes)`, 0 or 1.
 
     The layers are named: `images`, `resize_and_rescale`, `augmentation`, `flatten` or
     `backbone`, `feature_standardization` or `feature_normalization`, `hidden_1`,
@@ -110,6 +112,10 @@ class ImageClassifier(keras.Model):
         temperature: Float above 0 by which the logits are divided outside of training;
             1 changes nothing. `train` chooses it so that the model is right as often
             as it is confident.
+        multi_label: Whether an image may have several labels, or none.
+        thresholds: With `multi_label`, the lowest probability with which each class is
+            a label of an image, a number from 0 to 1 for each class. `None` is 0.5.
+            `train` chooses those with the highest F1 on the validation images.
         **kwargs: `name`, `dtype` (a dtype policy such as `"mixed_bfloat16"`) and
             `trainable`, as for `keras.Model`.
 
@@ -118,14 +124,17 @@ class ImageClassifier(keras.Model):
         values 0..255.
 
     Output shape:
-        `(batch, len(class_names))`, float32, probabilities that sum to 1.
+        `(batch, len(class_names))`, float32, probabilities that sum to 1; with
+        `multi_label`, each of them is that of a label by itself.
 
     Raises:
         InputError: If an argument is not as described above.
 
     Attributes:
         unknown_detector: What tells images of none of the classes, or `None`. `train`
-            sets it, and a saved file has it.
+            sets it, and a saved file has it. With `multi_label` there is none: an image
+            without a label shows none of the classes.
+        label_mode: What the labels of images are.
 
     Example:
     ```python
@@ -149,10 +158,14 @@ class ImageClassifier(keras.Model):
         backbone: Backbone | str | os.PathLike[str] | keras.Model | None = None,
         resize: Resize = "stretch",
         temperature: float = 1.0,
+        multi_label: bool = False,
+        thresholds: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         # === Arguments ===
         class_names = check_class_names(class_names)
+        label_mode = choose_label_mode(multi_label)
+        thresholds = check_thresholds(thresholds, len(class_names), multi_label)
         if image_size is not None:
             image_size = check_image_size(image_size)
         if hidden_units is not None:
@@ -214,6 +227,7 @@ class ImageClassifier(keras.Model):
         head_layers = build_head_layers(
             len(class_names),
             hidden_units,
+            activation=label_mode.activation,
             dropout_rate=0.0 if is_linear else choose_dropout_rate(dropout, backbone),
             is_linear=is_linear,
             is_pretrained=is_pretrained,
@@ -241,6 +255,8 @@ class ImageClassifier(keras.Model):
         self.backbone = backbone
         self.resize = resize
         self.label_smoothing = 0.0
+        self.label_mode = label_mode
+        self._thresholds = thresholds
         self._temperature = temperature
         self.unknown_detector: UnknownDetector | None = None
         self.features = features
@@ -255,7 +271,39 @@ class ImageClassifier(keras.Model):
         outputs = super().call(inputs, training=training, mask=mask, **kwargs)
         if training or self.temperature == 1:
             return outputs
-        return scale_probabilities(outputs, self.temperature)
+        return self.scale_probabilities(outputs)
+
+    def scale_probabilities(self, probabilities: Any) -> Any:
+        """Returns the probabilities of the last layer with the temperature.
+
+        Args:
+            probabilities: Float `(batch, classes)`.
+        """
+        if self.temperature == 1:
+            return probabilities
+        return self.label_mode.scale_probabilities(probabilities, self.temperature)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.label_mode.is_multi_label
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The lowest probability of each label, or `None` for 0.5; may be set."""
+        return self._thresholds
+
+    @thresholds.setter
+    def thresholds(self, values: Sequence[float] | None) -> None:
+        classes = len(self.class_names)
+        self._thresholds = check_thresholds(values, classes, self.multi_label)
+
+    @property
+    def label_thresholds(self) -> tuple[float, ...] | None:
+        """The lowest probability of each label; `None` without `multi_label`."""
+        if not self.multi_label:
+            return None
+        return self.thresholds or (DEFAULT_THRESHOLD,) * len(self.class_names)
 
     @property
     def temperature(self) -> float:
@@ -418,7 +466,7 @@ class ImageClassifier(keras.Model):
     def compile(
         self,
         optimizer: Any = "auto",
-        loss: Any = "sparse_categorical_crossentropy",
+        loss: Any = "auto",
         *,
         label_smoothing: float = 0.0,
         metrics: Any = "auto",
@@ -430,12 +478,16 @@ class ImageClassifier(keras.Model):
         Args:
             optimizer: As for `keras.Model.compile`. `"auto"` is Adam, and for a linear
                 head SGD with momentum and weight decay.
-            loss: As for `keras.Model.compile`; labels are integers by default.
-            label_smoothing: Fraction of each integer label that is given to all classes
+            loss: As for `keras.Model.compile`. `"auto"` is the cross-entropy, which
+                takes integer labels; with `multi_label`, a `MultiLabelCrossentropy`.
+            label_smoothing: Fraction of each label that is given to all classes
                 alike, from 0 to below 1. It acts on the loss in training; the
                 validation loss is that of the labels as they are.
             metrics: As for `keras.Model.compile`. `"auto"` is the accuracy, as a
-                `ConfusionMatrix`, which also counts which classes were confused.
+                `ConfusionMatrix`, which also counts which classes were confused. With
+                `multi_label`, it is `binary_accuracy`, the fraction of labels that are
+                right at 0.5, and `pr_auc`, the area under the precision-recall curve
+                of a class, on average.
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
                 Dense models train faster with it on every device, so on TensorFlow
                 `"auto"` is `True` unless a layer, such as a Keras augmentation, does
@@ -455,8 +507,10 @@ class ImageClassifier(keras.Model):
             if self.has_linear_head and optimizer.weight_decay and not optimizer.built:
                 # The bias holds how frequent a class is: it is not to become smaller.
                 optimizer.exclude_from_weight_decay([self.layers[-1].bias])
+            if isinstance(loss, str) and loss == "auto":
+                loss = self.label_mode.loss()
             if isinstance(metrics, str) and metrics == "auto":
-                metrics = [ConfusionMatrix(len(self.class_names))]
+                metrics = self.label_mode.metrics(len(self.class_names))
             super().compile(
                 optimizer=optimizer,
                 loss=loss,
@@ -605,7 +659,8 @@ class ImageClassifier(keras.Model):
                 result: a threshold below which the probability of the most probable
                 class is too low; `"auto"` for what `train` has found to reject 5 % of
                 the validation images, by the features if there is a backbone; or
-                `None` for none.
+                `None` for none. With `multi_label`, an image without a label shows none
+                of the classes, and there is no threshold to choose.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -646,6 +701,7 @@ class ImageClassifier(keras.Model):
             paths,
             batch_size,
             self.resize,
+            self.label_thresholds,
         )
 
     def averaging_views(self, count: int) -> keras.Model:
@@ -656,9 +712,7 @@ class ImageClassifier(keras.Model):
         Args:
             count: Number of views, from 1 to 7. For 1 it is this model.
         """
-        scale: Callable[[Any], Any] | None = None
-        if self.temperature != 1:
-            scale = partial(scale_probabilities, temperature=self.temperature)
+        scale = None if self.temperature == 1 else self.scale_probabilities
         return average_views(self, self.image_size, count, scale)
 
     def predictor(
@@ -713,6 +767,8 @@ class ImageClassifier(keras.Model):
             "backbone": backbone,
             "resize": self.resize,
             "temperature": self.temperature,
+            "multi_label": self.multi_label,
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Label smoothing that acts in training only, and with integer labels."""
+"""Label smoothing that acts in training only, and with labels of any mode."""
 
 import numbers
 from typing import Any
@@ -15,19 +15,23 @@ def smooth_loss(
     """Returns a loss as if each label were smoothed.
 
     A smoothed label gives `amount` of its weight to all classes alike (Szegedy et al.,
-    2016). The cross-entropy is linear in the label, so it is corrected after it was
-    computed from integer labels.
+    2016); of an image that may have several labels, each of them moves towards 1/2. The
+    cross-entropy is linear in the label, so it is corrected after it was computed from
+    the labels as they are.
 
     Args:
         loss: Scalar tensor, the cross-entropy, with whatever was added to it.
-        labels: Integer tensor, `(batch,)` or `(batch, 1)`.
+        labels: Integer tensor, `(batch,)` or `(batch, 1)`; or 0 and 1 for each class,
+            `(batch, classes)`, which the probabilities are compared with one by one.
         probabilities: Float tensor, `(batch, classes)`.
         sample_weight: Float tensor, one weight per label, or `None`.
         amount: Float from 0 to below 1.
     """
     # A loss of Keras, for its weights of samples and its share of several devices.
+    several = len(labels.shape) == 2 and labels.shape[-1] == probabilities.shape[-1]
+    difference = _DifferenceOfSeveral if several else _Difference
     return loss + amount * ops.cast(
-        _Difference(name="difference")(labels, probabilities, sample_weight), loss.dtype
+        difference(name="difference")(labels, probabilities, sample_weight), loss.dtype
     )
 
 
@@ -40,6 +44,16 @@ class _Difference(keras.losses.Loss):
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
         own = ops.take_along_axis(logarithms, labels, axis=-1)[:, 0]
         return own - ops.mean(logarithms, axis=-1)
+
+
+class _DifferenceOfSeveral(keras.losses.Loss):
+    """How much larger the loss of labels of 1/2 is than that of the labels."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        floor = keras.config.epsilon()
+        probabilities = ops.clip(ops.cast(y_pred, "float32"), floor, 1 - floor)
+        odds = ops.log(probabilities) - ops.log1p(-probabilities)
+        return ops.sum((ops.cast(y_true, "float32") - 0.5) * odds, axis=-1)
 
 
 def check_label_smoothing(amount: Any) -> float:

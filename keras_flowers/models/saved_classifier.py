@@ -51,13 +51,15 @@ def has_optimizer_state(path: str | os.PathLike[str]) -> bool:
     return bool(compiled.get(OPTIMIZER_IS_BUILT, True))
 
 
-def read_temperature(path: str | os.PathLike[str]) -> float:
-    """Returns the temperature of the classifier in a `.keras` file.
+def load_calibration(model: ImageClassifier, path: str | os.PathLike[str]) -> None:
+    """Gives a model the temperature and the thresholds of one in a `.keras` file.
 
     Raises:
         OSError, KeyError, ValueError or BadZipFile: If the file is damaged.
     """
-    return float(_read_config(path)["config"].get("temperature", 1.0))
+    config = _read_config(path)["config"]
+    model.temperature = float(config.get("temperature", 1.0))
+    model.thresholds = config.get("thresholds")
 
 
 def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:

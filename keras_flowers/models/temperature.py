@@ -1,29 +1,11 @@
-"""Temperature scaling: probabilities of a classifier that is as sure as it is right."""
+"""Numbers that turn probabilities into answers: the temperature and the thresholds."""
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
-
 from keras_flowers.errors import InputError
-
-
-def scale_probabilities(probabilities: Any, temperature: float) -> Any:
-    """Returns the softmax of the logits divided by a temperature.
-
-    The most probable class stays the same (Guo et al., "On Calibration of Modern Neural
-    Networks", 2017).
-
-    Args:
-        probabilities: Float `(batch, classes)`, a softmax; each row sums to 1.
-        temperature: Above 1, the probabilities move towards each other; below 1, away.
-
-    Returns:
-        The same shape and dtype.
-    """
-    # The logits but for a constant of each row. What is 0 in float32 stays 0.
-    return ops.softmax(ops.log(probabilities) / temperature, axis=-1)
 
 
 def check_temperature(temperature: Any) -> float:
@@ -39,3 +21,27 @@ def check_temperature(temperature: Any) -> float:
             f"Received: temperature={temperature!r}"
         )
     return float(temperature)
+
+
+def check_thresholds(
+    thresholds: Any, classes: int, multi_label: bool
+) -> tuple[float, ...] | None:
+    """Returns the lowest probability of each label as floats, or `None`.
+
+    Raises:
+        InputError: If there is not one number from 0 to 1 for each class, or each image
+            has one class.
+    """
+    if thresholds is None:
+        return None
+    numbers_found = list(thresholds) if isinstance(thresholds, Sequence) else []
+    is_valid = multi_label and len(numbers_found) == classes
+    if not is_valid or not all(
+        isinstance(number, numbers.Real) and 0 <= float(number) <= 1
+        for number in numbers_found
+    ):
+        raise InputError(
+            "`thresholds` must be a number from 0 to 1 for each class, of a model with "
+            f"`multi_label=True`. Received: thresholds={thresholds!r}"
+        )
+    return tuple(map(float, numbers_found))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,7 +33,12 @@ def build_like(
     """
     source = load_classifier(path)
     config = source.get_config()
-    changes = {"class_names": list(class_names), "seed": seed, "temperature": 1.0}
+    changes: dict[str, Any] = {
+        "class_names": list(class_names),
+        "seed": seed,
+        "temperature": 1.0,
+        "thresholds": None,
+    }
     if source.backbone is not None and source.backbone.is_pretrained:
         # Like this, `config.json` names the file that has its weights.
         size = source.backbone.image_size

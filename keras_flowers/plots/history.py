@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_flowers.errors import InputError
-from keras_flowers.history import History, read_history
+from keras_flowers.history import SCORES, History, read_history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PANELS: dict[str, Callable[..., Any]] = {"loss": np.nanargmin, "accuracy": np.nanargmax}
+PANELS: dict[str, Callable[..., Any]] = {
+    "loss": np.nanargmin,
+    **dict.fromkeys(SCORES, np.nanargmax),
+}
 
 
 # The loss of the first steps may be a hundred times that of the others. The few highest
@@ -24,9 +27,10 @@ _MOST_OUTSIDE = 0.1  # of the epochs, but at least one
 def plot_history(runs: Any, saved_epoch: int | None = None) -> "Figure":
     """Draws loss and accuracy of both splits over the epochs.
 
-    The best epoch is marked: lowest loss and highest accuracy, of the validation split
-    if there is one. If the loss of a few epochs is so high that it would flatten all
-    others, it leaves the panel, and a line says how high it is.
+    Of images with several labels, the area under the precision-recall curve takes the
+    place of the accuracy. The best epoch is marked: lowest loss and highest accuracy,
+    of the validation split if there is one. If the loss of a few epochs is so high that
+    it would flatten all others, it leaves the panel, and a line says how high it is.
 
     Args:
         runs: A history (what `fit` returned, or its dictionary), the path of a
@@ -46,7 +50,10 @@ def plot_history(runs: Any, saved_epoch: int | None = None) -> "Figure":
 
     named = _collect_histories(runs)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    columns = {name.removeprefix("val_") for one in named.values() for name in one}
+    shown = ["loss", *(name for name in SCORES if name in columns)]
+    panels = shown if len(shown) > 1 else ["loss", "accuracy"]
+    for axes, metric in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw_panel(axes, named, metric, saved_epoch)
     return figure
 
@@ -80,7 +87,7 @@ def _draw_panel(
         label = f"saved: epoch {saved_epoch}"
         axes.axvline(saved_epoch, color="gray", linestyle=":", label=label, zorder=1)
     axes.set_xlabel("epoch")
-    axes.set_title(metric)
+    axes.set_title(SCORES.get(metric, metric))
     axes.grid(alpha=0.3)
     axes.margins(y=0.12)  # room for the value at the best epoch
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -66,7 +66,8 @@ def audit_with_backbone(
 
     Raises:
         InputError: If cleanlab or cleanvision is not installed, the data or the
-            backbone cannot be used, or there are fewer than three images.
+            backbone cannot be used, or there are fewer than three images or several
+            labels per image.
     """
     require_audit_libraries()
     views = check_views("feature_views", feature_views)
@@ -111,6 +112,11 @@ def _load_all(
     datasets = (
         type(loader).from_config({**loader.get_config(), **changed}).load(progress)
     )
+    if datasets.multi_label:
+        raise InputError(
+            "An audit with a backbone compares the one class of each image with what "
+            "the others look like. Received: images with several labels"
+        )
     if len(datasets.split.train) < 3:
         raise InputError(
             "An audit with a backbone needs at least three images. "

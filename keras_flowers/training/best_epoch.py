@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_flowers.distribution import read_variable
-from keras_flowers.history import History
+from keras_flowers.history import History, find_score
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.training.stages import Stage
 
@@ -20,7 +20,7 @@ class _Score:
 
     epoch: int
     loss: float
-    accuracy: float
+    accuracy: float  # or another score of which more is better
 
     def is_better_than(self, kept: "_Score | None", begin: int) -> bool:
         """Tells whether it replaces the best epoch before it.
@@ -80,11 +80,10 @@ class BestEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Copies the weights if the epoch is the best so far."""
         logs = logs or {}
-        score = _Score(
-            epoch + 1,
-            float(logs.get("val_loss", math.nan)),
-            float(logs.get("val_accuracy", math.nan)),
+        loss, accuracy = (
+            float(logs.get(name, math.nan)) for name in _score_columns(logs)
         )
+        score = _Score(epoch + 1, loss, accuracy)
         assert self._stage is not None
         if score.is_better_than(self._score, self._stage.begin):
             self._score = score
@@ -135,7 +134,7 @@ def find_saved_epoch(history: History, keep: str, begin: int = 0) -> int | None:
     for index, epoch in enumerate(epochs if keep == "best" else []):
         loss, accuracy = (
             history[name][index] if name in history else math.nan
-            for name in ("val_loss", "val_accuracy")
+            for name in _score_columns(history)
         )
         score = _Score(epoch, loss, accuracy)
         if score.is_better_than(best, begin if epoch > begin else 0):
@@ -143,6 +142,10 @@ def find_saved_epoch(history: History, keep: str, begin: int = 0) -> int | None:
     if best is not None:
         return best.epoch
     return epochs[-1] if epochs else None
+
+
+def _score_columns(columns: Collection[str]) -> tuple[str, str]:
+    return "val_loss", find_score([c for c in columns if c.startswith("val_")]) or ""
 
 
 def _copy(variable: Any) -> np.ndarray:

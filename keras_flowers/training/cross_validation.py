@@ -34,9 +34,14 @@ def check_folds(prepared: PreparedRun, folds: int) -> None:
         folds: Number of folds, from 2.
 
     Raises:
-        InputError: If the model has no linear head on fixed features, or there are too
-            few images.
+        InputError: If the model has no linear head on fixed features, images have
+            several labels, or there are too few images.
     """
+    if prepared.datasets.multi_label:
+        raise InputError(
+            "`folds` needs one class for each image: folds are stratified by it. "
+            "Received: images with several labels"
+        )
     model = prepared.model
     is_linear = isinstance(model, ImageClassifier) and model.has_linear_head
     if not is_linear or not model.has_fixed_features:

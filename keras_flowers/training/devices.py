@@ -7,7 +7,9 @@ TensorFlow it is `tf.distribute.MirroredStrategy`, over the devices of one proce
 """
 
 import contextlib
+import hashlib
 import importlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +21,7 @@ import numpy as np
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.array_batches import ArrayBatches, Batch
 from keras_flowers.errors import InputError
+from keras_flowers.training.processes import Team
 
 _ALL = "all"
 _MORE_CPUS = (
@@ -218,6 +221,32 @@ class _CopyVariables(keras.callbacks.Callback):
 def _list_variables(model: keras.Model) -> list[Any]:
     """Returns all variables that a step reads."""
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+
+def equalize_variables(model: keras.Model, team: Team) -> None:
+    """Gives the weights and seeds of a model the values of process 0 in all processes.
+
+    They differ where a layer without a seed has drawn its weights or its state. JAX
+    insists on the same values everywhere.
+
+    Args:
+        model: A compiled model with all variables; the same in all processes.
+        team: The processes, which call this together.
+
+    Raises:
+        ProcessLostError: If another process fails or is gone.
+    """
+    # Optimizer and metrics start alike; not every process has built them by now.
+    of_metrics = {id(variable) for variable in model.metrics_variables}
+    variables = [one for one in model.variables if id(one) not in of_metrics]
+    arrays = [np.asarray(variable.value) for variable in variables]
+    digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+    of_all = [json.loads(text) for text in team.gather(json.dumps(digests).encode())]
+    for variable, array, *found in zip(variables, arrays, *of_all, strict=True):
+        if len(set(found)) > 1:
+            content = team.share(array.tobytes() if team.is_first else None)
+            same = np.frombuffer(content, array.dtype).reshape(array.shape)
+            variable.assign(same)
 
 
 def choose_devices(devices: int | str | None, batch_size: int) -> Devices:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,8 +23,9 @@ from keras_flowers.inference import (
 )
 from keras_flowers.layers.views import take_view
 from keras_flowers.models.image_classifier import ImageClassifier
-from keras_flowers.models.temperature import scale_probabilities
 from keras_flowers.progress import Progress
+from keras_flowers.training.feature_shares import compute_in_shares
+from keras_flowers.training.processes import Team
 
 # Rows between two writes: a killed process loses at most so many.
 _ROWS_AT_ONCE = 1024
@@ -36,13 +37,14 @@ def with_features(
     progress: Progress | None = None,
     views: int = 1,
     precision: str = "float32",
+    team: Team | None = None,
 ) -> ImageDatasets:
     """Returns the data with the features of a frozen backbone instead of the images.
 
-    The pipelines give batches `(features, labels)`: float32
-    `(batch, feature_size)` and int32 `(batch,)`, in the order of the images. Features
-    that are not cached yet are computed, and cached next to the decoded images. A
-    linear head is adapted to those of the training images.
+    The pipelines give batches `(features, labels)`: float32 `(batch, feature_size)` and
+    the labels of the images, in the order of the images. Features that are not cached
+    yet are computed, and cached next to the decoded images. A linear head is adapted to
+    those of the training images.
 
     Args:
         datasets: The images.
@@ -52,9 +54,11 @@ def with_features(
             of each image, another one in each epoch.
         precision: In which precision features are computed: see
             `keras_flowers.inference`.
+        team: The processes that call this together, each of which computes a share;
+            `None` for one.
     """
     counts = dict.fromkeys(SPLIT_NAMES, 1) | {"train": views}
-    arrays = load_features(datasets, model, counts, progress, precision)
+    arrays = load_features(datasets, model, counts, progress, precision, team)
     model.adapt(np.concatenate(arrays["train"]))
     in_order = {
         split: _pipeline_builder(arrays.pop(split), datasets, split)
@@ -97,8 +101,7 @@ def with_validation_views(
     size = features[0].shape[1]
     inputs = keras.Input((views, size), name="features")
     probabilities = head(keras.ops.reshape(inputs, (-1, size)), training=False)
-    if model.temperature != 1:
-        probabilities = scale_probabilities(probabilities, model.temperature)
+    probabilities = model.scale_probabilities(probabilities)
     stacked = keras.ops.reshape(probabilities, (-1, views, probabilities.shape[-1]))
     average = keras.Model(inputs, keras.ops.mean(stacked, axis=1))
     labels = images.labels("validation")
@@ -164,7 +167,10 @@ def measure_precision(
 
 
 def adapt_linear_head(
-    datasets: ImageDatasets, model: ImageClassifier, progress: Progress | None = None
+    datasets: ImageDatasets,
+    model: ImageClassifier,
+    progress: Progress | None = None,
+    team: Team | None = None,
 ) -> None:
     """Lets a linear head measure the features of the training images.
 
@@ -172,8 +178,8 @@ def adapt_linear_head(
     not their statistics.
     """
     if model.has_linear_head:
-        (features,) = load_features(datasets, model, {"train": 1}, progress)["train"]
-        model.adapt(features)
+        views = load_features(datasets, model, {"train": 1}, progress, team=team)
+        model.adapt(views["train"][0])
 
 
 def load_features(
@@ -182,6 +188,7 @@ def load_features(
     views: Mapping[str, int],
     progress: Progress | None = None,
     precision: str = "float32",
+    team: Team | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Returns the features of splits; those that are not cached yet are computed.
 
@@ -191,12 +198,14 @@ def load_features(
         views: The number of views by split.
         progress: As for `with_features`.
         precision: As for `with_features`.
+        team: As for `with_features`.
 
     Returns:
         By split, the features of each view, float32 `(images, feature_size)`.
 
     Raises:
         InputError: If the model has no backbone.
+        ProcessLostError: If another process of `team` fails or is gone.
     """
     backbone = model.backbone
     if backbone is None:
@@ -223,15 +232,23 @@ def load_features(
         pairs = zip(caches, wanted, strict=True)
         return [cache.missing(list(of_view)) for cache, of_view in pairs]
 
-    if any(find_missing()):
+    def compute(missing: list[set[str]]) -> None:
+        _compute(datasets, checksums, caches, missing, model, progress, precision)
+
+    if team is not None:
+        batches = [
+            batch
+            for of_split in checksums.values()
+            for batch in _divide(of_split, datasets.batch_size)
+        ]
+        compute_in_shares(team, caches, wanted, batches, compute)
+    elif any(find_missing()):
         with contextlib.ExitStack() as stack:
             for cache in caches:
                 stack.enter_context(cache.lock())
             # Another process may have done the work while this one waited.
             if any(missing := find_missing()):
-                _compute(
-                    datasets, checksums, caches, missing, model, progress, precision
-                )
+                compute(missing)
     return {
         split: [cache.read(checksums[split]) for cache in caches[: views[split]]]
         for split in views
@@ -301,16 +318,16 @@ def _compute(
     def write() -> None:
         for cache, rows in zip(caches, waiting, strict=True):
             if rows:
-                cache.add(list(rows), np.stack(list(rows.values())))
+                cache.add_missing(rows)
                 rows.clear()
 
     report()
     try:
         for split, of_split in checksums.items():
-            if all(map(set(of_split).isdisjoint, missing)):
-                continue
-            for start, images in _read_batches(datasets, split):
-                batch = of_split[start : start + len(images)]
+            batches = _divide(of_split, datasets.batch_size)
+            needed = [n for n, b in enumerate(batches) if _any_of(missing, b)]
+            for number, images in _read_batches(datasets, split, needed):
+                batch = batches[number]
                 images = _pad_batch(images, datasets.batch_size)
                 for view, of_view in enumerate(missing):
                     if of_view.isdisjoint(batch):
@@ -369,14 +386,31 @@ def _take_view(images: np.ndarray, view: int) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(take_view(images, view)))
 
 
-def _read_batches(datasets: ImageDatasets, split: str) -> Any:
-    """Yields the position of the first image of each batch, and its images."""
-    start = 0
+def _read_batches(
+    datasets: ImageDatasets, split: str, numbers: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the number and the images of some batches, whose numbers rise."""
     batches: Any = datasets.in_order(split)
+    if not numbers:
+        return
     with datasets.naming_unreadable_images():
-        for images, _ in batches.as_numpy_iterator():
-            yield start, images
-            start += len(images)
+        if isinstance(batches, ArrayBatches):
+            chosen = batches.take_batches(numbers).as_numpy_iterator()
+            yield from zip(numbers, (images for images, _ in chosen), strict=True)
+            return
+        wanted = set(numbers)
+        for number, (images, _) in enumerate(batches.as_numpy_iterator()):
+            if number in wanted:
+                yield number, images
+
+
+def _divide(checksums: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Returns the batches of a split in order."""
+    return [checksums[n : n + size] for n in range(0, len(checksums), size)]
+
+
+def _any_of(missing: Sequence[set[str]], batch: Sequence[str]) -> bool:
+    return not all(of_view.isdisjoint(batch) for of_view in missing)
 
 
 def _pad_batch(images: np.ndarray, count: int) -> np.ndarray:

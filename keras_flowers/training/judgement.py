@@ -4,12 +4,18 @@ import contextlib
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
-from keras_flowers.evaluation.calibration import MIN_IMAGES, fit_temperature
-from keras_flowers.evaluation.evaluate import Evaluation, evaluate
+from keras_flowers.evaluation.calibration import (
+    MIN_IMAGES,
+    fit_temperature,
+    fit_thresholds,
+)
+from keras_flowers.evaluation.evaluate import AnyEvaluation, evaluate
+from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.unknown import UnknownDetector
 from keras_flowers.training.feature_datasets import with_validation_views
@@ -32,8 +38,8 @@ class Judgement:
             is 1.
     """
 
-    evaluation: Evaluation | str
-    uncalibrated: Evaluation | None = None
+    evaluation: AnyEvaluation | str
+    uncalibrated: AnyEvaluation | None = None
 
 
 def judge(
@@ -43,19 +49,20 @@ def judge(
 
     Args:
         prepared: The run. The temperature and the detector of unknown images of its
-            model are set.
+            model are set, or the thresholds of its labels.
         last: The stage that was trained last: the model that is evaluated, and the
             images or features that it is evaluated on.
         is_reported: Whether the evaluation is needed even if there is nothing to fit.
         tta: Number of views over which the evaluation that is reported averages.
     """
     judgement = _judge_single_view(prepared, last, is_reported=is_reported)
-    if tta == 1 or not isinstance(judgement.evaluation, Evaluation):
+    if tta == 1 or isinstance(judgement.evaluation, str):
         return judgement
-    return Judgement(_evaluate_views(prepared, last, tta))
+    evaluation = _evaluate_views(prepared, last, tta)
+    return Judgement(_with_thresholds(evaluation, prepared.model))
 
 
-def _evaluate_views(prepared: PreparedRun, last: Stage, tta: int) -> Evaluation:
+def _evaluate_views(prepared: PreparedRun, last: Stage, tta: int) -> AnyEvaluation:
     if not last.is_on_features:
         return evaluate(last.model, last.datasets, tta=tta)
     precision = prepared.config.inference_precision
@@ -87,9 +94,12 @@ def _judge_single_view(
 
 
 def learn_confidence(
-    model: ImageClassifier, evaluation: Evaluation, last: Stage
+    model: ImageClassifier, evaluation: AnyEvaluation, last: Stage
 ) -> Judgement:
     """Sets the temperature and the detector of unknown images of a trained model.
+
+    Where images may have several labels, it sets their thresholds in place of the
+    detector.
 
     Args:
         model: The model.
@@ -99,19 +109,29 @@ def learn_confidence(
     Returns:
         The evaluation with the temperature, and without it.
     """
+    uncalibrated: AnyEvaluation | None = None
     temperature = fit_temperature(evaluation.probabilities, evaluation.labels)
-    judgement = Judgement(evaluation)
     if temperature != 1:
         model.temperature = temperature
-        scaled = _scale(evaluation.probabilities, temperature)
-        calibrated = dataclasses.replace(evaluation, probabilities=scaled)
-        judgement = Judgement(calibrated, evaluation)
-        evaluation = calibrated
-    if not evaluation.non_finite:
+        scaled = _scale(model, evaluation.probabilities)
+        uncalibrated = evaluation
+        evaluation = dataclasses.replace(evaluation, probabilities=scaled)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        model.thresholds = fit_thresholds(evaluation.probabilities, evaluation.labels)
+        evaluation = _with_thresholds(evaluation, model)
+    elif not evaluation.non_finite:
         with contextlib.suppress(InputError):  # of an image that is gone by now
             detector = _fit_detector(model, evaluation.probabilities, last)
             model.unknown_detector = detector
-    return judgement
+    return Judgement(evaluation, uncalibrated)
+
+
+def _with_thresholds(evaluation: AnyEvaluation, model: keras.Model) -> AnyEvaluation:
+    """Returns the evaluation with the thresholds of the model, if it has any."""
+    if isinstance(evaluation, MultiLabelEvaluation):
+        thresholds = getattr(model, "thresholds", None)
+        return dataclasses.replace(evaluation, thresholds=thresholds)
+    return evaluation
 
 
 def _fit_detector(
@@ -152,10 +172,7 @@ def _read_features(
     return np.concatenate(features)
 
 
-def _scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def _scale(model: ImageClassifier, probabilities: np.ndarray) -> np.ndarray:
     """Returns the probabilities of the model with its new temperature."""
-    from scipy.special import softmax
-
-    with np.errstate(divide="ignore"):
-        scaled: np.ndarray = softmax(np.log(probabilities) / temperature, axis=1)
-    return scaled
+    scaled = model.scale_probabilities(keras.ops.convert_to_tensor(probabilities))
+    return np.asarray(keras.ops.convert_to_numpy(scaled))

@@ -76,8 +76,8 @@ def build_compiled_model(
 
     Raises:
         InputError: If it is not a Keras model, has other class names than the data, is
-            not compiled and not an `ImageClassifier`, or resizes images in another way
-            than the loader.
+            not compiled and not an `ImageClassifier`, resizes images in another way
+            than the loader, or is for one label per image where the data has several.
     """
     model = build_model(datasets)
     if not isinstance(model, keras.Model):
@@ -90,6 +90,13 @@ def build_compiled_model(
         raise InputError(
             "The model must have the class names of the data, in the same order: "
             f"{list(datasets.class_names)}. Received: {list(names)}"
+        )
+    if isinstance(model, ImageClassifier) and model.multi_label != datasets.multi_label:
+        several, one = "several labels per image", "one class per image"
+        wanted, found = (several, one) if datasets.multi_label else (one, several)
+        raise InputError(
+            f"The model must be one for {wanted}, as the data is: an ImageClassifier "
+            f"with multi_label={datasets.multi_label}. Received: one for {found}"
         )
     resize = datasets.image_options.resize
     if isinstance(model, ImageClassifier) and model.resize != resize:
@@ -120,10 +127,16 @@ def weigh_labels(
 
     Raises:
         InputError: If the classes are not those of the data, or one that is to be
-            balanced has no training images.
+            balanced has no training images. If images may have several labels.
     """
     if weights is None:
         return None
+    if datasets.multi_label:
+        raise InputError(
+            "`class_weights` must be None for images with several labels: the weight "
+            "of an image is that of its one class. Thresholds that are fitted to each "
+            f"label make up for rare ones. Received: class_weights={weights!r}"
+        )
     if isinstance(weights, Mapping):
         if set(weights) != set(datasets.class_names):
             raise InputError(

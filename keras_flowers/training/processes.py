@@ -157,6 +157,18 @@ class Team:
         self._send_to_all(_DATA, content)
         return content
 
+    def gather(self, content: bytes) -> list[bytes]:
+        """Returns in every process what each of them has passed, by their numbers.
+
+        Raises:
+            ProcessLostError: If a process is gone.
+        """
+        if not self.is_first:
+            self._send(0, _DATA, content)
+            return [self.share() for _ in range(self.count)]
+        parts = [content, *(self._take(n) for n in sorted(self._connections))]
+        return [self.share(part) for part in parts]
+
     def require_same(self, what: str, text: str) -> None:
         """Makes sure that all processes have passed the same text.
 

@@ -24,7 +24,7 @@ from keras_flowers.history import History, write_history
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.saved_classifier import (
     has_optimizer_state,
-    read_temperature,
+    load_calibration,
 )
 from keras_flowers.plots.history import plot_history
 from keras_flowers.training.judgement import Judgement
@@ -250,7 +250,7 @@ def load_trained_weights(model: keras.Model, directory: RunDirectory) -> None:
             finally:
                 model.optimizer = optimizer
         if isinstance(model, ImageClassifier):
-            model.temperature = read_temperature(path)
+            load_calibration(model, path)
     except Exception as error:
         # Keras raises nearly anything for a file that is not what it should be.
         raise InputError(

@@ -20,6 +20,7 @@ from keras_flowers.progress import Progress
 from keras_flowers.training.config import FineTuning, TrainingConfig
 from keras_flowers.training.config_difference import LATER_SETTINGS
 from keras_flowers.training.feature_datasets import adapt_linear_head, with_features
+from keras_flowers.training.processes import Team
 from keras_flowers.training.schedules import WARM_UP, warm_up_and_cosine
 
 # Defaults of the fine-tuning stage.
@@ -56,6 +57,7 @@ def begin_first_stage(
     model: keras.Model,
     datasets: ImageDatasets,
     progress: Progress | None,
+    team: Team | None = None,
 ) -> Stage:
     """Returns the first stage.
 
@@ -67,10 +69,11 @@ def begin_first_stage(
         model: The compiled model.
         datasets: The images.
         progress: As for `with_features`.
+        team: As for `with_features`.
     """
     is_on_features = has_fixed_features(model)
     if not is_on_features and isinstance(model, ImageClassifier):
-        adapt_linear_head(datasets, model, progress)
+        adapt_linear_head(datasets, model, progress, team)
     if is_on_features:
         datasets = with_features(
             datasets,
@@ -78,6 +81,7 @@ def begin_first_stage(
             progress,
             config.feature_views,
             config.inference_precision,
+            team,
         )
         model = head_to_train(model, steps_per_epoch(datasets), config.epochs)
     return Stage(model, datasets, 0, config.epochs, is_on_features)

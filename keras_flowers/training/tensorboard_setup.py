@@ -55,8 +55,11 @@ def tensorboard_of_run(
             if with_computed_images and not features
             else None
         ),
+        # With several labels per image, no class is taken for another.
         validation_data=(
-            (features or datasets).validation if with_computed_images else None
+            (features or datasets).validation
+            if with_computed_images and not datasets.multi_label
+            else None
         ),
         image_of=image_of if features else None,
         heatmap_of=explanation.heatmap_function(model),

@@ -35,10 +35,11 @@ from keras_flowers.data.dataset_loader import (
     ImageDatasets,
     as_loader,
 )
+from keras_flowers.distribution import balance_first_batch
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.cross_validation import CrossValidation
 from keras_flowers.files import printable_path
-from keras_flowers.history import History, is_collapsed
+from keras_flowers.history import History, find_score, is_collapsed
 from keras_flowers.layers.views import check_views
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.saved_classifier import load_classifier
@@ -49,7 +50,11 @@ from keras_flowers.training.best_epoch import BestEpoch, find_saved_epoch
 from keras_flowers.training.command import TrainingCommand
 from keras_flowers.training.config import FineTuning, ModelBuilder, TrainingConfig
 from keras_flowers.training.cross_validation import cross_validate
-from keras_flowers.training.devices import Devices, choose_devices
+from keras_flowers.training.devices import (
+    Devices,
+    choose_devices,
+    equalize_variables,
+)
 from keras_flowers.training.feature_datasets import (
     PrecisionDifference,
     measure_precision,
@@ -111,8 +116,8 @@ class TrainingRun:
         columns = list(self.history.values())
         last = [
             f"{name} {self.history[name][-1]:.3f}"
-            for name in ("val_accuracy", "val_loss")
-            if self.history.get(name)
+            for name in (find_score(self.history), "val_loss")
+            if name is not None and self.history.get(name)
         ]
         parts = [
             f"{type(self.model).__name__}, {len(columns[0]) if columns else 0} epochs",
@@ -435,7 +440,7 @@ class _RunInProgress:
                 if recorder is None or not recorder.is_fine_tuning:
                     with self._devices.scope():
                         stage = begin_first_stage(
-                            config, model, datasets, self._progress
+                            config, model, datasets, self._progress, self._team
                         )
                     self._fit(stage)
                 if config.fine_tuning is not None:
@@ -458,7 +463,7 @@ class _RunInProgress:
         for callback in best_epoch:
             callback.begin_stage(stage)
         stateful = [
-            self._collapse_detector(stage),
+            *self._collapse_detectors(stage),
             *_early_stopping(self._prepared.config),
             *best_epoch,
             self._logger,
@@ -470,7 +475,11 @@ class _RunInProgress:
         images, class_weights = self._devices.distribute(
             stage.datasets.train, self._prepared.class_weights
         )
-        validation, _ = self._devices.distribute(stage.datasets.validation)
+        validation, _ = self._devices.distribute(
+            balance_first_batch(stage.datasets.validation, stage.model)
+        )
+        if self._team is not None:
+            equalize_variables(stage.model, self._team)
         stage.model.fit(
             images,
             validation_data=validation,
@@ -489,15 +498,22 @@ class _RunInProgress:
         if self._recorder is not None:
             self._recorder.wait()
 
-    def _collapse_detector(self, stage: Stage) -> keras.callbacks.Callback:
-        """Returns what notices a collapse; the callbacks after it record it."""
+    def _collapse_detectors(self, stage: Stage) -> list[keras.callbacks.Callback]:
+        """Returns what notices a collapse; the callbacks after it record it.
+
+        Of images with several labels, all may rightly have the same answer: none.
+        """
         datasets = self._prepared.datasets
-        return CollapseDetector(
-            stage.datasets.validation,
-            class_counts=list(datasets.counts("train").values()),
-            class_weights=self._prepared.class_weights,
-            class_names=datasets.class_names,
-        )
+        if datasets.multi_label:
+            return []
+        return [
+            CollapseDetector(
+                stage.datasets.validation,
+                class_counts=list(datasets.counts("train").values()),
+                class_weights=self._prepared.class_weights,
+                class_names=datasets.class_names,
+            )
+        ]
 
     def _keep_what_can_be_resumed(
         self, recorder: RunRecorder, error: BaseException
@@ -624,6 +640,7 @@ def _default_model(loader: ImageDatasetLoader) -> ModelBuilder:
             image_size=datasets.image_size,
             seed=loader.seed,
             resize=datasets.image_options.resize,
+            multi_label=datasets.multi_label,
         )
 
     return build

@@ -65,6 +65,7 @@ function showFacts() {
 
 function describeUnknown() {
   if (!model.finds_unknown) return "the model always names a class";
+  if (model.thresholds) return "images without a label";
   if (model.unknown_threshold === null) return "images unlike those of the training";
   return `below a probability of ${percent(model.unknown_threshold)}`;
 }
@@ -142,8 +143,7 @@ async function classify(file, card) {
   try {
     const result = await send(file, `top=${TOP}&preview=true`);
     show(file, card, result);
-    const best = result.unknown ? "unknown" : result.predicted;
-    announce(`${name}: ${best}, ${percent(result.probability)}`);
+    announce(`${name}: ${describe(result)}`);
   } catch (error) {
     verdict.classList.add("error");
     verdict.textContent = error.message;
@@ -152,6 +152,15 @@ async function classify(file, card) {
   } finally {
     card.querySelector(".spinner").hidden = true;
   }
+}
+
+function describe(result) {
+  if (result.labels && result.labels.length) {
+    const texts = result.labels.map((one) => `${one.name}, ${percent(one.probability)}`);
+    return texts.join("; ");
+  }
+  const best = result.unknown ? "unknown" : result.predicted;
+  return `${best}, ${percent(result.probability)}`;
 }
 
 function announce(text) {
@@ -165,6 +174,8 @@ function show(file, card, result) {
     verdict.classList.add("unknown");
     verdict.textContent = "unknown ";
     verdict.append(element("small", `closest: ${result.predicted}`));
+  } else if (result.labels) {
+    verdict.textContent = result.labels.map((one) => one.name).join(", ");
   } else {
     verdict.textContent = `${result.predicted} `;
     verdict.append(element("small", percent(result.probability)));

@@ -297,10 +297,10 @@ def test_classes_of_images_are_those_of_the_layout(tmp_path):
     assert images.reason_missing is None
     assert len(images.train) + len(images.validation) == 22
     for image in (*images.train, *images.validation):
-        assert image.path.parent.name == image.class_name
+        assert (image.path.parent.name,) == image.class_names
         assert image.path.is_file()
     for name in ("daisy", "roses"):
-        found = sum(image.class_name == name for image in images.train)
+        found = sum(image.class_names == (name,) for image in images.train)
         assert images.counts[name] == found > 0
 
 

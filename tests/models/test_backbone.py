@@ -142,6 +142,14 @@ def test_the_input_of_a_model_may_stand_in_a_list():
     np.testing.assert_allclose(features(Backbone(network)), expected, rtol=1e-5)
 
 
+def test_a_sequential_model_need_not_have_been_called(tmp_path):
+    dense = [layers.Flatten(), layers.Dense(3)]
+    network = keras.Sequential([keras.Input((8, 8, 3)), *dense], name="plain")
+    backbone = Backbone(network)
+    expected = network.predict(images(), verbose=0)
+    np.testing.assert_allclose(features(backbone), expected, rtol=1e-5)
+
+
 def test_a_pretrained_backbone_is_frozen_and_gives_features_of_inference():
     backbone = Backbone(tiny_network())
     assert backbone.is_pretrained

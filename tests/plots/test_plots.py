@@ -292,7 +292,7 @@ def title_of(result, monkeypatch, *arguments):
         titles.append((title, len(tiles)))
         return draw_image_grid(tiles, title, *others)
 
-    monkeypatch.setattr("keras_flowers.evaluation.evaluate.draw_image_grid", noted)
+    monkeypatch.setattr("keras_flowers.evaluation.mistake_grid.draw_image_grid", noted)
     figure = result.plot_mistakes(*arguments)
     png_bytes(figure, dpi=30)
     return *titles, figure

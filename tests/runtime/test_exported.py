@@ -163,7 +163,9 @@ def change(**changes):
     ("spoil", "message"),
     [
         (change(kind="other"), 'without "kind"'),
-        (change(version=2), "version 2; this package reads 1"),
+        (change(version=3), "version 3; this package reads 1 and 2"),
+        (change(thresholds=[0.5]), '"thresholds" that are not one from 0 to 1'),
+        (change(thresholds=[2.0] * 99), '"thresholds" that are not one from 0 to 1'),
         (change(format="coreml"), "unknown format 'coreml'"),
         (change(resize={"mode": "squeeze"}), "unknown way to resize"),
         (change(class_names=["a"]), "class_names"),

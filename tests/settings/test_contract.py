@@ -61,6 +61,8 @@ WITHOUT_OPTION = {
         "seed",
         "resize",
         "temperature",
+        "multi_label",
+        "thresholds",
         "kwargs",
     },
     "ImageClassifierHyperModel": {"loader", "epochs", "seed"},

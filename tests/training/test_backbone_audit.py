@@ -140,3 +140,16 @@ def test_folds_need_a_head_on_cached_features(capsys):
         assert run(["train", "photos", *options, "--run-dir", "none"]) == 2
         assert message in capsys.readouterr().err
         assert not Path("none").exists()
+
+
+def test_several_labels_per_image_are_refused(capsys):
+    paths = [path.relative_to("photos") for path in Path("photos").rglob("*.png")]
+    rows = [f"{path},{path.parent.name}|png" for path in paths]
+    Path("labels.csv").write_text("\n".join(["path,labels", *rows]))
+    line = ["photos", "--labels", "labels.csv", "--label-separator", "|"]
+    backbone = ["--backbone", "tiny.keras"]
+    assert run(["audit", *line, *backbone]) == 2
+    assert "Received: images with several labels" in capsys.readouterr().err
+    assert run(["train", *line, *backbone, "--folds", "3", "--run-dir", "none"]) == 2
+    assert "Received: images with several labels" in capsys.readouterr().err
+    assert not Path("none").exists()

@@ -9,7 +9,7 @@ from PIL import Image
 from keras_flowers import ImageClassifier, ImageDatasetLoader, evaluate, train
 from keras_flowers.data.image_files import load_image
 from keras_flowers.evaluation.calibration import fit_temperature
-from keras_flowers.models.temperature import scale_probabilities
+from keras_flowers.models.label_modes import SINGLE_LABEL
 from keras_flowers.models.unknown import UnknownDetector
 from keras_flowers.training.best_epoch import find_saved_epoch
 
@@ -27,7 +27,7 @@ def test_the_temperature_that_was_applied_is_found():
     for temperature in (0.5, 1.7):
         sure = softmax(logits * temperature)
         assert fit_temperature(sure, labels) == pytest.approx(temperature, rel=0.1)
-        scaled = np.asarray(scale_probabilities(sure, temperature))
+        scaled = np.asarray(SINGLE_LABEL.scale_probabilities(sure, temperature))
         np.testing.assert_allclose(scaled, true, atol=1e-5)
 
 

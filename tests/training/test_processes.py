@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import draw_images
+from helpers import draw_images, tiny_network
 
 from keras_flowers import InputError, train
 from keras_flowers.training import processes
@@ -97,10 +97,12 @@ def no_process_stays():
 
 def check_equal_losses_and_resume(folder):
     """Trains on one device, on two, and on two processes that become four."""
-    alone = start(folder, "--devices", "1", "2", devices=2)
+    tiny_network(pooled=True).save(folder / "network.keras")
+    alone = start(folder, "--devices", "1", "2", "--features", devices=2)
     # The run stops after its first epoch, until one of its processes is killed.
-    first, second = start_team(folder, 2, "--run", "--wait-after", "1")
-    assert "epoch 1\n" in iter(first.stdout.readline, "")  # after a line of Gloo
+    first, second = start_team(folder, 2, "--features", "--run", "--wait-after", "1")
+    of_features = [read_features(process) for process in (first, second, alone)]
+    assert "epoch 1\n" in iter(first.stdout.readline, "")
     second.send_signal(signal.SIGKILL)
     killed = time.monotonic()
     _, errors = first.communicate(timeout=60)
@@ -113,6 +115,7 @@ def check_equal_losses_and_resume(folder):
     begun = json.loads((run / "history.json").read_text())
     assert begun["epoch"] == [1]
     resumed = start_team(folder, 4, "--run")
+    check_features(*of_features)
     one, two = finish(alone)
     four, *others = [finish(process) for process in resumed]
     assert_same_history(two["history"], one["history"])
@@ -129,6 +132,25 @@ def check_equal_losses_and_resume(folder):
     assert all(other["weights"] == four["weights"] for other in others)
     assert (run / "report.html").exists()
     assert not (run / "checkpoint").exists()
+
+
+def read_features(process):
+    """Returns what came of a training on features, after lines of Gloo."""
+    lines = iter(process.stdout.readline, "")
+    return json.loads(next(line for line in lines if line.startswith("{")))
+
+
+def check_features(first, second, alone):
+    """Each of two processes has computed a share and got the other one."""
+    assert alone["computed"] == alone["images"]
+    for one in (first, second):
+        assert 0 < one["computed"] < one["images"] == alone["images"]
+        assert one["features"] == alone["features"]
+        for name in METRICS:
+            assert one["history"][name] == pytest.approx(
+                alone["history"][name], abs=TOLERANCE
+            )
+    assert first["computed"] + second["computed"] == alone["images"]
 
 
 @pytest.mark.timeout(900)

@@ -72,9 +72,10 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path):
 
     options = {"build_model": build, "early_stopping": 2}
     whole = run(tmp_path, directory="whole", **options)
-    for epoch, error in itertools.product(
-        (1, 3), (InterruptedAtError, KeyboardInterrupt)
-    ):
+    ends = list(itertools.product((1, 3), (InterruptedAtError, KeyboardInterrupt)))
+    if keras.backend.backend() == "jax":
+        ends = ends[1:2]  # compiling takes its time
+    for epoch, error in ends:
         options["directory"] = f"{epoch}-{error.__name__}"
         directory = tmp_path / options["directory"]
         interrupted_in(epoch, tmp_path, error, **options)
