@@ -201,6 +201,7 @@ def test_which_epoch_is_saved_is_said(tmp_path, capsys, saved, said):
         saved_epoch=saved,
         model=types.SimpleNamespace(temperature=1.25),
         precision_difference=None,
+        cross_validation=None,
     )
     show_run(Output(), run, tmp_path, 1.0)
     shown = capsys.readouterr().out
