@@ -99,7 +99,7 @@ COMPONENTS = {
         "a_resumed_run_equals_one_that_was_never_interrupted[3-KeyboardInterrupt]",
     ],
     "training/test_resume.py": [
-        "a_resumed_run_equals_one_that_was_never_interrupted",
+        "a_resumed_run_equals_one_that_was_never_interrupted[as users do]",
     ],
 }
 
