@@ -1,6 +1,7 @@
 """Checks of arguments that several packages take."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras_flowers_runtime.images import RESIZE_MODES as RESIZE_MODES
@@ -66,3 +67,9 @@ def check_choice(name: str, value: Any, allowed: Sequence[str]) -> str:
             f"`{name}` must be one of {choices}. Received: {name}={value!r}"
         )
     return str(value)
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name nearest to one that is misspelled, or `None`."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return nearest[0] if nearest else None

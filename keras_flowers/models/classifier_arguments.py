@@ -2,17 +2,35 @@
 
 import numbers
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
-from keras_flowers.argument_checks import check_integer
+from keras_flowers.argument_checks import check_integer, suggest_name
 from keras_flowers.errors import InputError
 from keras_flowers.layers.augmentation import AUGMENTATION_STRENGTHS, check_strength
 from keras_flowers.models.backbone import Backbone
 
 HIDDEN_UNITS = (256, 128)
+# What a functional Keras model takes; it ignores everything else.
+_ARGUMENTS_OF_KERAS = ("name", "trainable", "dtype")
+
+
+def check_keras_arguments(
+    arguments: Mapping[str, Any], own_arguments: Iterable[str]
+) -> None:
+    """Refuses arguments that Keras would ignore; suggests those of a classifier."""
+    known = [*own_arguments, *_ARGUMENTS_OF_KERAS]
+    for name in arguments:
+        if name not in known:
+            nearest = suggest_name(name, known)
+            hint = (
+                f"did you mean `{nearest}`?"
+                if nearest
+                else f"it takes {', '.join(known)}"
+            )
+            raise InputError(f"`ImageClassifier` has no argument `{name}`: {hint}")
 
 
 def check_class_names(class_names: Any) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from keras_flowers.models.classifier_arguments import (
     check_class_names,
     check_dropout,
     check_hidden_units,
+    check_keras_arguments,
     choose_dropout_rate,
     choose_image_size,
     derive_seed,
@@ -163,6 +164,7 @@ class ImageClassifier(keras.Model):
         **kwargs: Any,
     ) -> None:
         # === Arguments ===
+        check_keras_arguments(kwargs, _argument_names())
         class_names = check_class_names(class_names)
         label_mode = choose_label_mode(multi_label)
         thresholds = check_thresholds(thresholds, len(class_names), multi_label)
@@ -172,6 +174,8 @@ class ImageClassifier(keras.Model):
             hidden_units = check_hidden_units(hidden_units)
         if dropout is not None:
             dropout = check_dropout(dropout)
+        if seed is not None:
+            seed = check_integer("seed", seed)
         temperature = check_temperature(temperature)
         dtype = kwargs.get("dtype")
 
@@ -783,6 +787,15 @@ class ImageClassifier(keras.Model):
                     config[name], custom_objects=custom_objects
                 )
         return cls(**config)
+
+
+def _argument_names() -> list[str]:
+    """Returns the names of the arguments of `ImageClassifier`."""
+    return [
+        parameter.name
+        for parameter in inspect.signature(ImageClassifier).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
 
 
 def _choose_jit_compile(

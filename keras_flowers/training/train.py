@@ -18,7 +18,6 @@ The way of a run:
 
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import os
 import time
@@ -28,7 +27,7 @@ from typing import Any
 
 import keras
 
-from keras_flowers.argument_checks import check_integer
+from keras_flowers.argument_checks import check_integer, suggest_name
 from keras_flowers.callbacks import CollapseDetector, HistoryLogger, read_history
 from keras_flowers.data.dataset_loader import (
     ImageDatasetLoader,
@@ -622,11 +621,11 @@ def _change_loader(
     if unknown:
         of_model = inspect.signature(ImageClassifier).parameters
         arguments_of_train = {*inspect.signature(train).parameters, *known}
-        close = difflib.get_close_matches(unknown[0], arguments_of_train, 1)
+        close = suggest_name(unknown[0], arguments_of_train)
         if unknown[0] in of_model:
             hint = "pass a model as `build_model`"
         elif close:
-            hint = f"did you mean `{close[0]}`?"
+            hint = f"did you mean `{close}`?"
         else:
             hint = f"besides its own, it takes those of the loader, {', '.join(known)}"
         raise InputError(f"`train` has no argument `{unknown[0]}`: {hint}")

@@ -313,11 +313,26 @@ def test_classify_names_the_file_that_is_no_image(tmp_path):
         ({"class_names": None}, "class_names"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": "half"}, "dropout"),
+        ({"seed": "x"}, "seed"),
+        ({"seed": 1.5}, "seed"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, named):
     with pytest.raises(InputError, match=f"`{named}`.*Received: {named}="):
         ImageClassifier(**({"class_names": NAMES} | arguments))
+
+
+def test_an_argument_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="no argument `units`: did you mean `hidden_u"):
+        small_classifier(units=(3,))
+    # Keras would ignore both.
+    for name in ("bogus", "activity_regularizer"):
+        with pytest.raises(InputError, match=f"`ImageClassifier` .* argument `{name}`"):
+            small_classifier(**{name: "l2"})
+    model = small_classifier(name="mine", trainable=False, dtype="mixed_bfloat16")
+    copy = ImageClassifier.from_config(model.get_config())
+    assert (copy.name, copy.trainable) == ("mine", False)
+    assert copy.dtype_policy.name == "mixed_bfloat16"
 
 
 def test_custom_object_scope_replaces_registration(tmp_path):
