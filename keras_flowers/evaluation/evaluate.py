@@ -24,6 +24,7 @@ from keras_flowers.inference import build_openvino_predictor
 from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
 from keras_flowers.models.image_classifier import ImageClassifier
+from keras_flowers.models.saved_classifier import load_classifier
 from keras_flowers.notebook import html_table
 from keras_flowers.plots.confusion_matrix import (
     ConfusionGrid,
@@ -404,7 +405,7 @@ AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
 def evaluate(
-    model: keras.Model,
+    model: keras.Model | str | os.PathLike[str],
     datasets: Any,
     split: str | None = None,
     class_names: Sequence[str] | None = None,
@@ -415,7 +416,7 @@ def evaluate(
     Args:
         model: An `ImageClassifier`, or any model that maps batches of images
             (uint8 `(batch, height, width, 3)`) to probabilities
-            `(batch, classes)`.
+            `(batch, classes)`. Or the path of a saved `ImageClassifier`.
         datasets: What `ImageDatasetLoader.load` returned, or a loader. Or what a loader
             takes as `data`, such as a folder: all its images are classified, at the
             size that the model expects. Or images and labels without files: two arrays
@@ -436,8 +437,16 @@ def evaluate(
     Raises:
         InputError: If the split is empty, the data has a class that the model does
             not know, or several labels per image where the model knows one, or the
-            model returns something other than one probability per class.
+            model returns something other than one probability per class. Or if `model`
+            is neither a model nor the file of one.
     """
+    if isinstance(model, str | os.PathLike):
+        model = load_classifier(model)
+    elif not isinstance(model, keras.Model):
+        raise InputError(
+            "`model` must be a Keras model, such as `keras.models.load_model` returns, "
+            f"or the path of one. Received: {type(model).__name__}"
+        )
     shown_split: str | None = split or "validation"
     if isinstance(datasets, ImageDatasetLoader):
         datasets = datasets.load()

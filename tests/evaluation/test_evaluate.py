@@ -118,6 +118,20 @@ def test_a_class_that_the_model_does_not_know(tmp_path):
         keras_flowers.evaluate(model, datasets)
 
 
+def test_a_model_may_be_a_file(tmp_path):
+    datasets = small_loader(tmp_path).load()
+    model = ImageClassifier(datasets.class_names, (8, 8), hidden_units=(), seed=1)
+    model.save(tmp_path / "model.keras")
+    expected = keras_flowers.evaluate(model, datasets)
+    for path in (tmp_path / "model.keras", str(tmp_path / "model.keras")):
+        found = keras_flowers.evaluate(path, datasets)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, 1e-5)
+    with pytest.raises(InputError, match="photos is not a model file"):
+        keras_flowers.evaluate(tmp_path / "photos", datasets)
+    with pytest.raises(InputError, match="`model` .*load_model.* Received: int"):
+        keras_flowers.evaluate(3, datasets)
+
+
 def test_an_empty_split_is_named(tmp_path):
     datasets = small_loader(tmp_path).load()
     model = keras.Sequential([keras.layers.Flatten()])
