@@ -472,9 +472,12 @@ class ImageDatasetLoader:
         ) -> Any:
             labels = number_labels(records, split.class_names, split.multi_label)
             reader = cache.reader(records)
-            return image_pipeline(
+            batches: Any = image_pipeline(
                 reader, labels, positions, self.batch_size, read_errors
             )
+            # As `keras.utils.image_dataset_from_directory` does.
+            batches.class_names = split.class_names
+            return batches
 
         def in_order(records: Sequence[ImageRecord]) -> Any:
             count = len(records)

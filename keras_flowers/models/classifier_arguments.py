@@ -1,8 +1,9 @@
 """Checks the arguments of a classifier, and chooses their defaults."""
 
 import numbers
+import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -44,6 +45,40 @@ def check_class_names(class_names: Any) -> tuple[str, ...]:
             f"Received: class_names={class_names!r}"
         )
     return names
+
+
+def check_augmentation(augmentation: Any) -> None:
+    """Refuses what is neither a boolean, a string, a layer nor `None`."""
+    if not isinstance(augmentation, bool | str | keras.layers.Layer | None):
+        raise InputError(
+            "`augmentation` must be True, False, a name or a Keras layer. "
+            f"Received: augmentation={augmentation!r}"
+        )
+
+
+def check_backbone(backbone: Any) -> None:
+    """Refuses what is no backbone, and what `Backbone` does not take as `network`."""
+    kinds = Backbone | str | os.PathLike | keras.Model | None
+    if not isinstance(backbone, kinds):
+        raise InputError(
+            "`backbone` must be a Backbone, a name, a path or a Keras model. "
+            f"Received: backbone={backbone!r}"
+        )
+
+
+def check_paths(paths: Any) -> None:
+    """Refuses a single path, and images in the place of their paths."""
+    if isinstance(paths, str | os.PathLike):
+        raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
+    items = paths if isinstance(paths, Sequence) else ()
+    wrong = next((one for one in items if not isinstance(one, str | os.PathLike)), None)
+    if getattr(paths, "ndim", 1) != 1 or not isinstance(paths, Iterable):
+        wrong = paths
+    if wrong is not None:
+        raise InputError(
+            "`paths` must be a list of image files; for images in memory use "
+            f"`predict`. Received: {type(wrong).__name__}"
+        )
 
 
 def check_hidden_units(hidden_units: Any) -> tuple[int, ...]:

@@ -35,10 +35,13 @@ from keras_flowers.models.classifier_arguments import (
     HIDDEN_UNITS,
     augmentation_options,
     augments,
+    check_augmentation,
+    check_backbone,
     check_class_names,
     check_dropout,
     check_hidden_units,
     check_keras_arguments,
+    check_paths,
     choose_dropout_rate,
     choose_image_size,
     derive_seed,
@@ -46,6 +49,7 @@ from keras_flowers.models.classifier_arguments import (
 )
 from keras_flowers.models.classifying import build_classifying_function
 from keras_flowers.models.heads import build_head_layers, linear_head_optimizer
+from keras_flowers.models.label_checks import check_training_data
 from keras_flowers.models.label_modes import DEFAULT_THRESHOLD, choose_label_mode
 from keras_flowers.models.label_smoothing import (
     SharingModel,
@@ -84,6 +88,9 @@ class ImageClassifier(keras.Model):
     `backbone`, `feature_standardization` or `feature_normalization`, `hidden_1`,
     `dropout_1` and so on, and `predictions`. A layer or a `Backbone` that you pass
     keeps its own name.
+
+    For a copy with new weights, use `ImageClassifier.from_config(model.get_config())`:
+    `keras.models.clone_model` returns a plain Keras model without the class names.
 
     Args:
         class_names: Strings, at least two, all different; position `i` is the name
@@ -177,6 +184,8 @@ class ImageClassifier(keras.Model):
         if seed is not None:
             seed = check_integer("seed", seed)
         temperature = check_temperature(temperature)
+        check_augmentation(augmentation)
+        check_backbone(backbone)
         dtype = kwargs.get("dtype")
 
         # === Layers ===
@@ -250,7 +259,7 @@ class ImageClassifier(keras.Model):
             self.dtype_policy = dtype
 
         # === Config ===
-        self.class_names = class_names
+        self._class_names = class_names
         self.image_size = image_size
         self.hidden_units = hidden_units
         self.dropout = dropout
@@ -286,6 +295,21 @@ class ImageClassifier(keras.Model):
         if self.temperature == 1:
             return probabilities
         return self.label_mode.scale_probabilities(probabilities, self.temperature)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Position `i` is the name of label `i`; may be set, to as many names."""
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, values: Sequence[str]) -> None:
+        names, classes = check_class_names(values), len(self._class_names)
+        if len(names) != classes:
+            raise InputError(
+                f"`class_names` must be {classes} different strings, one for each "
+                f"class of the model. Received: class_names={values!r}"
+            )
+        self._class_names = names
 
     @property
     def multi_label(self) -> bool:
@@ -553,16 +577,24 @@ class ImageClassifier(keras.Model):
         """Trains the model; see `keras.Model.fit`.
 
         Raises:
-            InputError: If the devices of `keras.distribution` cannot share a batch
-                equally; also raised by `evaluate` and `predict`.
+            InputError: If an array has a label that is not from 0 to the number of
+                classes - 1, or a dataset of an `ImageDatasetLoader` has other classes
+                than the model. Or if the devices of `keras.distribution` cannot share
+                a batch equally, which `predict` also raises.
         """
         arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        self._check_training_data(arguments)
         with explaining_indivisible_batches(self, arguments):
             return super().fit(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns loss and metrics; see `keras.Model.evaluate`."""
+        """Returns loss and metrics; see `keras.Model.evaluate`.
+
+        Raises:
+            InputError: As `fit` does.
+        """
         arguments = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
+        self._check_training_data(arguments)
         with explaining_indivisible_batches(self, arguments):
             return super().evaluate(*args, **kwargs)
 
@@ -571,6 +603,12 @@ class ImageClassifier(keras.Model):
         arguments = inspect.signature(super().predict).bind(*args, **kwargs).arguments
         with explaining_indivisible_batches(self, arguments):
             return super().predict(*args, **kwargs)
+
+    def _check_training_data(self, arguments: Mapping[str, Any]) -> None:
+        loss = self.loss if self.compiled else None
+        check_training_data(
+            arguments, self.class_names, loss, multi_label=self.multi_label
+        )
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`; `"auto"` is decided anew on loading."""
@@ -673,8 +711,6 @@ class ImageClassifier(keras.Model):
             InputError: If a file is not a readable image; the message names it. Or
                 if an argument is not as described.
         """
-        if isinstance(paths, str | os.PathLike):
-            raise InputError(f"`paths` must be a list. Received: paths={paths!r}")
         batch_size = check_integer("batch_size", batch_size, lowest=1)
         return require_readable(self.classify_each(paths, batch_size, unknown, tta))
 
@@ -696,7 +732,11 @@ class ImageClassifier(keras.Model):
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
+
+        Raises:
+            InputError: If an argument is not as described.
         """
+        check_paths(paths)
         count = len(paths) if isinstance(paths, Sequence) else 0
         return classify_files(
             self.predictor(unknown, tta, count),

@@ -291,6 +291,9 @@ def test_classify_takes_a_list():
         small_classifier().classify("photo.jpg")
     with pytest.raises(InputError, match="`batch_size`"):
         small_classifier().classify([], batch_size=0)
+    for in_memory in (images(), images()[0], list(images()), 3):
+        with pytest.raises(InputError, match="`paths` .* in memory use `predict`"):
+            small_classifier().classify(in_memory)
 
 
 def test_classify_names_the_file_that_is_no_image(tmp_path):
@@ -313,6 +316,8 @@ def test_classify_names_the_file_that_is_no_image(tmp_path):
         ({"class_names": None}, "class_names"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": "half"}, "dropout"),
+        ({"augmentation": 3}, "augmentation"),
+        ({"backbone": 3}, "backbone"),
         ({"seed": "x"}, "seed"),
         ({"seed": 1.5}, "seed"),
     ],
@@ -333,6 +338,18 @@ def test_an_argument_that_does_not_exist_is_refused():
     copy = ImageClassifier.from_config(model.get_config())
     assert (copy.name, copy.trainable) == ("mine", False)
     assert copy.dtype_policy.name == "mixed_bfloat16"
+
+
+def test_classes_may_be_renamed(tmp_path):
+    model = small_classifier()
+    for wrong in (["x", "y"], ["x", "x", "y"], "xyz", [1, 2, 3]):
+        with pytest.raises(InputError, match="`class_names`.*Received: class_names="):
+            model.class_names = wrong
+        assert model.class_names == NAMES
+    model.class_names = ["x", "y", "z"]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.class_names == model.class_names == ("x", "y", "z")
 
 
 def test_custom_object_scope_replaces_registration(tmp_path):
