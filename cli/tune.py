@@ -169,8 +169,8 @@ def _show(
     collapsed = sum(trial.has_collapsed for trial in result.trials)
     if collapsed:
         output.say(
-            f"{collapsed} trials collapsed: their networks give every image the same "
-            "answer. A lower --learning-rate avoids it."
+            f"{collapsed} trial{'s' * (collapsed > 1)} collapsed: every image gets the "
+            "same answer. A lower --learning-rate avoids it."
         )
     for path in sorted(result.directory.iterdir()):
         if not path.name.startswith("."):
