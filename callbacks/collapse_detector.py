@@ -16,6 +16,10 @@ from keras_flowers.files import printable_path
 from keras_flowers.history import COLLAPSED
 
 ADVICE = "Start again with a lower `learning_rate`, such as a tenth of it."
+_ADVICE_IF_IT_VARIES = (
+    "Start again with another `learning_rate`: a tenth of it, or ten times as much if "
+    "the loss has hardly changed from the start."
+)
 
 # Share of the images with the same answer from which it counts as the only one.
 _ONLY_ANSWER = 0.98
@@ -54,12 +58,15 @@ class Collapse:
         loss: Training loss of that epoch.
         answer: The label that is predicted for every image; `None` if it is unknown.
         dead_units: The layers with dead units, as far as the model shows them.
+        varies: Whether the probabilities still differ between images. The network may
+            then learn too slowly, with a learning rate that is too low.
     """
 
     epoch: int
     loss: float
     answer: int | None = None
     dead_units: tuple[DeadUnits, ...] = ()
+    varies: bool = False
 
     def describe(self, class_names: Sequence[str] | None = None) -> str:
         """Returns what happened, in one line.
@@ -186,7 +193,8 @@ class CollapseDetector(keras.callbacks.Callback):
             self.collapse = found
         if found is not None and not self._has_warned:
             self._has_warned = True
-            text = f"{found.describe(self.class_names)} {ADVICE}"
+            advice = _ADVICE_IF_IT_VARIES if found.varies else ADVICE
+            text = f"{found.describe(self.class_names)} {advice}"
             warnings.warn(CollapseWarning(text), stacklevel=2)
         if self._has_warned:
             logs[COLLAPSED] = float(self.collapse is not None)
@@ -247,7 +255,7 @@ class CollapseDetector(keras.callbacks.Callback):
         is_trained = bool(dead) or steps is None or steps * epoch >= _FEWEST_STEPS
         if not _is_only_answer(answers) or not ((is_same and is_trained) or is_stuck):
             return None
-        return Collapse(epoch, loss, int(answers.argmax()), dead)
+        return Collapse(epoch, loss, int(answers.argmax()), dead, varies=not is_same)
 
     def _loss_of_guessing(self) -> float:
         """Returns the loss of the best answer that is the same for all images."""

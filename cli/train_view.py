@@ -170,7 +170,7 @@ def _show_best(output: Output, run: "TrainingRun", seconds: float) -> None:
             why = "the lowest validation loss of fine-tuning"
         saved_text = f"model.keras has epoch {saved} ({found[saved]:.3f}), {why}"
     output.say(f"Best {name} {score} {found[best]:.3f} in epoch {best}; {saved_text}")
-    output.say(f"{seconds:.0f} s in all")
+    output.say(f"This command took {seconds:.0f} s")
 
 
 def show_how_to_train_further(

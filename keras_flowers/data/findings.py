@@ -88,6 +88,12 @@ KINDS: Mapping[str, FindingKind] = {
             "missing_label", "rows of a label file without a label", "left out", "all"
         ),
         FindingKind(
+            "separator",
+            "labels of a label file that look like several labels, with another "
+            "`--label-separator`",
+            "used as they are",
+        ),
+        FindingKind(
             "unlisted", "images that no row of the label file names", "left out"
         ),
         FindingKind(

@@ -11,6 +11,7 @@ columns are 1. It may also have none.
 
 import codecs
 import csv
+import dataclasses
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -51,6 +52,8 @@ _COLUMN_NAMES = {
         "video video_id place location lesion_id site",
     ),
 }
+# What usually separates the labels of an image.
+_SEPARATORS = ("|", ";", ",", " ")
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,16 @@ def list_labeled_images(
     """
     table = _read_table(labels)
     rows = list(_find_rows(labels, table, columns))
-    several = columns.gives_several_labels
-    if root is not None:
-        return _list_rows(labels, root, rows, several, searches_root=True)
-    # There may be anything in the folder of a label file.
-    return _list_rows(labels, labels.parent, rows, several, searches_root=False)
+    listing = _list_rows(
+        labels,
+        labels.parent if root is None else root,
+        rows,
+        columns.gives_several_labels,
+        # There may be anything in the folder of a label file.
+        searches_root=root is not None,
+    )
+    doubts = _doubt_separator(labels, rows, columns.separator)
+    return dataclasses.replace(listing, findings=(*doubts, *listing.findings))
 
 
 @dataclass(frozen=True)
@@ -279,6 +287,31 @@ def _split_labels(value: Any, separator: str | None) -> tuple[str, ...]:
         text = _text(value)
         parts = [text] if separator is None else text.split(separator)
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def _doubt_separator(
+    labels: Path, rows: Sequence[_Row], separator: str | None
+) -> tuple[Finding, ...]:
+    """Returns a finding if the labels look as if another character separates them."""
+    names = {name for row in rows for name in row.labels}
+    messages = []
+    if separator is not None and all(len(row.labels) < 2 for row in rows):
+        messages.append(f"no label contains the separator {separator!r}")
+    for other in _SEPARATORS:
+        together = [name for name in sorted(names) if other in name]
+        parts = {part.strip() for name in names for part in name.split(other)}
+        # A list of few words repeats them; a name that happens to contain the
+        # character does not.
+        if len(together) > 1 and len(parts) <= len(names) and parts & names:
+            messages.append(
+                f"{len(together)} labels contain {other!r}, such as {together[0]!r}. "
+                f"If they are several labels, pass `label_separator={other!r}` "
+                f"(--label-separator)"
+            )
+    return tuple(
+        Finding("separator", (), f"{printable_path(labels)}: {message}")
+        for message in messages
+    )
 
 
 def _list_rows(

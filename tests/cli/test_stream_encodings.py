@@ -83,6 +83,7 @@ def test_commands_to_run_next_are_quoted_for_the_shell(tmp_path, capsys, name):
         saved_epoch=None,
         model=SimpleNamespace(temperature=1.0),
         precision_difference=None,
+        cross_validation=None,
     )
     show_run(Output(), run_of_nothing, directory, 1.0)
 

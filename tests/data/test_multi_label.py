@@ -51,7 +51,9 @@ def test_three_forms_of_label_files_mean_the_same(images, tmp_path):
     assert found == expected
     assert listing.class_names == ("people", "sand", "water")
     assert "several per image" in listing.layout.description
-    assert [(f.kind, f.paths) for f in listing.findings] == [("no_label", ("1.jpg",))]
+    unlisted, unlabelled = listing.findings
+    assert (unlisted.kind, len(unlisted.paths)) == ("unlisted", 18)
+    assert (unlabelled.kind, unlabelled.paths) == ("no_label", ("1.jpg",))
 
     names = ("water", "sand", "people")
     table = [[f"{n}.jpg", *(int(x in row) for x in names)] for n, row in LABELS.items()]
@@ -65,7 +67,7 @@ def test_three_forms_of_label_files_mean_the_same(images, tmp_path):
     write(path, ["path", "label"], [*rows, rows[0]])
     listing, found = labels_in(path, images, multi_label=True)
     assert found == expected
-    assert {finding.kind for finding in listing.findings} == {"no_label"}
+    assert [finding.kind for finding in listing.findings] == ["unlisted", "no_label"]
 
 
 def test_labels_in_lists_of_parquet(images, tmp_path):
@@ -195,3 +197,21 @@ def test_the_split_has_the_same_part_of_every_label():
     again = SplitAssignment(groups, targets)
     again.fill_by_rarity(sizes)
     assert again.parts() == parts
+
+
+def test_a_forgotten_or_wrong_separator_is_noticed(images, tmp_path):
+    def doubts(cells, **columns):
+        rows = [[f"{number}.jpg", cell] for number, cell in enumerate(cells)]
+        path = write(tmp_path / "labels.csv", ["path", "label"], rows)
+        listing = list_labeled_images(path, images, LabelColumns(**columns))
+        return [f.message for f in listing.findings if f.kind == "separator"]
+
+    several = ["sand|water", "people|sand", "water", "people|water"]
+    (message,) = doubts(several)
+    assert "3 labels contain '|'" in message and "--label-separator" in message
+    unused, message = doubts(several, separator=";")
+    assert "no label contains the separator ';'" in unused and "'|'" in message
+    assert doubts(several, separator="|") == []
+    assert len(doubts(["sea sand", "sea", "sand", "sand sea", "sea"])) == 1
+    # Names of several words are not several labels.
+    assert doubts(["red rose", "white rose", "red tulip", "lily, white", "sun"]) == []

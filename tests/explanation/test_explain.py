@@ -7,7 +7,7 @@ from helpers import small_loader, tiny_network
 from PIL import Image
 
 import keras_flowers
-from keras_flowers import Backbone, ImageClassifier, InputError
+from keras_flowers import Backbone, ImageClassifier, InputError, explanation
 
 SIDE, PATCH = 24, 6
 COLOURS = ((230, 20, 20), (20, 20, 230))
@@ -198,8 +198,8 @@ def test_the_worst_mistakes_of_a_run_have_heat_maps(kind, tmp_path, with_heat_ma
     assert b"\x89PNG" in images[images.index(b"mistakes_heat_maps") :]
 
 
-def test_other_models_have_no_heat_maps(without_heat_maps):
-    heatmap_function = without_heat_maps
+def test_other_models_have_no_heat_maps(with_heat_maps):
+    heatmap_function = explanation.heatmap_function
     assert heatmap_function(tiny_network()) is None
     model = ImageClassifier(["a", "b"], image_size=(8, 8), hidden_units=())
     heat = heatmap_function(model)(np.zeros((8, 8, 3), np.uint8), 1)
