@@ -161,9 +161,10 @@ def _show(
         output.say("Interrupted: --resume resumes the search.")
     output.show(view.table(result.trials))
     counts = Counter(trial.status for trial in result.trials)
+    count = len(result.trials)
     pruned = f"{counts['pruned']} pruned, " if counts["pruned"] else ""
     output.say(
-        f"{len(result.trials)} trials, {pruned}{counts['failed']} failed, "
+        f"{count} trial{'s' * (count != 1)}, {pruned}{counts['failed']} failed, "
         f"{seconds:.0f} s in all"
     )
     collapsed = sum(trial.has_collapsed for trial in result.trials)
