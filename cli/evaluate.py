@@ -9,15 +9,21 @@ from keras_flowers_cli import runtime
 from keras_flowers_cli.comparison import compare
 from keras_flowers_cli.findings import show_findings
 from keras_flowers_cli.label_scores import show_label_scores, write_label_plots
-from keras_flowers_cli.models import load_classifier
+from keras_flowers_cli.models import find_model_file, is_exported, load_classifier
 from keras_flowers_cli.options import (
-    EXISTING_FILE,
+    EXISTING_PATH,
     arguments_for,
     check_writable,
     given_options,
     setting_options,
 )
-from keras_flowers_cli.output import Output, ProgressBars, TextTable, write_figure
+from keras_flowers_cli.output import (
+    Output,
+    ProgressBars,
+    TextTable,
+    printable_path,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     from keras_flowers.data.image_datasets import ImageDatasets
@@ -34,7 +40,9 @@ MOST_IN_HEADER = 36
 
 
 @click.command()
-@click.argument("paths", metavar="MODEL [MODEL_B] DATA", nargs=-1, required=True)
+@click.argument(
+    "paths", metavar="MODEL|RUN [MODEL_B|RUN_B] DATA", nargs=-1, required=True
+)
 @setting_options("evaluate")
 @click.pass_context
 def evaluate(
@@ -53,6 +61,8 @@ def evaluate(
 ) -> None:
     """Compare the predictions of MODEL with the labels of the images in DATA.
 
+    The model is a .keras file or a run directory.
+
     Writes evaluation.json, predictions.csv, confusion_matrix.png, reliability.png and
     mistakes.png, the images that the model was most wrong about. Where an image may
     have several labels, average_precision.png and precision_recall.png take the place
@@ -68,7 +78,7 @@ def evaluate(
     *models, data = paths
     if len(models) not in (1, 2):
         raise click.UsageError("evaluate takes one or two models and DATA.")
-    model_file, *others = (EXISTING_FILE.convert(m, None, context) for m in models)
+    model_file, *others = (_find_model(path, context) for path in models)
     if split is not None and split_manifest is None:
         raise click.UsageError("--split needs --split-manifest.")
     if others and explain_to is not None:
@@ -114,6 +124,17 @@ def evaluate(
     if explain_to is not None:
         _explain_mistakes(output, model, evaluation, mistakes, explain_to)
     output.result(report)
+
+
+def _find_model(path: str, context: click.Context) -> Path:
+    """Returns the `.keras` file that an argument names, itself or by its run."""
+    found = Path(EXISTING_PATH.convert(path, None, context))
+    if is_exported(found):
+        raise click.UsageError(
+            "MODEL must be a .keras file or a run directory with a model.keras. "
+            f"Received: {printable_path(path)}, a folder without one"
+        )
+    return find_model_file(found)
 
 
 @dataclasses.dataclass(frozen=True)

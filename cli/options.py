@@ -110,6 +110,7 @@ class StrengthWord(click.Choice):  # type: ignore[type-arg]
 
 
 EXISTING_FILE = UserPath(exists=True, dir_okay=False, path_type=Path)
+EXISTING_PATH = UserPath(exists=True, path_type=Path)
 
 
 def setting_options(command: str) -> Callable[[_Function], _Function]:

@@ -144,7 +144,7 @@ def _load_model(path: Path) -> "ImageClassifier | ExportedClassifier":
     runtime.start_keras()
     import keras_flowers  # noqa: F401  registers what the file holds
 
-    return load_classifier(path / "model.keras" if path.is_dir() else path)
+    return load_classifier(path)
 
 
 def _refuse_several_labels(

@@ -103,9 +103,7 @@ def _load_model(path: Path) -> "ServedModel":
 
         return serve_exported(path)
     runtime.start_keras()
-    return _serve_keras(
-        load_classifier(path / "model.keras" if path.is_dir() else path)
-    )
+    return _serve_keras(load_classifier(path))
 
 
 def _serve_keras(model: "ImageClassifier") -> "ServedModel":

@@ -161,16 +161,17 @@ def _show(
         output.say("Interrupted: --resume resumes the search.")
     output.show(view.table(result.trials))
     counts = Counter(trial.status for trial in result.trials)
+    count = len(result.trials)
     pruned = f"{counts['pruned']} pruned, " if counts["pruned"] else ""
     output.say(
-        f"{len(result.trials)} trials, {pruned}{counts['failed']} failed, "
+        f"{count} trial{'s' * (count != 1)}, {pruned}{counts['failed']} failed, "
         f"{seconds:.0f} s in all"
     )
     collapsed = sum(trial.has_collapsed for trial in result.trials)
     if collapsed:
         output.say(
-            f"{collapsed} trials collapsed: their networks give every image the same "
-            "answer. A lower --learning-rate avoids it."
+            f"{collapsed} trial{'s' * (collapsed > 1)} collapsed: every image gets the "
+            "same answer. A lower --learning-rate avoids it."
         )
     for path in sorted(result.directory.iterdir()):
         if not path.name.startswith("."):

@@ -86,9 +86,9 @@ TOP = Setting(
 UNKNOWN = Setting(
     name="unknown",
     kind=Text("auto|THRESHOLD"),
-    meaning="Say `none of these` of images that show none of the classes: with `auto` "
-    "by what training has found to reject 5 % of the validation images, else where the "
-    "highest probability is below this threshold, from 0 to 1",
+    meaning="Report images that show none of the classes as `none of these`: with "
+    "`auto`, by the threshold of training, which rejects 5 % of the validation images; "
+    "with a number from 0 to 1, if the highest probability is below it",
     commands=("predict",),
 )
 CSV_FILE = Setting(

@@ -85,7 +85,7 @@ AUGMENTATION = Setting(
     name="augmentation",
     kind=Strength(("none", "light", "strong")),
     meaning="Change the training images at random: `light` crops, mirrors and changes "
-    "colours a little, `strong` more; `--augmentation` alone flips, rotates, zooms and "
+    "colors a little, `strong` more; `--augmentation` alone flips, rotates, zooms and "
     "changes the contrast, as in the lesson",
     commands=("train", "lr-find", "tune"),
     group=MODEL,

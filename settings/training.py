@@ -197,9 +197,8 @@ EARLY_STOPPING = Setting(
 CALIBRATE = Setting(
     name="calibrate",
     kind=Switch(),
-    meaning="After training, learn from the validation images how sure the model may "
-    "be: the temperature of its probabilities, and what tells images of none of the "
-    "classes; or do not",
+    meaning="After training, calibrate the model on the validation images: fit the "
+    "temperature of its probabilities and the detector of unknown images; or do not",
     commands=("train", "tune"),
     group=TRAINING,
     default=Automatic("with 50 validation images or more", lambda _: True),

@@ -36,7 +36,7 @@ class SearchPlan:
         executions_per_trial: Trainings per trial.
         seed: Seed of all random choices.
         pruning: One of `PRUNINGS`.
-        calibrate: Whether to learn how sure the best model may be.
+        calibrate: Whether to calibrate the best model.
     """
 
     hypermodel: ImageClassifierHyperModel

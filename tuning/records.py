@@ -163,6 +163,12 @@ def hyperparameter_names(records: Sequence[TrialRecord]) -> list[str]:
     return list(dict.fromkeys(name for r in longest for name in r.hyperparameters))
 
 
+def varied_hyperparameters(records: Sequence[TrialRecord]) -> list[str]:
+    """Returns the names of the hyperparameters that differ between trials."""
+    names = hyperparameter_names(records)
+    return [n for n in names if len({r.hyperparameters.get(n) for r in records}) > 1]
+
+
 def mean_metrics(record: TrialRecord) -> dict[str, float]:
     """Returns the mean of each metric over the executions of a trial."""
     executions = record.executions

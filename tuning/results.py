@@ -158,6 +158,7 @@ def write_results(plan: SearchPlan, *, is_over: bool) -> None:
             datasets=plan.hypermodel.datasets(),
             objective=plan.objective,
             direction=plan.direction,
+            pruning=plan.pruning,
             figures=figures,
         )
         _write_best(plan, best)
@@ -196,7 +197,7 @@ def _write_best(plan: SearchPlan, best: TrialRecord) -> None:
 
 
 def _learn_confidence(plan: SearchPlan, model: ImageClassifier) -> None:
-    """Learns from the validation images how sure the model may be, as `train` does."""
+    """Calibrates the model on the validation images, as `train` does."""
     if len(plan.hypermodel.datasets().split.validation) < MIN_IMAGES:
         return
     stage = plan.hypermodel.last_stage(model)

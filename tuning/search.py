@@ -104,9 +104,9 @@ def search(
             from the fourth epoch on. With `executions_per_trial`, the first training
             decides. `"none"` trains every trial to its end. Not for Hyperband, which
             has its own rule.
-        calibrate: Whether to learn from the validation images how sure the model in
-            `model.keras` may be, as `keras_flowers.train` does: the temperature of its
-            probabilities, and what tells images of none of the classes. It takes an
+        calibrate: Whether to calibrate the model in `model.keras` on the validation
+            images, as `keras_flowers.train` does: to fit the temperature of its
+            probabilities and the detector of unknown images. This needs an
             `ImageClassifier` and at least 50 validation images.
         seed: Integer seed of everything random.
         resume: Resume the search in the directory, if there is one; all finished

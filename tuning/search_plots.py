@@ -10,6 +10,7 @@ from keras_flowers.tuning.records import (
     PRUNED,
     TrialRecord,
     hyperparameter_names,
+    varied_hyperparameters,
 )
 
 from keras_flowers.files import temporary_sibling
@@ -82,7 +83,7 @@ def plot_parallel_coordinates(
         key=lambda r: r.score or 0.0,
         reverse=direction == "min",
     )
-    names = _select_searched(done)
+    names = varied_hyperparameters(done)
     columns = [*names, objective]
     width = max(6.0, 1.7 * len(columns))
     figure, (axes,) = _figure(1, 1, (width, 4.6))
@@ -92,12 +93,14 @@ def plot_parallel_coordinates(
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     span = np.where(high > low, high - low, 1.0)
     heights = np.where(high > low, (values - low) / span, 0.5)
-    colours = _colours(heights[:, -1], direction)
-    for height, colour in zip(heights, colours, strict=True):
-        axes.plot(height, "-o", color=colour, alpha=0.85, ms=4)  # NaN makes a gap
+    colors = _colors(heights[:, -1], direction)
+    has_gaps = False
+    for height, color in zip(heights, colors, strict=True):
+        axes.plot(height, "-o", color=color, alpha=0.85, ms=4)  # NaN makes a gap
         used = np.flatnonzero(np.isfinite(height))
         for ends in np.column_stack([used[:-1], used[1:]])[np.diff(used) > 1]:
-            axes.plot(ends, height[ends], ":", color=colour, alpha=0.85)
+            axes.plot(ends, height[ends], ":", color=color, alpha=0.85)
+            has_gaps = True
     for position, axis in enumerate(axis_of):
         axes.axvline(position, color="0.8", zorder=0)
         for y, value in ((-0.06, low[position]), (1.06, high[position])):
@@ -106,7 +109,7 @@ def plot_parallel_coordinates(
     axes.set_xticks(range(len(columns)), columns, rotation=20)
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
-    axes.set_title("brighter is better; dotted: not used")
+    axes.set_title(f"brighter is better{'; dotted: not used' if has_gaps else ''}")
     for side in axes.spines.values():
         side.set_visible(False)
     return figure
@@ -115,7 +118,9 @@ def plot_parallel_coordinates(
 def plot_hyperparameters(records: Sequence[TrialRecord], objective: str) -> "Figure":
     """Draws the score against each hyperparameter that took several values."""
     done = _select_completed(records)
-    names = _select_searched(done) or [next(iter(hyperparameter_names(done)), "trial")]
+    names = varied_hyperparameters(done) or [
+        next(iter(hyperparameter_names(done)), "trial")
+    ]
     rows = -(-len(names) // _COLUMNS)
     columns = min(len(names), _COLUMNS)
     size = (1 + 3.6 * columns, 0.5 + 3.0 * rows)
@@ -156,12 +161,6 @@ def _scores(records: Sequence[TrialRecord]) -> list[float]:
     return [record.score for record in records if record.score is not None]
 
 
-def _select_searched(records: Sequence[TrialRecord]) -> list[str]:
-    """Returns the hyperparameters that differ between trials."""
-    names = hyperparameter_names(records)
-    return [n for n in names if len({r.hyperparameters.get(n) for r in records}) > 1]
-
-
 class _Axis:
     """The values of a hyperparameter as numbers; strings are numbered.
 
@@ -197,9 +196,9 @@ class _Axis:
         return float(self.categories.index(value) if self.categories else value)
 
 
-def _colours(heights: np.ndarray, direction: str) -> np.ndarray:
+def _colors(heights: np.ndarray, direction: str) -> np.ndarray:
     from matplotlib import colormaps
 
     quality = 1 - heights if direction == "min" else heights
-    colours: np.ndarray = colormaps["viridis"](quality)
-    return colours
+    colors: np.ndarray = colormaps["viridis"](quality)
+    return colors

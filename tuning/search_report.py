@@ -10,7 +10,7 @@ from keras_flowers.tuning.records import (
     FAILED,
     PRUNED,
     TrialRecord,
-    hyperparameter_names,
+    varied_hyperparameters,
 )
 from markupsafe import Markup
 
@@ -35,6 +35,7 @@ def write_search_report(
     datasets: ImageDatasets,
     objective: str,
     direction: str,
+    pruning: str,
     figures: Mapping[str, "Figure"],
 ) -> None:
     """Writes a search as one HTML page that loads nothing and runs nothing.
@@ -46,6 +47,7 @@ def write_search_report(
         datasets: The data of the search.
         objective: What the score is.
         direction: `"min"` or `"max"`.
+        pruning: How hopeless trials were ended early, or `"none"`.
         figures: The plots of the search by name.
     """
     sign = 1 if direction == "min" else -1
@@ -54,6 +56,7 @@ def write_search_report(
         groups = (COMPLETED, PRUNED, record.status)
         return groups.index(record.status), sign * (record.score or 0.0)
 
+    names = varied_hyperparameters(records)
     environment = page_environment()
     environment.filters["value"] = _format_value
     folder = resources.files("keras_flowers.tuning") / "templates"
@@ -64,7 +67,9 @@ def write_search_report(
         ranked=sorted(records, key=rank),
         failed=sum(record.status == FAILED for record in records),
         pruned=sum(record.status == PRUNED for record in records),
-        names=hyperparameter_names(records),
+        names=names,
+        pruning=None if pruning == "none" else pruning,
+        has_constants=not best.hyperparameters.keys() <= set(names),
         best=best,
         objective=objective,
         datasets=datasets,

@@ -62,14 +62,14 @@ def _choose_for_cores(
 ) -> WorkerChoice:
     if has_small_trials(hypermodel):
         return WorkerChoice(
-            cores, f"a trial on cached features keeps one core busy, of {cores}"
+            cores, f"a trial on cached features keeps {_describe_share(1, cores)} busy"
         )
     if hypermodel.backbones.exist:
         count = max(1, cores // _CORES_FOR_CONVOLUTIONS)
         return WorkerChoice(
             count,
-            f"a network with a backbone keeps up to {_CORES_FOR_CONVOLUTIONS} cores "
-            f"busy, of {cores}",
+            "a network with a backbone keeps "
+            f"{_describe_share(_CORES_FOR_CONVOLUTIONS, cores)} busy",
         )
     megabytes = _BYTES_PER_WEIGHT * _count_weights(hypermodel) / 1e6
     if megabytes > _CACHE_MEGABYTES:
@@ -78,7 +78,14 @@ def _choose_for_cores(
             f"each step of the largest network works on {megabytes:,.0f} MB, so the "
             "memory is the limit and a second worker would gain nothing",
         )
-    return WorkerChoice(cores, f"a network this small keeps one core busy, of {cores}")
+    share = _describe_share(1, cores)
+    return WorkerChoice(cores, f"a network this small keeps {share} busy")
+
+
+def _describe_share(used: int, cores: int) -> str:
+    if used >= cores:
+        return "the only core" if cores == 1 else f"all {cores} cores"
+    return f"{'only one' if used == 1 else f'up to {used}'} of {cores} cores"
 
 
 def has_small_trials(hypermodel: ImageClassifierHyperModel) -> bool:

@@ -93,7 +93,8 @@ class ImageDatasets:
     def _repr_html_(self) -> str:
         counts = [self.counts(name) for name in SPLIT_NAMES]
         rows = [[name, *(count[name] for count in counts)] for name in self.class_names]
-        total = ["all classes", *(len(self.records(name)) for name in SPLIT_NAMES)]
+        what = "all images" if self.multi_label else "all classes"
+        total = [what, *(len(self.records(name)) for name in SPLIT_NAMES)]
         heads = ["class", *SPLIT_NAMES]
         return html_table(repr(self), heads, [total, *rows], self._thumbnails())
 

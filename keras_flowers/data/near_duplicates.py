@@ -57,7 +57,7 @@ def near_duplicate_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
 
     Two images are near-duplicates if they differ in at most 23 of the 256 bits, and in
     at most a quarter of the bits that are set in either. An image without structure,
-    such as one of a single colour, has no near-duplicates. Only pairs that agree in one
+    such as one of a single color, has no near-duplicates. Only pairs that agree in one
     of 24 bands of bits are compared.
 
     Args:

@@ -2,7 +2,7 @@
 
 An image is composed from back to front: a backdrop, smaller flowers of the same kind
 out of focus, the main flower, grass or leaves in front of it, and the effects of a
-camera (light, colour cast, blur, grain). Backdrops, foreground and camera have the same
+camera (light, color cast, blur, grain). Backdrops, foreground and camera have the same
 distribution for all classes, and the palettes of the classes overlap, so that a model
 has to learn the shapes. Only Pillow and NumPy are used.
 """
@@ -292,7 +292,7 @@ def _choose_companion_pose(scene: _Scene) -> _Pose:
 
 
 def _expose(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Adds a camera's focus, uneven light, exposure, colour cast and grain.
+    """Adds a camera's focus, uneven light, exposure, color cast and grain.
 
     All of it in 8 bits by Pillow: a third of the time that float arrays take.
     """
@@ -336,7 +336,7 @@ _NORMAL_QUANTILES = np.array(
 )
 
 # ---------------------------------------------------------------------------
-# Colours
+# Colors
 # ---------------------------------------------------------------------------
 
 _WHITE: Color = (246, 244, 238)
@@ -384,12 +384,12 @@ def _vary(rng: np.random.Generator, color: Color, amount: float = 12.0) -> Color
 def _vary_each(
     rng: np.random.Generator, color: Color, count: int, amount: float
 ) -> Points:
-    """Returns `count` slightly different colours, shape [count, 3]."""
+    """Returns `count` slightly different colors, shape [count, 3]."""
     return rng.normal(color, amount, (count, 3))
 
 
 def _shades(colors: Points, brightness: float | Points) -> list[Color]:
-    """Applies `_shade` to many colours at once."""
+    """Applies `_shade` to many colors at once."""
     factor = np.reshape(brightness, (-1, 1))
     darker = colors * np.minimum(factor, 1.0)
     lighter = (255.0 - colors) * np.maximum(factor - 1.0, 0.0)
@@ -398,7 +398,7 @@ def _shades(colors: Points, brightness: float | Points) -> list[Color]:
 
 
 def _pick(rng: np.random.Generator, weighted: dict[Color, float]) -> Color:
-    """Chooses one of the colours by weight and varies it slightly."""
+    """Chooses one of the colors by weight and varies it slightly."""
     colors = list(weighted)
     weights = np.array(list(weighted.values()))
     return _vary(rng, colors[rng.choice(len(colors), p=weights / weights.sum())])
@@ -463,7 +463,7 @@ def _draw_petals(
 ) -> None:
     """Fills petals [petals, points, 2] in picture coordinates, one after the other.
 
-    `colors` is one colour for each petal, [petals, 3]. `tones` are pairs (size,
+    `colors` is one color for each petal, [petals, 3]. `tones` are pairs (size,
     brightness): a petal is filled once for each, shrunk to that size towards the
     place `focus` between its base (0) and its tip (1).
     """
@@ -786,7 +786,7 @@ def _maybe_draw_stem(scene: _Scene, pose: _Pose) -> None:
 
 @dataclass(frozen=True)
 class _Flower:
-    """How to draw a kind of flower, and its colours by weight."""
+    """How to draw a kind of flower, and its colors by weight."""
 
     draw: Callable[[_Scene, _Pose, Color], None]
     palette: dict[Color, float]
@@ -858,7 +858,7 @@ def _draw_mottle(
     cells: int,
     colors: tuple[Color, Color],
 ) -> Image.Image:
-    """Draws smooth noise between two colours, with `cells` spots across."""
+    """Draws smooth noise between two colors, with `cells` spots across."""
     rows = max(2, round(cells * height / width))
     return _stretch(rng.random((rows, cells)), colors, width, height)
 
@@ -866,7 +866,7 @@ def _draw_mottle(
 def _stretch(
     shares: Points, colors: tuple[Color, Color], width: int, height: int
 ) -> Image.Image:
-    """Enlarges a map of shares 0..1 between two colours smoothly."""
+    """Enlarges a map of shares 0..1 between two colors smoothly."""
     first, second = np.array(colors, dtype=float)
     pixels = first + shares[..., None] * (second - first)
     picture = Image.fromarray(np.rint(pixels).astype(np.uint8))

@@ -68,7 +68,8 @@ class Split:
         parts = [getattr(self, name) for name in SPLIT_NAMES]
         counts = [count_classes(images) for images in parts]
         rows = [[name, *(count[name] for count in counts)] for name in self.class_names]
-        total = ["all classes", *map(len, parts)]
+        what = "all images" if self.multi_label else "all classes"
+        total = [what, *map(len, parts)]
         return html_table(repr(self), ["class", *SPLIT_NAMES], [total, *rows])
 
 

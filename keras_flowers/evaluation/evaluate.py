@@ -305,9 +305,9 @@ class Evaluation:
     ) -> None:
         """Writes the predictions as CSV, one row per image.
 
-        The columns are `path`, `true_class`, `loss`, and for each of the most probable
-        classes `class_1`, `probability_1` and so on. Of a non-finite prediction the
-        classes are empty and the numbers `nan`.
+        The columns are `path`, relative to the data folder, `true_class`, `loss`, and
+        for each of the most probable classes `class_1`, `probability_1` and so on. Of a
+        non-finite prediction the classes are empty and the numbers `nan`.
 
         Args:
             path: The file to write or to replace, atomically. Its folder must exist.
@@ -398,7 +398,8 @@ class Evaluation:
             )
             true = names[self.labels[index]]
             further = (values[index] for values in columns.values())
-            yield [os.fspath(path), true, *further, self.losses[index], *predictions]
+            shown = self.shown_path(path)
+            yield [shown, true, *further, self.losses[index], *predictions]
 
 
 AnyEvaluation = Evaluation | MultiLabelEvaluation

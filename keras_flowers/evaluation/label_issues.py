@@ -108,12 +108,13 @@ def find_label_issues(audit: Audit, probabilities: np.ndarray) -> list[Finding]:
 def _describe(audit: Audit, index: int, suggested: int, score: float) -> Finding:
     record = audit.images[index]
     given, other = record.class_name, audit.class_names[suggested]
+    score = round(score, 6)  # once, so that all texts show the same number
     return Finding(
         "label_issue",
         (record.path,),
         f"{printable_path(record.path)}: {printable_path(given)}, probably "
         f"{printable_path(other)} (score {score:.3f})",
-        details={"given": given, "suggested": other, "score": round(score, 4)},
+        details={"given": given, "suggested": other, "score": score},
     )
 
 

@@ -311,9 +311,9 @@ class MultiLabelEvaluation:
     def write_predictions(self, path: str | os.PathLike[str], top: int = 3) -> None:
         """Writes the predictions as CSV, one row per image.
 
-        The columns are `path`, `true_labels` and `predicted_labels` (with `|` between
-        them), `loss`, and for each of the most probable classes `class_1`,
-        `probability_1` and so on.
+        The columns are `path`, relative to the data folder, `true_labels` and
+        `predicted_labels` (with `|` between them), `loss`, and for each of the most
+        probable classes `class_1`, `probability_1` and so on.
 
         Args:
             path: The file to write or to replace, atomically. Its folder must exist.
@@ -400,7 +400,7 @@ class MultiLabelEvaluation:
             best = np.argsort(-row, kind="stable")[:top]
             cells = (cell for i in best for cell in (self.class_names[i], row[i]))
             yield [
-                os.fspath(path),
+                self.shown_path(path),
                 SEPARATOR.join(self._names(self.labels[index] == 1)),
                 SEPARATOR.join(self._names(self.predictions[index])),
                 self.losses[index],

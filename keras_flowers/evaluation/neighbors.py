@@ -111,16 +111,14 @@ def find_outliers(audit: Audit, features: np.ndarray) -> list[Finding]:
     scores = neighbors.similarities[:, -1]
     low, high = np.percentile(scores, [25, 75])
     found = np.flatnonzero(scores < low - 1.5 * (high - low))
-    return [
-        Finding(
-            "outlier",
-            (paths[index],),
-            f"{printable_path(paths[index])}: like no other image "
-            f"(similarity {scores[index]:.2f})",
-            details={"score": round(float(scores[index]), 4)},
+    findings = []
+    for index in found[np.argsort(scores[found], kind="stable")].tolist():
+        path, score = paths[index], round(float(scores[index]), 6)
+        message = (
+            f"{printable_path(path)}: like no other image (similarity {score:.3f})"
         )
-        for index in found[np.argsort(scores[found], kind="stable")].tolist()
-    ]
+        findings.append(Finding("outlier", (path,), message, details={"score": score}))
+    return findings
 
 
 def find_look_alikes(audit: Audit, neighbors: Neighbors) -> list[Finding]:
@@ -147,15 +145,15 @@ def find_look_alikes(audit: Audit, neighbors: Neighbors) -> list[Finding]:
     found: dict[tuple[int, int], float] = {}
     for index in np.argsort(-scores, kind="stable").tolist():
         first, second = sorted((int(rows[index]), int(others[index])))
-        found.setdefault((first, second), float(scores[index]))
+        found.setdefault((first, second), round(float(scores[index]), 6))
     findings = []
     for pair, score in found.items():
         records = [audit.images[index] for index in pair]
         paths = tuple(record.path for record in records)
         known = {group_of.get(path) for path in paths}
         if known == {None} or len(known) > 1:
-            message = f"look alike: {list_paths(paths)} (similarity {score:.2f})"
-            details = {"score": round(score, 4)}
+            message = f"look alike: {list_paths(paths)} (similarity {score:.3f})"
+            details = {"score": score}
             copies = all_but_best(records)
             findings.append(Finding("look_alike", paths, message, "", copies, details))
     return findings

@@ -99,5 +99,5 @@ def _describe(
                 kind,
                 (record.path,),
                 f"{printable_path(record.path)}: {what}{size}",
-                details={"score": round(float(scores[index]), 4)},
+                details={"score": round(float(scores[index]), 6)},
             )

@@ -1,4 +1,4 @@
-"""Flip, rotation, zoom, crop and colours in one resampling of the image."""
+"""Flip, rotation, zoom, crop and colors in one resampling of the image."""
 
 import math
 from typing import Any
@@ -45,7 +45,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @register("ImageAugmentation")
 class ImageAugmentation(keras.layers.Layer):
-    """Randomly flips, rotates, zooms, crops and changes the colours of each image.
+    """Randomly flips, rotates, zooms, crops and changes the colors of each image.
 
     The first parameters have the same meaning as in Keras's `RandomFlip`,
     `RandomRotation`, `RandomZoom` and `RandomContrast`, applied in this order, but the
@@ -90,7 +90,7 @@ class ImageAugmentation(keras.layers.Layer):
         brightness: Float, or pair of floats, not below -1: `0.1` adds -10 to +10
             percent of the value range.
         saturation: Float, or pair of floats, not below -1: `0.2` multiplies the
-            distance of each colour from gray by 0.8 to 1.2.
+            distance of each color from gray by 0.8 to 1.2.
 
     Attributes:
         jit_compile: Whether to compile the warp alone with XLA, on TensorFlow, where it
@@ -142,7 +142,7 @@ class ImageAugmentation(keras.layers.Layer):
             1.0,
             1.0,
         ) or self._log_aspect_range != (0.0, 0.0)
-        self._changes_colour = any((*self._brightness_range, *self._saturation_range))
+        self._changes_color = any((*self._brightness_range, *self._saturation_range))
         self.flip = flip
         self.rotation = rotation
         self.zoom = zoom
@@ -170,7 +170,7 @@ class ImageAugmentation(keras.layers.Layer):
     def _augment(self, images: Any) -> Any:
         # One draw for everything: the sequence then advances once per call. What is off
         # draws nothing, so that the other options decide the same sequence.
-        count = 5 + 4 * self._crops + 2 * self._changes_colour
+        count = 5 + 4 * self._crops + 2 * self._changes_color
         draws = keras.random.uniform(
             (ops.shape(images)[0], count), seed=self.seed_generator
         )
@@ -198,7 +198,7 @@ class ImageAugmentation(keras.layers.Layer):
         contrast = (1 + _within(draws[:, 4], self._contrast_range))[:, None, None, None]
         mean = ops.mean(ops.cast(images, "float32"), axis=(1, 2), keepdims=True)
         centre = mean
-        if self._changes_colour:
+        if self._changes_color:
             low, high = self.value_range
             shift = (high - low) * _within(draws[:, -2], self._brightness_range)
             centre = mean + shift[:, None, None, None]
@@ -361,7 +361,7 @@ def _is_inside(index: Any, size: Any) -> Any:
 
 
 def _saturate(images: Any, saturation: Any) -> Any:
-    """Returns images whose colours are that many times as far from gray.
+    """Returns images whose colors are that many times as far from gray.
 
     As a product with one matrix per image, because that is fast without XLA as well.
     """

@@ -1,6 +1,6 @@
-"""Figures as inline SVG: part of a page, in its colours and fonts.
+"""Figures as inline SVG: part of a page, in its colors and fonts.
 
-Matplotlib writes SVG with its own style sheet, inline styles and colours. A page with a
+Matplotlib writes SVG with its own style sheet, inline styles and colors. A page with a
 strict content security policy refuses the first two, and a page in dark mode would show
 black text on black.
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _REFERENCE = re.compile(r"#([\w-]+)")
-# Lines and text take the colour of the page's text, and edges that separate bars that
-# of its ground: a class, which the style of the page gives a colour.
+# Lines and text take the color of the page's text, and edges that separate bars that
+# of its ground: a class, which the style of the page gives a color.
 _INK, _GROUND = ("#000000", "black"), ("#ffffff", "white")
 _GROUND_CLASS = "ground"
 # Of the shorthand `font`, the size alone: the page has its own font.
@@ -28,7 +28,7 @@ def svg_markup(figure: "Figure", name: str, description: str) -> str:
     """Returns a figure as an element `svg` for the body of a page.
 
     It has no styles, scripts or addresses. Black becomes `currentColor`; what is white
-    has the class `ground` in place of a colour; the background is transparent.
+    has the class `ground` in place of a color; the background is transparent.
 
     Args:
         figure: The figure.

@@ -138,9 +138,9 @@ class TrainingConfig:
             frozen stage, which with `early_stopping` is the best epoch of that stage.
         init_from: The `.keras` file of an `ImageClassifier` whose weights the model
             starts from, or `None`. See `transfer_weights` for what is copied.
-        calibrate: Whether an `ImageClassifier` learns from the validation images, after
-            training, how sure it may be: its temperature, and what tells images of none
-            of its classes. It needs at least 50 of them.
+        calibrate: Whether to calibrate an `ImageClassifier` on the validation images
+            after training: to fit the temperature of its probabilities and the detector
+            of unknown images. This needs at least 50 validation images.
 
     Raises:
         InputError: If an attribute is not as described above.

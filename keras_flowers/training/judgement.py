@@ -45,7 +45,7 @@ class Judgement:
 def judge(
     prepared: PreparedRun, last: Stage, *, is_reported: bool, tta: int = 1
 ) -> Judgement:
-    """Evaluates a trained model on validation images, and learns how sure it may be.
+    """Evaluates a trained model on validation images, and calibrates it.
 
     Args:
         prepared: The run. The temperature and the detector of unknown images of its

@@ -313,6 +313,7 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path, capsys, monkeypatch):
         ("predict", ["MODEL"]),
         ("predict model.keras", ["model.keras"]),
         ("evaluate missing.keras photos", ["missing.keras"]),
+        ("evaluate . photos", ["run directory", "without one"]),
         ("sample", ["DIRECTORY"]),
         ("sample photos --photos-per-class 0", ["--photos-per-class"]),
         ("audit", ["DATA"]),
@@ -760,9 +761,8 @@ def test_evaluate_all_images(trained, capsys, tmp_path):
 
 
 def test_evaluate_the_split_of_a_run(trained, capsys):
-    model, images = trained / "run" / "model.keras", trained / "photos"
-    manifest = trained / "run" / "split.json"
-    arguments = ["evaluate", model, images, "--split-manifest", manifest]
+    images, manifest = trained / "photos", trained / "run" / "split.json"
+    arguments = ["evaluate", trained / "run", images, "--split-manifest", manifest]
     assert run(list(map(str, arguments))) == 0
     shown = capsys.readouterr().out
     assert "4 images" in shown
@@ -775,6 +775,7 @@ def test_evaluate_the_split_of_a_run(trained, capsys):
     assert report["accuracy"] == pytest.approx(history["val_accuracy"][-1])
     assert report["split"] == "validation"
     assert report["split_manifest"] == str(manifest)
+    assert report["model"] == str(trained / "run" / "model.keras")
 
 
 def test_evaluate_compares_two_models(trained, capsys, tmp_path):
@@ -853,6 +854,10 @@ def test_evaluate_shows_and_writes_the_mistakes(trained, capsys, tmp_path):
     assert len(rows) == result["photos"] == 21
     assert "class_2" in rows[0]
     assert "class_3" not in rows[0]
+    assert all((swapped / row["path"]).is_file() for row in rows)
+    assert {Path(row["path"]).parent.name for row in rows} == {
+        row["path"].split("/")[0] for row in rows
+    }
     wrong = [row for row in rows if row["class_1"] != row["true_class"]]
     assert len(wrong) == result["mistakes"]
     bins = result["calibration"]["bins"]

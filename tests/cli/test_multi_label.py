@@ -83,6 +83,7 @@ def test_a_run_has_learned_the_labels(trained, folder, capsys, tmp_path):
     for text in ("Mean average precision, validation", "Scores of each label"):
         assert text in report
     assert "Confusion matrix" not in report
+    assert ">all images</th>" in report and ">all classes</th>" not in report
     config = json.loads((trained / "config.json").read_text())
     assert config["loader"]["config"]["label_separator"] == "|"
     assert config["model"]["config"]["multi_label"] is True

@@ -45,7 +45,7 @@ def test_tune_says_what_it_found_and_what_comes_next(tmp_path, capsys, monkeypat
     (directory,) = (tmp_path / "runs").iterdir()
     assert directory.name.startswith("photos-search-")
     for text in (
-        "1 worker: a network this small keeps one core busy, of 1\n",
+        "1 worker: a network this small keeps the only core busy\n",
         "trial 0 (1 of 2): 0.",
         "trial 1 (2 of 2): 0.",
         "units_1",

@@ -93,6 +93,9 @@ def test_what_is_written(evaluation, tmp_path):
     text = (tmp_path / "predictions.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
     assert len(rows) == 300
+    assert [row["path"] for row in rows] == [
+        evaluation.shown_path(path) for path in evaluation.paths
+    ]
     first = evaluation.labels[0] == 1
     assert rows[0]["true_labels"] == "|".join(np.array(NAMES)[first])
     assert set(rows[0]) >= {"predicted_labels", "loss", "class_2", "probability_2"}

@@ -114,7 +114,9 @@ def test_train_cross_validates_the_head(capsys):
     assert result["mean"] == pytest.approx(sum(result["accuracies"]) / 3)
     with Path("folded/out_of_fold.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len({row["path"] for row in rows}) == 37
+    split = json.loads(Path("folded/split.json").read_text())
+    assert {row["path"] for row in rows} == {one["path"] for one in split["photos"]}
+    assert len(rows) == 37
     assert {row["fold"] for row in rows} == {"1", "2", "3"}
     is_right = [row["class_1"] == row["true_class"] for row in rows]
     assert sum(is_right) / 37 == pytest.approx(result["accuracy"])

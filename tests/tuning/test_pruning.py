@@ -105,6 +105,7 @@ def test_hopeless_trials_are_pruned_also_in_a_search_that_is_resumed(tmp_path):
         with pytest.raises(InputError, match="must be a completed trial"):
             result.load_model(trial)
     page = (result.directory / "report.html").read_text()
+    assert "Hopeless trials were ended early, with median pruning." in page
     assert "0 failed, 2 pruned" in page
     assert page.count("<td>pruned</td>") == 2
     # KerasTuner, whose Bayesian search learns from their scores, knows them as well.

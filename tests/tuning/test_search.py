@@ -113,6 +113,12 @@ def test_the_report_shows_the_best_trial_all_trials_and_the_classes(found):
     for name in (*best.hyperparameters, "daisy", "roses", "tulips"):
         assert f'<th scope="row">{name}</th>' in page
     assert page.count("<svg") == 3
+    heads = re.findall(r'<th scope="col">([^<]+)</th>', page)
+    for name, value in best.hyperparameters.items():
+        values = {trial.hyperparameters.get(name) for trial in result.trials}
+        assert (name in heads) is (len(values) > 1), (name, value)
+    assert "layers" in best.hyperparameters and "units_1" in heads
+    assert "pruning" not in page
     assert "http" not in re.sub(r"http-equiv", "", page)
 
 
@@ -635,6 +641,7 @@ def test_texts_and_inactive_values_can_be_drawn(tmp_path):
     (unused,) = (list(used).index(False) for used in drawn if not all(used))
     assert axes.get_xticklabels()[unused].get_text() == "units_2"
     (dotted,) = (line for line in axes.lines if line.get_linestyle() == ":")
+    assert axes.get_title() == "brighter is better; dotted: not used"
     assert list(dotted.get_xdata()) == [unused - 1, unused + 1]
     figure = search_plots.plot_hyperparameters(records, "val_accuracy")
     ticks = [tick.get_text() for tick in figure.axes[2].get_xticklabels()]
@@ -649,6 +656,7 @@ def test_learning_rates_are_drawn_by_order_of_magnitude():
     records = records_with(learning_rate=[0.1, 0.01, 0.001])
     figure = search_plots.plot_parallel_coordinates(records, "val_accuracy", "max")
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    assert figure.axes[0].get_title() == "brighter is better"
     heights = sorted(line.get_ydata()[0] for line in lines if line.get_alpha())
     assert heights == pytest.approx([0.0, 0.5, 1.0])
 

@@ -39,10 +39,10 @@ def test_workers_follow_from_what_trials_do_and_what_the_machine_has(tmp_path, m
     images = ImageClassifierHyperModel(loader, backbone=backbone, augmentation=True)
     for space, count, reason in (
         (lesson, 1, "works on 1,611 MB, so the memory is the limit"),
-        (small, 8, "keeps one core busy, of 8"),
-        (heads, 8, "cached features keeps one core busy, of 8"),
-        (wide, 2, "keeps up to 4 cores busy, of 8"),
-        (images, 2, "keeps up to 4 cores busy, of 8"),
+        (small, 8, "keeps only one of 8 cores busy"),
+        (heads, 8, "cached features keeps only one of 8 cores busy"),
+        (wide, 2, "keeps up to 4 of 8 cores busy"),
+        (images, 2, "keeps up to 4 of 8 cores busy"),
     ):
         choice = choose_workers(space, trials=100)
         assert choice.count == count
@@ -50,7 +50,8 @@ def test_workers_follow_from_what_trials_do_and_what_the_machine_has(tmp_path, m
         assert str(choice).startswith(f"{count} worker{'s: ' if count > 1 else ': '}")
     assert choose_workers(heads, trials=3).count == 3
     machine(cores=2)
-    assert choose_workers(images, trials=100).count == 1
+    choice = choose_workers(images, trials=100)
+    assert str(choice) == "1 worker: a network with a backbone keeps all 2 cores busy"
     machine(gigabytes=3)
     assert choose_workers(heads, trials=100).count == 3
     assert "1 GiB of memory" in choose_workers(heads, trials=100).reason
