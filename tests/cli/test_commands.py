@@ -707,7 +707,7 @@ def damaged_weights(path):
 
 def more_class_names_than_outputs(path):
     model = ImageClassifier(["daisy", "roses"], (8, 8), hidden_units=())
-    model.class_names = ("daisy", "roses", "tulips")
+    model._class_names = ("daisy", "roses", "tulips")
     model.save(path)
     return path
 
