@@ -32,6 +32,9 @@ def test_it_counts_which_class_was_taken_for_which():
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_result_is_that_of_keras_to_the_bit(weighed, dtype):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 by default")
+
     def batches():
         for seed, count in enumerate((32, 32, 7)):
             weights = np.linspace(0.5, 2, count) if weighed else None
