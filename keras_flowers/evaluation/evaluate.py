@@ -478,35 +478,25 @@ def evaluate(
     count = tta * len(datasets.records(split))
     with datasets.naming_unreadable_images():
         probabilities = _predict(network, images, count)
-    found = _Predictions(
-        known,
-        datasets.paths(split),
+    return _evaluate_predictions(
+        model,
         number_labels(datasets.records(split), known, datasets.multi_label),
-        _check_probabilities(probabilities, len(known)),
-        datasets.audit.root,
-        shown_split,
+        class_names=known,
+        paths=datasets.paths(split),
+        probabilities=_check_probabilities(probabilities, len(known)),
+        root=datasets.audit.root,
+        split=shown_split,
     )
-    return found.evaluate(model)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Predictions:
-    """The fields that both kinds of evaluations have."""
-
-    class_names: tuple[str, ...]
-    paths: tuple[Path, ...]
-    labels: np.ndarray
-    probabilities: np.ndarray
-    root: Path | None = None
-    split: str | None = None
-
-    def evaluate(self, model: keras.Model) -> AnyEvaluation:
-        """Returns the evaluation that suits the labels."""
-        fields = vars(self)
-        if self.labels.ndim == 1:
-            return Evaluation(**fields)
-        thresholds = getattr(model, "label_thresholds", None)
-        return MultiLabelEvaluation(**fields, thresholds=thresholds)
+def _evaluate_predictions(
+    model: keras.Model, labels: np.ndarray, **fields: Any
+) -> AnyEvaluation:
+    """Returns the evaluation that suits the labels; both kinds have `fields`."""
+    if labels.ndim == 1:
+        return Evaluation(labels=labels, **fields)
+    thresholds = getattr(model, "label_thresholds", None)
+    return MultiLabelEvaluation(labels=labels, thresholds=thresholds, **fields)
 
 
 def _check_label_mode(model: keras.Model, multi_label: bool) -> None:
@@ -575,12 +565,13 @@ def _evaluate_batches(
             f"Labels must be integers from 0 to {highest}. "
             f"Received: {true.min()} to {true.max()}"
         )
-    return _Predictions(
-        tuple(known),
-        tuple(Path(f"image {position}") for position in range(len(true))),
+    return _evaluate_predictions(
+        model,
         true.astype(np.float32 if multi_label else np.int32),
-        _check_probabilities(outputs, len(known)),
-    ).evaluate(model)
+        class_names=tuple(known),
+        paths=tuple(Path(f"image {position}") for position in range(len(true))),
+        probabilities=_check_probabilities(outputs, len(known)),
+    )
 
 
 def _predict(network: keras.Model, batches: Any, count: int) -> np.ndarray:
