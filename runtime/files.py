@@ -216,3 +216,10 @@ def printable_path(path: str | os.PathLike[str]) -> str:
         character if character.isprintable() else ascii(character)[1:-1]
         for character in os.fspath(path)
     )
+
+
+def path_below(root: Path | None, path: Path) -> str:
+    """Returns a path relative to a folder, or as it is if it is not in the folder."""
+    if root is not None and path.is_relative_to(root):
+        path = path.relative_to(root)
+    return os.fspath(path)

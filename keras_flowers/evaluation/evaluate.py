@@ -17,9 +17,13 @@ from keras_flowers.data.pipelines import number_labels
 from keras_flowers.distribution import predict_batch, predict_batches
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
-from keras_flowers.evaluation.mistake_grid import draw_mistakes, load_tile_image
+from keras_flowers.evaluation.mistake_grid import (
+    MOST_IN_GRID,
+    draw_mistakes,
+    load_tile_image,
+)
 from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
-from keras_flowers.files import write_csv_atomically
+from keras_flowers.files import path_below, write_csv_atomically
 from keras_flowers.inference import build_openvino_predictor
 from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
@@ -46,7 +50,6 @@ if TYPE_CHECKING:
 
 # With more classes, a file holds only the cells that are not zero.
 _MOST_IN_JSON_MATRIX = 1000
-_MOST_IN_GRID = 1000
 _ROWS_AT_ONCE = 4096
 # A softmax in 16 bits may exceed 1 by its rounding.
 _ROUNDING = 0.01
@@ -265,9 +268,7 @@ class Evaluation:
 
     def shown_path(self, path: Path) -> str:
         """Returns the path of an image, relative to the data folder if it is in it."""
-        if self.root is not None and path.is_relative_to(self.root):
-            path = path.relative_to(self.root)
-        return os.fspath(path)
+        return path_below(self.root, path)
 
     def to_json(self, worst: int = 24) -> dict[str, Any]:
         """Returns the summary as plain numbers, strings and lists.
@@ -354,7 +355,7 @@ class Evaluation:
         Raises:
             InputError: If `count` is out of range.
         """
-        count = check_integer("count", count, lowest=1, highest=_MOST_IN_GRID)
+        count = check_integer("count", count, lowest=1, highest=MOST_IN_GRID)
         tiles = load_mistakes(self, count)
         return draw_mistakes(tiles, self.mistakes, len(self.labels))
 

@@ -14,6 +14,9 @@ from keras_flowers.plots.rendering import show_in_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_IN_GRID = 1000
+"""How many mistakes fit into a grid."""
+
 _COLUMNS = 6
 _THUMBNAIL_SIDE = 240
 

@@ -11,8 +11,12 @@ import numpy as np
 
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.evaluation.calibration import Calibration, measure_calibration
-from keras_flowers.evaluation.mistake_grid import draw_mistakes, load_tile_image
-from keras_flowers.files import write_csv_atomically
+from keras_flowers.evaluation.mistake_grid import (
+    MOST_IN_GRID,
+    draw_mistakes,
+    load_tile_image,
+)
+from keras_flowers.files import path_below, write_csv_atomically
 from keras_flowers.models.label_modes import DEFAULT_THRESHOLD, MULTI_LABEL
 from keras_flowers.notebook import html_table
 from keras_flowers.plots.image_grid import Tile
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
 
 SEPARATOR = "|"
 """What separates labels in the files that an evaluation writes."""
-
-_MOST_IN_GRID = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,9 +279,7 @@ class MultiLabelEvaluation:
 
     def shown_path(self, path: Path) -> str:
         """Returns the path of an image, relative to the data folder if it is in it."""
-        if self.root is not None and path.is_relative_to(self.root):
-            path = path.relative_to(self.root)
-        return os.fspath(path)
+        return path_below(self.root, path)
 
     def to_json(self, worst: int = 24) -> dict[str, Any]:
         """Returns the summary as plain numbers, strings and lists.
@@ -370,7 +370,7 @@ class MultiLabelEvaluation:
         Raises:
             InputError: If `count` is out of range.
         """
-        count = check_integer("count", count, lowest=1, highest=_MOST_IN_GRID)
+        count = check_integer("count", count, lowest=1, highest=MOST_IN_GRID)
         return draw_mistakes(
             load_label_mistakes(self, count), self.mistakes, len(self.labels)
         )

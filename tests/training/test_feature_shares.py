@@ -55,17 +55,7 @@ def test_every_process_gets_what_one_has_computed(tmp_path, disks, monkeypatch):
             for cache, names in zip(caches, WANTED, strict=True)
         ]
 
-    teams = connect(3)
-    threads = [
-        threading.Thread(target=run, args=arguments)
-        for arguments in zip(teams, disks, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    for team in reversed(teams):
-        team.leave()
+    run_as_team(run, disks)
     expected = [
         np.stack([row(view, name) for name in sorted(names)])
         for view, names in enumerate(WANTED)
@@ -90,17 +80,7 @@ def test_process_0_decides_what_layers_have_drawn():
         model.compile("adam")
     before = [model.get_weights() for model in models]
     assert not np.array_equal(before[0][0], before[1][0])
-    teams = connect(3)
-    threads = [
-        threading.Thread(target=equalize_variables, args=arguments)
-        for arguments in zip(models, teams, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    for team in reversed(teams):
-        team.leave()
+    run_as_team(lambda team, model: equalize_variables(model, team), models)
     for model in models:
         for value, expected in zip(model.variables, before[0], strict=False):
             np.testing.assert_array_equal(value.numpy(), expected)
@@ -109,6 +89,21 @@ def test_process_0_decides_what_layers_have_drawn():
             v.numpy().tolist() for v in models[0].variables if "seed" in v.path
         ]
         assert len(seeds) == 1
+
+
+def run_as_team(function, arguments):
+    """Calls a function in a thread for each team, with its argument; ends the teams."""
+    teams = connect(len(arguments))
+    threads = [
+        threading.Thread(target=function, args=pair)
+        for pair in zip(teams, arguments, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for team in reversed(teams):
+        team.leave()
 
 
 def connect(count):
