@@ -16,7 +16,7 @@ import numpy as np
 from common import machine
 
 import keras_flowers
-from keras_flowers.models import inference
+from keras_flowers import inference
 
 BATCH = 32
 

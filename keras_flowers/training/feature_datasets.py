@@ -12,7 +12,7 @@ import numpy as np
 from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
-from keras_flowers.data.pipelines import needs_no_tensorflow
+from keras_flowers.data.pipelines import needs_no_tensorflow, take_spread
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
 from keras_flowers.inference import (
@@ -370,13 +370,7 @@ def _build_extractor(
     """
     sample = images
     if precision == "int8":
-        batches: Any = datasets.in_order(split)
-        needed = -(-CALIBRATION_IMAGES // datasets.batch_size)
-        # Spread over the split: neighbors are of one class.
-        step = max(1, len(batches) // needed)
-        sample = np.concatenate(
-            [b for b, _ in batches.shard(step, 0).as_numpy_iterator()]
-        )
+        sample = take_spread(datasets.in_order(split), CALIBRATION_IMAGES)
     return build_predictor(model.feature_extractor(), total, sample, precision)
 
 
