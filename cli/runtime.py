@@ -81,6 +81,8 @@ def _show_start() -> Iterator[None]:
 
 
 def _import_backend() -> None:
+    if "keras_flowers" in sys.modules:
+        return
     with _pause_garbage_collection():
         is_tensorflow = _find_backend() == "tensorflow"
         with _hide_packages(*_UNUSED, *(["jax"] if is_tensorflow else [])):
