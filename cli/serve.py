@@ -137,7 +137,9 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
 
     def explain_image(image: "np.ndarray", label: int) -> "np.ndarray":
         with lock:
-            return heatmaps_of(image[None], np.array([label], np.int32))[0]
+            heats = heatmaps_of(image[None], np.array([label], np.int32))
+        heat: np.ndarray = heats[0]
+        return heat
 
     return ServedModel(
         class_names=model.class_names,

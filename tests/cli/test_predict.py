@@ -299,7 +299,9 @@ def test_evaluate_and_predict_say_what_a_lower_precision_changes(
     shown = predict(
         capsys, tmp_path / "tiny.keras", photos, "--inference-precision", "bf16"
     )
-    pattern = r"Features in bf16 change the answer for \d of 5 images; prob.* at most \d"
+    pattern = (
+        r"Features in bf16 change the answer for \d of 5 images; prob.* at most \d"
+    )
     assert re.search(pattern, shown.out)
     command = ["evaluate", tmp_path / "tiny.keras", photos, "--json"]
     command += ["--inference-precision", "bf16", "--output-dir", tmp_path / "out"]
