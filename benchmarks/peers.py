@@ -22,7 +22,6 @@ import argparse
 import csv
 import dataclasses
 import json
-import os
 import resource
 import statistics
 import sys
@@ -31,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from common import KERAS_FLOWERS, machine, read_files, timed
 from frozen_heads import scores
@@ -43,6 +43,7 @@ from keras_flowers.scores import wilson_interval
 SEEDS = (42, 1, 2)
 VALIDATION_SPLIT, TEST_SPLIT = 0.1, 0.2
 EFFICIENTNET = "--backbone {efficientnet_lite0_notop.keras}"
+NO_BRACES = str.maketrans("", "", "{}")
 HEADER = (
     "| program | accuracy | 95 % interval | negative log-likelihood | "
     "calibration error | seconds | CPU seconds |\n"
@@ -55,7 +56,7 @@ class Row:
     """One way to train, and ways to predict with its model.
 
     Attributes:
-        options: Options of the training command. In braces, a file of WEIGHTS_FOLDER.
+        options: Options of the training command. In braces, a file of weights.
         predictions: Options of the prediction; each is a row of the table.
         program: The program of a peer in this folder; None for this package.
         title: What the table says instead of the options.
@@ -70,7 +71,10 @@ class Row:
 ROWS = {
     "frozen": Row(EFFICIENTNET),
     "views": Row(f"{EFFICIENTNET} --feature-views 3 --tta 3", ("--tta 3",)),
-    "288-pixels": Row(f"{EFFICIENTNET} --image-size 288"),
+    "288-pixels": Row(
+        "--backbone {efficientnet_lite0_288.keras}",
+        title=f"`{EFFICIENTNET}`, with inputs of 288 pixels".translate(NO_BRACES),
+    ),
     "fine-tuned": Row(f"{EFFICIENTNET} --fine-tune-epochs 6", ("", "--tta 2")),
     "fastai": Row(
         "--epochs 6",
@@ -95,13 +99,14 @@ class Place:
     Attributes:
         photos: The folder of images.
         weights: The folder of weights.
-        splits: The folder with the split of each seed.
+        prepared: The folder with the split of each seed and the network with larger
+            inputs.
         peer_python: The interpreter for the peers, or None.
     """
 
     photos: str
     weights: str
-    splits: Path
+    prepared: Path
     peer_python: str | None = None
 
 
@@ -154,6 +159,21 @@ def judge(table: Path, photos: str, split: Path) -> dict[str, float]:
     }
 
 
+def enlarge_inputs(network: str, size: int, path: Path) -> None:
+    """Saves a convolutional network with inputs of another size."""
+    model = keras.saving.load_model(network)
+    inputs = keras.Input((size, size, 3))
+    larger = keras.models.clone_model(model, input_tensors=inputs)
+    larger.set_weights(model.get_weights())
+    larger.save(path)
+
+
+def find_weights(name: str, place: Place) -> str:
+    """Returns the path of a file of weights."""
+    prepared = place.prepared / name
+    return str(prepared) if prepared.exists() else f"{place.weights}/{name}"
+
+
 def build_commands(
     row: Row, place: Place, seed: int, folder: Path
 ) -> tuple[list[str], list[list[str]]]:
@@ -161,15 +181,15 @@ def build_commands(
 
     The predictions are in `0.csv`, `1.csv` and so on in the folder.
     """
-    split = place.splits / f"{seed}.json"
+    split = place.prepared / f"{seed}.json"
     words = [
-        f"{place.weights}/{word[1:-1]}" if word.startswith("{") else word
+        find_weights(word[1:-1], place) if word.startswith("{") else word
         for word in row.options.split()
     ]
     tables = [str(folder / f"{n}.csv") for n in range(len(row.predictions))]
     pairs = list(zip(row.predictions, tables, strict=True))
     if row.program is not None:
-        program = str(Path(__file__).with_name(row.program))
+        program = str(Path(__file__).parent / row.program)
         start = [str(place.peer_python), program]
         files = [place.photos, str(split), str(folder / "model")]
         return (
@@ -199,18 +219,15 @@ def run_row(row: Row, place: Place, seed: int) -> dict[str, Any]:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds, printed = timed(*training, **cache)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        split = place.prepared / f"{seed}.json"
         answers = {}
         for number, options in enumerate(row.predictions):
             timed(*predictions[number], **cache)
-            split = place.splits / f"{seed}.json"
             answers[options] = judge(folder / f"{number}.csv", place.photos, split)
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
     return {
         "seconds": seconds,
-        "cpu_seconds": after.ru_utime
-        + after.ru_stime
-        - before.ru_utime
-        - before.ru_stime,
-        "load": os.getloadavg()[1],
+        "cpu_seconds": user + system,
         "versions": printed.strip().splitlines()[-1] if row.program else machine(),
         "answers": answers,
     }
@@ -248,7 +265,7 @@ def run_rows(
 def describe_row(name: str, options: str) -> str:
     """Returns the first cell of a row of the table."""
     row = ROWS[name]
-    title = row.title or f"`{row.options.replace('{', '').replace('}', '')}`"
+    title = row.title or f"`{row.options.translate(NO_BRACES)}`"
     return f"{title}, `{options}`" if options and options not in row.options else title
 
 
@@ -306,9 +323,13 @@ def main() -> None:
         photos, weights = (str(Path(folder).resolve()) for folder in folders)
         print(machine(), file=sys.stderr)
         read_files(photos)
-        with tempfile.TemporaryDirectory() as splits:
-            write_splits(photos, Path(splits), given.seeds)
-            place = Place(photos, weights, Path(splits), given.peer_python)
+        with tempfile.TemporaryDirectory() as folder:
+            place = Place(photos, weights, Path(folder), given.peer_python)
+            write_splits(photos, place.prepared, given.seeds)
+            if "288-pixels" in names:
+                network = f"{weights}/efficientnet_lite0_notop.keras"
+                larger = place.prepared / "efficientnet_lite0_288.keras"
+                enlarge_inputs(network, 288, larger)
             run_rows(place, names, given.results, given.seeds)
     print(format_table(read_results(given.results), names))
 
