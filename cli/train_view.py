@@ -133,10 +133,10 @@ def show_run(
 
 
 def _show_cross_validation(output: Output, found: "CrossValidation") -> None:
-    low, high = found.evaluation.accuracy_interval
+    low, high = found.score_interval
     output.say(
-        f"Cross-validation of a linear head, {len(found.accuracies)} folds, "
-        f"{len(found.fold_of)} images: accuracy {found.mean:.3f} "
+        f"Cross-validation of a linear head, {len(found.scores)} folds, "
+        f"{len(found.fold_of)} images: {found.score_name} {found.mean:.3f} "
         f"± {found.spread:.3f} (mean and standard deviation of the folds), "
         f"95 % interval {low:.3f} to {high:.3f}"
     )

@@ -514,8 +514,7 @@ class ImageClassifier(keras.Model):
             metrics: As for `keras.Model.compile`. `"auto"` is the accuracy, as a
                 `ConfusionMatrix`, which also counts which classes were confused. With
                 `multi_label`, it is `binary_accuracy`, the fraction of labels that are
-                right at 0.5, and `pr_auc`, the area under the precision-recall curve
-                of a class, on average.
+                right at 0.5, and the `MeanAveragePrecision`.
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
                 Dense models train faster with it on every device, so on TensorFlow
                 `"auto"` is `True` unless a layer, such as a Keras augmentation, does
@@ -529,7 +528,10 @@ class ImageClassifier(keras.Model):
         if is_auto:
             jit_compile = _choose_jit_compile(self, self.layers, kwargs)
         if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = linear_head_optimizer() if self.has_linear_head else "adam"
+            optimizer = "adam"
+            if self.has_linear_head:
+                penalty = self.label_mode.head_penalty
+                optimizer = linear_head_optimizer(penalty=penalty)
         with strategy_scope(self):
             optimizer = keras.optimizers.get(optimizer)
             if self.has_linear_head and optimizer.weight_decay and not optimizer.built:

@@ -8,7 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from event_reading import read_runs
 from helpers import tiny_network
+from keras_flowers.tuning import ImageClassifierHyperModel, results
 from keras_flowers_cli.main import run
 from keras_flowers_cli.serve import _load_model
 from keras_flowers_serving import create_app
@@ -74,7 +76,7 @@ def true_labels(folder):
 
 def test_a_run_has_learned_the_labels(trained, folder, capsys, tmp_path):
     history = read_history(trained)
-    assert {"pr_auc", "val_pr_auc", "val_binary_accuracy"} <= set(history)
+    assert {"mean_average_precision", "val_mean_average_precision"} <= set(history)
     assert "collapsed" not in history
     expected = true_labels(folder)
     entries = read_manifest(trained / "split.json").images
@@ -129,8 +131,82 @@ def test_evaluate_writes_what_suits_labels(trained, folder, capsys, tmp_path):
         "reliability.png",
         "mistakes.png",
     }
-    error = answer(capsys, "evaluate", model, model, images, *arguments, code=2)
-    assert "only be compared on images of one class" in error
+
+
+def test_evaluate_compares_two_models(trained, folder, capsys, tmp_path):
+    model, other = trained / "model.keras", tmp_path / "other.keras"
+    twin = keras.models.load_model(model)
+    twin.layers[-1].kernel.assign(0.2 * twin.layers[-1].kernel[::-1])
+    twin.save(other)
+    of_split = ("--split-manifest", trained / "split.json", "--output-dir", tmp_path)
+    labels = ("--labels", folder / "labels.csv", *LABELS)
+    paths = (other, model, folder / "images")
+    content = answer(capsys, "evaluate", *paths, *labels, *of_split, "--json")
+    assert content["mean_average_precision"]["low"] > 0
+    assert content["first_mean_average_precision"] < 0.95
+    assert json.loads((tmp_path / "comparison.json").read_text())["fixed"] > 10
+    assert len((tmp_path / "changed.csv").read_text().splitlines()) > 10
+    assert run(["evaluate", *map(str, [*paths, *labels, *of_split])]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "the models differ in mean average precision",
+        "the models differ in exact matches",
+        "difference of average precision",
+    ):
+        assert text in shown
+
+
+def compile_eagerly(hypermodel, hp, model):
+    model.compile(keras.optimizers.Adam(0.03), run_eagerly=True, jit_compile=False)
+
+
+def test_tune_searches_by_mean_average_precision(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
+    # Tracing and drawing take longer than training.
+    monkeypatch.setattr(results, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(ImageClassifierHyperModel, "compile", compile_eagerly)
+    options = ["--image-size", "12", "--layers", "1", "--units", "4:16:4"]
+    options += ["--no-augmentation", "--max-epochs", "3", "--batch-size", "78"]
+    options += ["--validation-split", "0.4", "--workers", "0", "--pruning", "median"]
+    labels = ["--labels", folder / "labels.csv", *LABELS]
+    options += [*labels, "--run-dir", tmp_path / "search", "--json", "--trials"]
+    tune = ("tune", folder / "images", *options)
+    first = answer(capsys, *tune, "3")
+    done = [one for one in first["trials"] if one["status"] == "completed"]
+    assert len(done) >= 3
+    best = max(done, key=lambda one: one["score"])
+    assert first["best"] == best
+    more = answer(capsys, *tune, "4", "--resume")
+    assert more["trials"][:3] == first["trials"]
+    search = json.loads((tmp_path / "search" / "search.json").read_text())
+    assert search["objective"] == "val_mean_average_precision"
+    assert search["direction"] == "max"
+    page = (tmp_path / "search" / "report.html").read_text()
+    assert "Best val_mean_average_precision" in page
+    model = keras.models.load_model(tmp_path / "search" / "model.keras")
+    assert model.multi_label
+    assert model.thresholds is not None
+    manifest = tmp_path / "search" / "split.json"
+    evaluation = answer(
+        capsys,
+        *("evaluate", tmp_path / "search" / "model.keras", folder / "images", *labels),
+        *("--split-manifest", manifest, "--output-dir", tmp_path / "e", "--json"),
+    )
+    expected = more["best"]["score"]
+    found = evaluation["mean_average_precision"]
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_tensorboard_shows_each_label(trained):
+    runs = read_runs(trained / "tensorboard")
+    history = read_history(trained)
+    curves = [runs["validation"][f"average_precision/{name}"] for name in NAMES]
+    steps = [step for step, _ in curves[0]]
+    assert steps == list(range(12))
+    means = np.mean([[value for _, value in curve] for curve in curves], axis=0)
+    np.testing.assert_allclose(means, history["val_mean_average_precision"], atol=1e-5)
+    results = runs["."]["Validation mean average precision"]
+    assert results[-1][1] == pytest.approx(means[-1])
 
 
 def test_an_exported_model_and_a_server_answer_the_same(
@@ -171,7 +247,6 @@ def test_an_exported_model_and_a_server_answer_the_same(
         ("predict", ["--unknown", "0.5"], "each label has a threshold"),
         ("predict", ["--move-to", "sorted"], "has no single folder"),
         ("train", ["--class-weights", "balanced"], "must be None for images with sev"),
-        ("tune", [], "A search needs images of one class"),
         ("audit", ["--no-label-file"], "need a label file"),
     ],
 )
@@ -239,7 +314,7 @@ def test_features_views_and_fine_tuning(folder, tmp_path):
     assert run.model.has_linear_head
     assert run.history["epoch"] == [1, 2, 3]
     assert len(run.model.thresholds) == 3
-    assert "pr_auc" in repr(run)
+    assert "mean_average_precision" in repr(run)
     loaded = train(resume=True)
     assert loaded.model.thresholds == run.model.thresholds
     assert loaded.model.temperature == run.model.temperature

@@ -152,6 +152,18 @@ def test_several_labels_per_image_are_refused(capsys):
     backbone = ["--backbone", "tiny.keras"]
     assert run(["audit", *line, *backbone]) == 2
     assert "Received: images with several labels" in capsys.readouterr().err
-    assert run(["train", *line, *backbone, "--folds", "3", "--run-dir", "none"]) == 2
-    assert "Received: images with several labels" in capsys.readouterr().err
-    assert not Path("none").exists()
+    folds = ["--folds", "3", "--epochs", "1", "--run-dir", "labeled", "--json"]
+    assert run(["train", *line, *backbone, *folds]) == 0
+    result = json.loads(capsys.readouterr().out)["cross_validation"]
+    scores = result["mean_average_precisions"]
+    assert result["mean"] == pytest.approx(sum(scores) / 3)
+    low, high = result["mean_average_precision_interval"]
+    assert low < result["mean_average_precision"] < high
+    assert result["mean_average_precision"] > 0.8
+    with Path("labeled/out_of_fold.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["fold"] for row in rows} == {"1", "2", "3"}
+    assert {row["true_labels"].split("|")[-1] for row in rows} <= {"png", "tulips"}
+    assert (
+        "Mean average precision on each fold" in Path("labeled/report.html").read_text()
+    )
