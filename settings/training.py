@@ -64,7 +64,7 @@ def _label_smoothing(facts: ModelFacts) -> float:
 
 
 LINEAR_HEAD_WEIGHT_DECAY = 0.3
-LABEL_HEAD_WEIGHT_DECAY = 2.0  # where images may have several labels
+LABEL_HEAD_WEIGHT_DECAY = 3.0  # where images may have several labels
 
 
 def _weight_decay(facts: ModelFacts) -> float:
@@ -179,7 +179,7 @@ WEIGHT_DECAY = Setting(
     commands=("train",),
     group=TRAINING,
     default=Automatic(
-        "0.05 with a backbone without weights, 0.3 with a linear head, 2 with one "
+        "0.05 with a backbone without weights, 0.3 with a linear head, 3 with one "
         "for several labels; else that of the optimizer, or 0.01 in the second stage",
         _weight_decay,
     ),

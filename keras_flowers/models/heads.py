@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_flowers.layers.standardization import FeatureStandardization
 from keras_flowers.models.classifier_arguments import derive_seed
@@ -13,7 +14,7 @@ from keras_flowers.models.classifier_arguments import derive_seed
 HEAD_L2 = 0.03
 # That of a head with a sigmoid for each label. A label that is told apart from all
 # others by itself, without competing with them in a softmax, is fitted more closely.
-LABEL_HEAD_L2 = 0.2
+LABEL_HEAD_L2 = 0.3
 _MOMENTUM = 0.9
 
 
@@ -102,6 +103,21 @@ def linear_head_optimizer(
     # Momentum makes ten steps of a gradient, but not of the decay.
     decay = round(penalty / (1 - _MOMENTUM), 6)
     return keras.optimizers.SGD(learning_rate, momentum=_MOMENTUM, weight_decay=decay)
+
+
+def set_initial_bias(predictions: keras.layers.Dense, labels: np.ndarray) -> None:
+    """Lets an untrained layer begin with the frequency of each label.
+
+    Args:
+        predictions: A layer with a sigmoid for each label. One whose weights are not
+            all 0, such as a trained one, is left as it is.
+        labels: `(images, classes)`, 1 for each label of an image, else 0.
+    """
+    if any(np.any(keras.ops.convert_to_numpy(w)) for w in predictions.weights):
+        return
+    # Half an image more with and without it: no label is impossible or certain.
+    frequency = (labels.sum(axis=0) + 0.5) / (len(labels) + 1)
+    predictions.bias.assign(np.log(frequency / (1 - frequency)))
 
 
 def _initializer(seed: int | None, role: str) -> keras.initializers.Initializer:

@@ -48,7 +48,11 @@ from keras_flowers.models.classifier_arguments import (
     is_pretrained_backbone,
 )
 from keras_flowers.models.classifying import build_classifying_function
-from keras_flowers.models.heads import build_head_layers, linear_head_optimizer
+from keras_flowers.models.heads import (
+    build_head_layers,
+    linear_head_optimizer,
+    set_initial_bias,
+)
 from keras_flowers.models.label_checks import check_training_data
 from keras_flowers.models.label_modes import DEFAULT_THRESHOLD, choose_label_mode
 from keras_flowers.models.label_smoothing import (
@@ -378,19 +382,27 @@ class ImageClassifier(keras.Model):
             return False
         return backbone.is_pretrained and backbone.is_frozen
 
-    def adapt(self, features: np.ndarray) -> None:
-        """Measures the statistics with which a linear head standardizes features.
+    def adapt(self, features: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Prepares a linear head for the training images.
 
-        Without a linear head there is nothing to measure.
+        It measures the statistics with which features are standardized. With
+        `multi_label`, an untrained head starts at the frequencies of the labels:
+        otherwise it first learns that labels are rare, from features that say nothing
+        about it. Without a linear head there is nothing to prepare.
 
         Args:
             features: What the backbone returns for the training images, float
                 `(images, feature_size)`.
+            labels: Their labels, as in training; `None` if they are not known.
         """
+        if not self.has_linear_head:
+            return
         for name in self._head_layer_names:
             layer = self.get_layer(name)
             if isinstance(layer, FeatureStandardization):
                 layer.adapt(features)
+        if self.multi_label and labels is not None:
+            set_initial_bias(self.layers[-1], labels)
 
     @property
     def head_layer_names(self) -> tuple[str, ...]:

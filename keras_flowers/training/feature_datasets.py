@@ -59,7 +59,7 @@ def with_features(
     """
     counts = dict.fromkeys(SPLIT_NAMES, 1) | {"train": views}
     arrays = load_features(datasets, model, counts, progress, precision, team)
-    model.adapt(np.concatenate(arrays["train"]))
+    model.adapt(np.concatenate(arrays["train"]), datasets.labels("train"))
     in_order = {
         split: _pipeline_builder(arrays.pop(split), datasets, split)
         for split in SPLIT_NAMES
@@ -179,7 +179,7 @@ def adapt_linear_head(
     """
     if model.has_linear_head:
         views = load_features(datasets, model, {"train": 1}, progress, team=team)
-        model.adapt(views["train"][0])
+        model.adapt(views["train"][0], datasets.labels("train"))
 
 
 def load_features(

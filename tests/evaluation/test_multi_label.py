@@ -166,7 +166,7 @@ def test_folds_are_stratified_for_all_labels(evaluation):
     groups = np.arange(300) // 2
     fold_of = assign_folds(labels, 3, groups=groups)
     np.testing.assert_array_equal(fold_of[::2], fold_of[1::2])
-    assert np.bincount(fold_of).tolist() == pytest.approx([100] * 3, abs=2)
+    assert np.bincount(fold_of).tolist() == pytest.approx([100] * 3, abs=8)
     for label in range(3):
         counts = np.bincount(fold_of[labels[:, label] == 1])
         assert np.ptp(counts) <= 2
