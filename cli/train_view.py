@@ -126,7 +126,8 @@ def show_run(
     if (found := run.precision_difference) is not None:
         output.say(
             f"{found.images} validation images with features in {found.precision}: "
-            f"accuracy {found.accuracy:.4f}, in float32 {found.float32_accuracy:.4f}; "
+            f"{found.score_name} {found.score:.4f}, in float32 "
+            f"{found.float32_score:.4f}; "
             f"probabilities differ by at most {found.largest_difference:.2g}"
         )
     output.say(f"Next: keras-flowers predict {model} PHOTO")

@@ -9,7 +9,6 @@ import numpy as np
 from keras_flowers_runtime.classification import (
     check_unknown,
     no_detector_error,
-    refuse_threshold,
 )
 
 from keras_flowers.distribution import predict_batch, strategy_scope
@@ -28,7 +27,6 @@ def build_classifying_function(
     unknown = check_unknown(unknown)
     if model.multi_label:
         # An image below all thresholds is unknown, which needs no detector.
-        refuse_threshold(unknown)
         unknown = None
     network = model.averaging_views(tta)
     predict_plainly: Callable[[Any], Any] = partial(predict_batch, network)

@@ -11,6 +11,7 @@ from keras_flowers_runtime.classification import Classification as Classificatio
 from keras_flowers_runtime.classification import (
     UnreadableImage,
     classify_files,
+    raise_thresholds,
     require_readable,
 )
 from keras_flowers_runtime.images import Resize
@@ -716,7 +717,7 @@ class ImageClassifier(keras.Model):
                 class is too low; `"auto"` for what `train` has found to reject 5 % of
                 the validation images, by the features if there is a backbone; or
                 `None` for none. With `multi_label`, an image without a label shows none
-                of the classes, and there is no threshold to choose.
+                of the classes; a number here raises all lower thresholds to it.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -759,7 +760,7 @@ class ImageClassifier(keras.Model):
             paths,
             batch_size,
             self.resize,
-            self.label_thresholds,
+            raise_thresholds(self.label_thresholds, unknown),
         )
 
     def averaging_views(self, count: int) -> keras.Model:

@@ -22,6 +22,7 @@ from keras_flowers.inference import (
     supported_precision,
 )
 from keras_flowers.layers.views import take_view
+from keras_flowers.metrics import MeanAveragePrecision
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.feature_shares import compute_in_shares
@@ -118,15 +119,18 @@ class PrecisionDifference:
     Attributes:
         precision: The precision of the features that the head was trained on.
         images: Number of images.
-        accuracy: Accuracy with features of that precision.
-        float32_accuracy: Accuracy of the same head with features in float32.
+        score_name: What the scores are: `"accuracy"`, or where images may have several
+            labels `"mean average precision"`.
+        score: That with features of that precision.
+        float32_score: That of the same head with features in float32.
         largest_difference: The largest difference of a probability.
     """
 
     precision: str
     images: int
-    accuracy: float
-    float32_accuracy: float
+    score_name: str
+    score: float
+    float32_score: float
     largest_difference: float
 
 
@@ -154,14 +158,18 @@ def measure_precision(
         return probabilities
 
     def score(probabilities: np.ndarray) -> float:
+        if images.multi_label:
+            metric = MeanAveragePrecision(labels.shape[1])
+            return float(keras.ops.convert_to_numpy(metric(labels, probabilities)))
         return float((probabilities.argmax(axis=1) == labels).mean())
 
     lower, exact = predict(precision), predict("float32")
     return PrecisionDifference(
         precision,
         images=len(labels),
-        accuracy=score(lower),
-        float32_accuracy=score(exact),
+        score_name="mean average precision" if images.multi_label else "accuracy",
+        score=score(lower),
+        float32_score=score(exact),
         largest_difference=float(np.abs(lower - exact).max()),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from event_reading import read_runs
 from helpers import tiny_network
+from keras import ops
 from keras_flowers.tuning import ImageClassifierHyperModel, results
 from keras_flowers_cli.main import run
 from keras_flowers_cli.serve import _load_model
@@ -21,6 +22,8 @@ import keras_flowers
 from keras_flowers import Backbone, FineTuning, ImageClassifier, ImageDatasetLoader
 from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.history import read_history
+from keras_flowers.training import feature_datasets
+from keras_flowers.training.feature_datasets import measure_precision, with_features
 
 NAMES = ("blue", "green", "red")
 LABELS = ("--label-separator", "|")
@@ -108,6 +111,19 @@ def test_a_run_has_learned_the_labels(trained, folder, capsys, tmp_path):
     again = answer(capsys, "predict", trained, images, "--unknown", "auto", "--json")
     for row in again:
         assert row["unknown"] is (not row["labels"])
+    # A number is the lowest probability of each label.
+    strict = answer(capsys, "predict", trained, images, "--unknown", "0.9", "--json")
+    for row, plain in zip(strict, again, strict=True):
+        sure = [one for one in plain["labels"] if one["probability"] >= 0.9]
+        assert row["labels"] == sure
+        assert row["unknown"] is (not sure)
+    assert strict != again
+    copies = tmp_path / "sorted"
+    assert run(["predict", str(trained), str(images), "--copy-to", str(copies)]) == 0
+    capsys.readouterr()
+    for name in NAMES:
+        copied = {path.name for path in (copies / name).iterdir()}
+        assert copied == {path for path, labels in found.items() if name in labels}
     assert run(["predict", str(trained), str(images / "000.png")]) == 0
     shown = capsys.readouterr().out
     for name in found["000.png"] or {"none of these"}:
@@ -244,7 +260,6 @@ def test_an_exported_model_and_a_server_answer_the_same(
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("predict", ["--unknown", "0.5"], "each label has a threshold"),
         ("predict", ["--move-to", "sorted"], "has no single folder"),
         ("train", ["--class-weights", "balanced"], "must be None for images with sev"),
         ("audit", ["--no-label-file"], "need a label file"),
@@ -286,7 +301,7 @@ def loader_of(folder, tmp_path):
     )
 
 
-def test_features_views_and_fine_tuning(folder, tmp_path):
+def test_features_views_and_fine_tuning(folder, tmp_path, monkeypatch):
     """The linear head trains on cached features, and then all of the network."""
     tiny_network((12, 12), pooled=True).save(tmp_path / "tiny.keras")
 
@@ -312,6 +327,19 @@ def test_features_views_and_fine_tuning(folder, tmp_path):
 
     run = train(resume=False)
     assert run.model.has_linear_head
+    frequency = run.datasets.labels("train").mean(axis=0)
+    model = build(run.datasets)
+    features = with_features(run.datasets, model, views=2)
+    bias = ops.convert_to_numpy(model.layers[-1].bias)
+    np.testing.assert_allclose(1 / (1 + np.exp(-bias)), frequency, atol=0.01)
+    model.layers[-1].bias.assign(bias + 1)
+    model.adapt(features.train_in_order.as_numpy_iterator().next()[0], labels=None)
+    np.testing.assert_allclose(model.layers[-1].bias, bias + 1)
+    monkeypatch.setattr(feature_datasets, "supported_precision", lambda name: name)
+    difference = measure_precision(run.datasets, run.model, run.model.head(), "bf16")
+    assert difference.score_name == "mean average precision"
+    assert 0 < difference.float32_score <= 1
+    assert difference.score == pytest.approx(difference.float32_score, abs=0.1)
     assert run.history["epoch"] == [1, 2, 3]
     assert len(run.model.thresholds) == 3
     assert "mean_average_precision" in repr(run)
