@@ -55,7 +55,7 @@ def compare(
         _say_test(output, comparison, "accuracy")
         _show_classes(output, comparison, "recall")
     else:
-        _show_scores(output, comparison, names, _LABEL_SCORES)
+        _show_scores(output, comparison, names, tuple(_LABEL_SCORES))
         _say_interval(output, comparison)
         _say_test(output, comparison, "exact matches")
         _show_classes(output, comparison, "average precision")

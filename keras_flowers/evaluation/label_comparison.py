@@ -260,7 +260,8 @@ def _score_draws(
 
 
 def _f1(right: np.ndarray, total: np.ndarray) -> np.ndarray:
-    return 2 * right / np.maximum(total, 1)
+    values: np.ndarray = 2 * right / np.maximum(total, 1)
+    return values
 
 
 def _with_interval(value: float, resampled: np.ndarray) -> Difference:

@@ -63,8 +63,10 @@ def judge_labels(
     mixed = _mix(heads, votes)
     if labels.ndim == 2:
         # Each label has an alternative by itself: not to have it.
-        return mixed / (mixed + _mix(1 - heads, 1 - votes))
-    probabilities: np.ndarray = mixed / mixed.sum(axis=1, keepdims=True)
+        sums = mixed + _mix(1 - heads, 1 - votes)
+    else:
+        sums = mixed.sum(axis=1, keepdims=True)
+    probabilities: np.ndarray = mixed / sums
     return probabilities
 
 
@@ -139,7 +141,9 @@ def _find_issues_of_labels(audit: Audit, probabilities: np.ndarray) -> list[Find
         n_jobs=1,
     )
     fits = np.where(labels == 1, probabilities, 1 - probabilities)
-    is_issue &= fits < 0.5  # else the given label is the more probable one
+    is_issue = np.logical_and(
+        is_issue, fits < 0.5
+    )  # else the given label is the more probable one
     scores = np.where(is_issue, fits, np.inf).min(axis=1)
     order = np.argsort(scores, kind="stable")
     return [

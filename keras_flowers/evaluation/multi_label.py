@@ -211,8 +211,9 @@ class MultiLabelEvaluation:
 
         Where a model diverged, no image is more probable than another.
         """
-        zero = np.float32(0)
-        return np.nan_to_num(self.probabilities, nan=zero, posinf=zero, neginf=zero)
+        is_finite = np.isfinite(self.probabilities)
+        ranks: np.ndarray = np.where(is_finite, self.probabilities, np.float32(0))
+        return ranks
 
     @cached_property
     def per_class(self) -> dict[str, LabelScores]:
