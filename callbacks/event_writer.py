@@ -18,7 +18,7 @@ TRAIN, VALIDATION, WHOLE = "train", "validation", "."
 # Only files with this ending are ever changed: others may write into the folder too.
 _MARK = ".keras_flowers"
 _LAYERS_TAG = "keras"
-_EPOCH_PREFIXES = ("epoch_", "precision/", "recall/")
+_EPOCH_PREFIXES = ("epoch_", "precision/", "recall/", "average_precision/")
 _EPOCH_TAGS = ("augmented_photos", "confusion_matrix", "mistakes")
 _EPOCH_ENDINGS = ("/histogram", "/image")
 _STEP_ENDING = "_vs_iterations"

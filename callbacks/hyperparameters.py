@@ -47,7 +47,7 @@ def select_results(logs: Mapping[str, Any]) -> dict[str, float]:
     """
     names = {
         "val_accuracy": "Validation accuracy",
-        "val_pr_auc": "Validation PR AUC",
+        "val_mean_average_precision": "Validation mean average precision",
         "val_loss": "Validation loss",
     }
     return {tag: float(logs[name]) for name, tag in names.items() if name in logs}

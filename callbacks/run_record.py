@@ -9,7 +9,10 @@ from typing import Any, Self
 import keras
 import numpy as np
 from keras_flowers.callbacks.augmented_images import augment_images, find_image_layers
-from keras_flowers.callbacks.confusion_counts import find_matrix
+from keras_flowers.callbacks.confusion_counts import (
+    find_average_precisions,
+    find_matrix,
+)
 from keras_flowers.callbacks.event_writer import TRAIN, VALIDATION, WHOLE, EventWriter
 from keras_flowers.callbacks.hyperparameters import (
     Hyperparameter,
@@ -44,7 +47,8 @@ class TensorBoardOptions:
         augmented_images: Number of training images in the grid of augmented images; 0
             for none.
         confusion_matrix: Whether to draw the confusion matrix after each epoch.
-        class_scores: Whether to write precision and recall of each class.
+        class_scores: Whether to write precision and recall of each class; where images
+            may have several labels, the average precision of each label.
         mistakes: Maximum number of validation images in the grid of mistakes, those of
             the highest loss; 0 for none.
         heatmaps: Maximum number of the worst mistakes that have a heat map, at the end
@@ -133,6 +137,7 @@ class RunRecord:
         self._started = 0.0
         self._training_end: float | None = None
         self._matrix: np.ndarray | None = None
+        self._average_precisions: np.ndarray | None = None
         self._has_mistakes = False
         self._worst: Sequence[MisclassifiedImage] = ()
         self._image_layers: keras.Model | None = None
@@ -162,7 +167,7 @@ class RunRecord:
         self._epoch = epoch
         self._started = time.perf_counter()
         self._training_end = None
-        self._matrix = None
+        self._matrix = self._average_precisions = None
         self._has_mistakes = False
 
     def begin_validation(self) -> None:
@@ -170,8 +175,9 @@ class RunRecord:
         self._training_end = time.perf_counter()
 
     def end_validation(self) -> None:
-        """Reads the confusion matrix that a metric counted."""
+        """Reads what metrics counted for each class."""
         self._matrix = find_matrix(self._model)
+        self._average_precisions = find_average_precisions(self._model)
 
     def end_epoch(self, logs: Mapping[str, Any]) -> None:
         """Writes what there is to show of the epoch.
@@ -239,6 +245,8 @@ class RunRecord:
                 self._write_mistakes(predictions)
         if self._matrix is not None and self._matrix.size:
             self._write_matrix(self._matrix)
+        if self._average_precisions is not None and self._options.class_scores:
+            self._write_average_precisions(self._average_precisions)
 
     def _can_find_mistakes(self) -> bool:
         return (
@@ -262,6 +270,15 @@ class RunRecord:
         if self._options.class_scores:
             scalars = _tag_scores(matrix, names)
             self._events.write_scalars(VALIDATION, self._epoch, scalars)
+
+    def _write_average_precisions(self, values: np.ndarray) -> None:
+        names = map(printable_path, self._contents.names(len(values)))
+        scalars = {
+            f"average_precision/{name}": float(value)
+            for name, value in zip(names, values, strict=True)
+            if np.isfinite(value)  # some image has the label
+        }
+        self._events.write_scalars(VALIDATION, self._epoch, scalars)
 
     def _write_mistakes(self, predictions: Predictions) -> None:
         names = self._contents.names(len(predictions.matrix))

@@ -33,8 +33,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's TensorBoard callback, for image classifiers.
 
     In addition to what Keras writes, it writes images per second; training images as
-    the model augments them; the confusion matrix; precision and recall of each class;
-    the worst mistakes among the validation images; hyperparameters with their results;
+    the model augments them; the confusion matrix; precision and recall of each class,
+    or the average precision of each label if images may have several; the worst
+    mistakes among the validation images; hyperparameters with their results;
     the graph of the model; the configuration of the run as text; and, on request, the
     validation images in the projector. It works with any Keras model on any backend,
     and leaves out what you pass no argument for.
@@ -48,7 +49,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     The confusion matrix is that of a metric with a `matrix`, such as
     `keras_flowers.ConfusionMatrix`, if the model is compiled with one: `fit` fills it
-    during validation. Otherwise `validation_data` is classified after each epoch.
+    during validation. Otherwise `validation_data` is classified after each epoch. The
+    average precision of each label is that of a metric with a `per_class`, such as
+    `keras_flowers.MeanAveragePrecision`.
 
     You can deep-copy it before training and use it for several trainings. It reads
     `log_dir` when a training starts, so a tuner may change it.
@@ -190,7 +193,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
             self._record.begin_validation()
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Reads the confusion matrix that validation counted."""
+        """Reads what validation counted for each class."""
         super().on_test_end(logs)
         if self._record is not None:
             self._record.end_validation()

@@ -100,7 +100,7 @@ class _Run:
     def scores(self) -> list[float]:
         """The accuracy of each epoch, on the validation images if there are any.
 
-        Of images with several labels, the area under the precision-recall curve.
+        Of images with several labels, the mean average precision.
         """
         from keras_flowers.history import find_score
 

@@ -16,10 +16,12 @@ _MOST_IMAGES = 10
 def show_label_scores(output: Output, evaluation: "MultiLabelEvaluation") -> None:
     """Shows how well a model finds the labels of images."""
     low, high = evaluation.exact_match_interval
+    lowest, highest = evaluation.mean_average_precision_interval
     output.say(
         f"{len(evaluation.labels)} images: mean average precision "
-        f"{evaluation.mean_average_precision:.4f}, F1 {evaluation.f1_micro:.4f} (mean "
-        f"of the labels {evaluation.f1_macro:.4f}), all labels right "
+        f"{evaluation.mean_average_precision:.4f} ({lowest:.4f} to {highest:.4f}), F1 "
+        f"{evaluation.f1_micro:.4f} (mean of the labels "
+        f"{evaluation.f1_macro:.4f}), all labels right "
         f"{evaluation.exact_match:.4f} ({low:.4f} to {high:.4f}), loss "
         f"{evaluation.loss:.4f}, expected calibration error "
         f"{evaluation.calibration().error:.4f}"

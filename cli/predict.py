@@ -166,10 +166,10 @@ def _refuse_several_labels(
 ) -> None:
     from keras_flowers_runtime.errors import InputError
 
-    if _gives_several_labels(model):
+    if sorting.moves and _gives_several_labels(model):
         raise InputError(
-            f"{sorting.option} needs a model that gives each image one class: an image "
-            "with several labels has no single folder. Use --csv or --json."
+            "--move-to needs a model that gives each image one class: an image with "
+            "several labels has no single folder. Use --copy-to, --csv or --json."
         )
 
 

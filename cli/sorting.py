@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ def check_class_names(sorting: Sorting, class_names: Iterable[str]) -> None:
 def sort_images(
     sorting: Sorting, results: Iterable["Classification"]
 ) -> Iterator[tuple[Path, Path]]:
-    """Moves or copies each image into the folder of its class.
+    """Moves or copies each image into the folder of its class, or of each label.
 
     If a name is taken, the image gets a number. An image that is already in its
     folder stays there.
@@ -78,20 +78,30 @@ def sort_images(
     """
     promised: set[Path] = set()
     for result in results:
-        source = Path(result.path)
-        folder = sorting.folder / result.label
-        if folder.is_dir() and source.parent.resolve() == folder.resolve():
-            continue
-        for target in _names(folder, source.name):
-            if target in promised or os.path.lexists(target):
+        labels = (result.label,) if result.labels is None else result.labels
+        for label in labels:
+            source, folder = Path(result.path), sorting.folder / label
+            if folder.is_dir() and source.parent.resolve() == folder.resolve():
                 continue
-            if not sorting.is_dry:
-                folder.mkdir(parents=True, exist_ok=True)
-                if not _place(source, target, sorting.moves):
-                    continue  # another process took the name just now
+            target = _sort_image(sorting, source, folder, promised)
             promised.add(target)
             yield source, target
-            break
+
+
+def _sort_image(
+    sorting: Sorting, source: Path, folder: Path, promised: Collection[Path]
+) -> Path:
+    """Moves or copies an image into a folder; returns its new path."""
+    for target in _names(folder, source.name):
+        if target in promised or os.path.lexists(target):
+            continue
+        if sorting.is_dry:
+            return target
+        folder.mkdir(parents=True, exist_ok=True)
+        # Otherwise another process took the name just now.
+        if _place(source, target, sorting.moves):
+            return target
+    raise AssertionError("there is always another name")
 
 
 def _names(folder: Path, name: str) -> Iterator[Path]:

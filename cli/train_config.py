@@ -171,7 +171,10 @@ class _ModelBuilder:
         is_pretrained = backbone is not None and backbone.is_pretrained
         is_linear = is_pretrained and not {"hidden_units", "dropout"} & set(self.given)
         facts = ModelFacts(
-            backbone is not None, is_pretrained, has_linear_head=is_linear
+            backbone is not None,
+            is_pretrained,
+            has_linear_head=is_linear,
+            is_multi_label=self.loader.gives_several_labels,
         )
         schedule = self.given.get("schedule", SCHEDULE.default_for(facts))
         return dataclasses.replace(facts, is_cosine=schedule == "cosine")
@@ -226,6 +229,7 @@ class _ModelBuilder:
         import keras
 
         from keras_flowers.models.heads import linear_head_optimizer
+        from keras_flowers.models.label_modes import choose_label_mode
         from keras_flowers.training.schedules import (
             warm_up_and_cosine,
             warm_up_and_hold,
@@ -235,7 +239,8 @@ class _ModelBuilder:
         arguments: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
         name = self.value_of(OPTIMIZER)
         if name == "sgd" and self.facts.has_linear_head:
-            config = linear_head_optimizer().get_config()
+            penalty = choose_label_mode(datasets.multi_label).head_penalty
+            config = linear_head_optimizer(penalty=penalty).get_config()
             arguments = {**config, **arguments}
         if "weight_decay" in self.given or self.facts.is_from_scratch:
             arguments["weight_decay"] = self.value_of(WEIGHT_DECAY)

@@ -126,17 +126,18 @@ def show_run(
     if (found := run.precision_difference) is not None:
         output.say(
             f"{found.images} validation images with features in {found.precision}: "
-            f"accuracy {found.accuracy:.4f}, in float32 {found.float32_accuracy:.4f}; "
+            f"{found.score_name} {found.score:.4f}, in float32 "
+            f"{found.float32_score:.4f}; "
             f"probabilities differ by at most {found.largest_difference:.2g}"
         )
     output.say(f"Next: keras-flowers predict {model} PHOTO")
 
 
 def _show_cross_validation(output: Output, found: "CrossValidation") -> None:
-    low, high = found.evaluation.accuracy_interval
+    low, high = found.score_interval
     output.say(
-        f"Cross-validation of a linear head, {len(found.accuracies)} folds, "
-        f"{len(found.fold_of)} images: accuracy {found.mean:.3f} "
+        f"Cross-validation of a linear head, {len(found.scores)} folds, "
+        f"{len(found.fold_of)} images: {found.score_name} {found.mean:.3f} "
         f"± {found.spread:.3f} (mean and standard deviation of the folds), "
         f"95 % interval {low:.3f} to {high:.3f}"
     )

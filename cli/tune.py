@@ -39,7 +39,7 @@ def tune(
     data: str,
     run_dir: Path | None,
     max_epochs: int,
-    objective: str,
+    objective: str | None,
     workers: int | str,
     trials: int,
     resume: bool,
@@ -73,6 +73,7 @@ def tune(
     output = Output(as_json)
     started = time.monotonic()
     hypermodel = _build_hypermodel(data, max_epochs, given)
+    objective = objective or hypermodel.default_objective
     directory = run_dir or new_run_directory(data, "-search")
     check_writable(directory, "--run-dir")
     with ProgressBars() as progress:

@@ -21,15 +21,19 @@ from keras_flowers.evaluation.calibration import Calibration as Calibration
 from keras_flowers.evaluation.calibration import CalibrationBin as CalibrationBin
 from keras_flowers.evaluation.comparison import ChangedImage as ChangedImage
 from keras_flowers.evaluation.comparison import Comparison as Comparison
-from keras_flowers.evaluation.comparison import Difference as Difference
 from keras_flowers.evaluation.comparison import (
     compare_evaluations as compare_evaluations,
 )
 from keras_flowers.evaluation.cross_validation import CrossValidation as CrossValidation
+from keras_flowers.evaluation.differences import Difference as Difference
 from keras_flowers.evaluation.evaluate import Confusion as Confusion
 from keras_flowers.evaluation.evaluate import Evaluation as Evaluation
 from keras_flowers.evaluation.evaluate import Mistake as Mistake
 from keras_flowers.evaluation.evaluate import evaluate as evaluate
+from keras_flowers.evaluation.label_comparison import ChangedLabels as ChangedLabels
+from keras_flowers.evaluation.label_comparison import (
+    MultiLabelComparison as MultiLabelComparison,
+)
 from keras_flowers.evaluation.label_issues import (
     write_relabel_table as write_relabel_table,
 )
@@ -48,6 +52,7 @@ from keras_flowers.layers.preprocessing import (
 from keras_flowers.layers.preprocessing import ResizeAndRescale as ResizeAndRescale
 from keras_flowers.losses import MultiLabelCrossentropy as MultiLabelCrossentropy
 from keras_flowers.metrics import ConfusionMatrix as ConfusionMatrix
+from keras_flowers.metrics import MeanAveragePrecision as MeanAveragePrecision
 from keras_flowers.models.backbone import Backbone as Backbone
 from keras_flowers.models.backbone_presets import backbone_names as backbone_names
 from keras_flowers.models.image_classifier import Classification as Classification

@@ -19,7 +19,10 @@ History = dict[str, list[float]]
 COLLAPSED = "collapsed"
 # The columns that say how good a model is, the higher the better: of images with one
 # class, and of images with several labels.
-SCORES = {"accuracy": "accuracy", "pr_auc": "area under the precision-recall curve"}
+SCORES = {
+    "accuracy": "accuracy",
+    "mean_average_precision": "mean average precision",
+}
 
 
 def write_history(history: History, directory: Path) -> None:

@@ -123,18 +123,20 @@ def check_unknown(unknown: Any) -> float | Literal["auto"] | None:
     return float(unknown)
 
 
-def refuse_threshold(unknown: float | Literal["auto"] | None) -> None:
-    """Refuses a threshold for unknown images where each label has its own.
+def raise_thresholds(
+    thresholds: Sequence[float] | None, unknown: str | float | None
+) -> Sequence[float] | None:
+    """Returns the thresholds of labels, none of them below that of unknown images.
 
-    Raises:
-        InputError: If `unknown` is a number.
+    Args:
+        thresholds: The lowest probability of each label; `None` where an image has one
+            class.
+        unknown: The argument `unknown` of `classify`.
     """
-    if isinstance(unknown, float):
-        raise InputError(
-            "`unknown` must be None or 'auto' for a model of several labels per image: "
-            "each label has a threshold, and an image below all of them shows none of "
-            f"the classes. Received: unknown={unknown!r}"
-        )
+    lowest = check_unknown(unknown)
+    if thresholds is None or not isinstance(lowest, float):
+        return thresholds
+    return tuple(max(threshold, lowest) for threshold in thresholds)
 
 
 def no_detector_error(reason: str) -> InputError:

@@ -13,7 +13,7 @@ from keras_flowers_runtime.classification import (
     check_unknown,
     classify_files,
     no_detector_error,
-    refuse_threshold,
+    raise_thresholds,
     require_readable,
 )
 from keras_flowers_runtime.engines import Engine, load_engine
@@ -92,7 +92,8 @@ class ExportedClassifier:
             unknown: Which images show none of the classes, in `is_unknown` of each
                 result: those whose most probable class has a probability below this
                 threshold; `"auto"` for the threshold in `model.json`; or `None` for
-                none. Of a model with `thresholds`, those without a label do.
+                none. Of a model with `thresholds`, those without a label do; a number
+                here raises all lower thresholds to it.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -129,7 +130,6 @@ class ExportedClassifier:
         """
         threshold = check_unknown(unknown)
         if self.thresholds is not None:
-            refuse_threshold(threshold)
             threshold = None
         if threshold == "auto":
             threshold = self.unknown_threshold
@@ -149,7 +149,7 @@ class ExportedClassifier:
             paths,
             batch_size,
             self.resize,
-            self.thresholds,
+            raise_thresholds(self.thresholds, unknown),
         )
 
 

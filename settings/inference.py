@@ -97,7 +97,8 @@ UNKNOWN = Setting(
     kind=Text("auto|THRESHOLD"),
     meaning="Report images that show none of the classes as `none of these`: with "
     "`auto`, by the threshold of training, which rejects 5 % of the validation images; "
-    "with a number from 0 to 1, if the highest probability is below it",
+    "with a number from 0 to 1, if the highest probability is below it. Where images "
+    "may have several labels, a number is the lowest probability of each",
     commands=("predict",),
 )
 CSV_FILE = Setting(
@@ -117,7 +118,8 @@ MOVE_TO = Setting(
 COPY_TO = Setting(
     name="copy_to",
     kind=Folder(),
-    meaning="Copy each image instead of moving it, otherwise as `--move-to`",
+    meaning="Copy each image instead of moving it, otherwise as `--move-to`. An image "
+    "with several labels is copied into the folder of each",
     commands=("predict",),
 )
 DRY_RUN = Setting(

@@ -161,7 +161,12 @@ def model_facts(config: Config) -> ModelFacts:
         optimizer=str(_or_none(optimizer, config)).lower(),
         is_cosine=_or_none(schedule, config) == "cosine",
         has_linear_head=_or_none(hidden_units, config) == LINEAR,
+        is_multi_label=bool(_or_none(_is_multi_label, config)),
     )
+
+
+def _is_multi_label(config: Config) -> bool:
+    return bool(_classifier(config).get("multi_label"))
 
 
 def _or_none(reader: Reader, config: Config) -> Any:

@@ -92,9 +92,12 @@ TRIALS = Setting(
 OBJECTIVE = Setting(
     name="objective",
     kind=Text(),
-    meaning="Metric that scores a trial: `val_accuracy` or `val_loss`",
+    meaning="Metric that scores a trial: `val_accuracy`, `val_loss` or, where images "
+    "may have several labels, `val_mean_average_precision`",
     commands=("tune",),
-    default="val_accuracy",
+    default=Automatic(
+        "`val_accuracy`; with several labels `val_mean_average_precision`"
+    ),
     arguments=("search.objective",),
 )
 EXECUTIONS = Setting(

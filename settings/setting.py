@@ -26,7 +26,8 @@ class ModelFacts:
         has_backbone: Whether the model has a backbone.
         is_pretrained: Whether the backbone has pretrained weights.
         optimizer: Name of the optimizer, in lower case.
-        has_linear_head: Whether the head is a softmax on standardized features.
+        has_linear_head: Whether the head is one layer on standardized features.
+        is_multi_label: Whether an image may have several labels, or none.
         is_cosine: Whether the learning rate falls along a cosine.
     """
 
@@ -35,6 +36,7 @@ class ModelFacts:
     optimizer: str = "adam"
     is_cosine: bool = False
     has_linear_head: bool = False
+    is_multi_label: bool = False
 
     @property
     def is_from_scratch(self) -> bool:

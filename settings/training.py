@@ -64,12 +64,15 @@ def _label_smoothing(facts: ModelFacts) -> float:
 
 
 LINEAR_HEAD_WEIGHT_DECAY = 0.3
+LABEL_HEAD_WEIGHT_DECAY = 3.0  # where images may have several labels
 
 
 def _weight_decay(facts: ModelFacts) -> float:
     if facts.is_from_scratch:
         return 0.05
     if facts.has_linear_head and facts.optimizer == "sgd":
+        if facts.is_multi_label:
+            return LABEL_HEAD_WEIGHT_DECAY
         return LINEAR_HEAD_WEIGHT_DECAY
     return 0.004 if facts.optimizer == "adamw" else 0.0
 
@@ -176,8 +179,8 @@ WEIGHT_DECAY = Setting(
     commands=("train",),
     group=TRAINING,
     default=Automatic(
-        "0.05 with a backbone without weights, 0.3 with a linear head; else that of "
-        "the optimizer, or 0.01 in the second stage",
+        "0.05 with a backbone without weights, 0.3 with a linear head, 3 with one "
+        "for several labels; else that of the optimizer, or 0.01 in the second stage",
         _weight_decay,
     ),
     arguments=("FineTuning.weight_decay",),

@@ -3,8 +3,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from sklearn.metrics import average_precision_score
 
-from keras_flowers import ConfusionMatrix, ImageClassifier, InputError
+from keras_flowers import (
+    ConfusionMatrix,
+    ImageClassifier,
+    InputError,
+    MeanAveragePrecision,
+)
 
 
 def answers(count, classes=4, seed=0):
@@ -119,3 +125,34 @@ def matrices(model):
         inner for metric in model.metrics for inner in getattr(metric, "metrics", [])
     ]
     return [metric for metric in nested if isinstance(metric, ConfusionMatrix)]
+
+
+def test_mean_average_precision_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    logits = generator.normal([0, -4, -8, -3], 2, (500, 4))
+    # The third label is rare: all of its probabilities are close to 0.
+    labels = generator.random((500, 4)) < 1 / (1 + np.exp(-logits / [1, 1, 3, 1]))
+    labels[:, 3] = False  # a label that no image has
+    labels = labels.astype(np.float32)
+    probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    metric = MeanAveragePrecision(4)
+    assert value(metric) == 0
+    for start in range(0, 500, 90):
+        part = slice(start, start + 90)
+        metric.update_state(labels[part], probabilities[part])
+    known = labels[:, :3], probabilities[:, :3]
+    expected = average_precision_score(*known, average=None)
+    np.testing.assert_allclose(metric.per_class[:3], expected, atol=1e-3)
+    assert np.isnan(metric.per_class[3])
+    assert value(metric) == pytest.approx(expected.mean(), abs=1e-3)
+    metric.reset_state()
+    # A weight of 2 is the image twice; NaN ranks with the least probable ones.
+    probabilities[0] = np.nan
+    metric.update_state(labels, probabilities, np.full(500, 2.0))
+    known = labels[:, :3], np.nan_to_num(probabilities[:, :3])
+    expected = average_precision_score(*known, average=None)
+    np.testing.assert_allclose(metric.per_class[:3], expected, atol=1e-3)
+    component_checks.has_registered_name(metric, "keras_flowers>MeanAveragePrecision")
+    component_checks.config_covers_signature(metric)
+    with pytest.raises(InputError, match="class_count"):
+        MeanAveragePrecision(0)

@@ -12,6 +12,7 @@ from keras_flowers.registration import register
 GOLDEN_NAMES = {
     "keras_flowers>Backbone",
     "keras_flowers>ConfusionMatrix",
+    "keras_flowers>MeanAveragePrecision",
     "keras_flowers>FeatureStandardization",
     "keras_flowers>ImageAugmentation",
     "keras_flowers>ImageClassifier",

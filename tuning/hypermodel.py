@@ -140,6 +140,17 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
         super().__init__()
 
     @property
+    def default_objective(self) -> str:
+        """The objective of a search that names none.
+
+        It is `"val_accuracy"`; where images may have several labels,
+        `"val_mean_average_precision"`.
+        """
+        if self.loader.gives_several_labels:
+            return "val_mean_average_precision"
+        return "val_accuracy"
+
+    @property
     def trains_on_features(self) -> bool:
         """Whether trials train on features instead of images."""
         fixed = self.backbones.is_frozen and self.backbones.is_pretrained
@@ -180,6 +191,7 @@ class ImageClassifierHyperModel(keras_tuner.HyperModel):
             seed=seed,
             backbone=self.backbones.for_model(seed),
             resize=datasets.image_options.resize,
+            multi_label=datasets.multi_label,
         )
         self.compile(hp, model)
         return model

@@ -16,6 +16,7 @@ from keras_flowers.tuning.search_directory import SearchDirectory
 from keras_flowers.argument_checks import check_integer
 from keras_flowers.data.dataset_loader import STORAGE_ARGUMENTS
 from keras_flowers.errors import InputError
+from keras_flowers.history import SCORES
 from keras_flowers.layers.augmentation import AUGMENTATION_STRENGTHS
 from keras_flowers.training.config import versions
 
@@ -123,7 +124,7 @@ def make_plan(
     *,
     strategy: str,
     trials: int,
-    objective: str | keras_tuner.Objective,
+    objective: str | keras_tuner.Objective | None,
     executions_per_trial: int,
     seed: int,
     pruning: str = "none",
@@ -138,7 +139,7 @@ def make_plan(
         raise InputError(
             f"`strategy` must be one of {STRATEGIES}. Received: strategy={strategy!r}"
         )
-    name, direction = _check_objective(objective)
+    name, direction = _check_objective(objective or hypermodel.default_objective)
     if pruning not in PRUNINGS:
         raise InputError(
             f"`pruning` must be one of {PRUNINGS}. Received: pruning={pruning!r}"
@@ -174,7 +175,8 @@ def _check_objective(objective: str | keras_tuner.Objective) -> tuple[str, str]:
     direction: Any
     if isinstance(objective, str):
         infer = keras_tuner.engine.metrics_tracking.infer_metric_direction
-        name, direction = objective, infer(objective)
+        is_score = objective.removeprefix("val_") in SCORES
+        name, direction = objective, "max" if is_score else infer(objective)
     else:
         name = getattr(objective, "name", None)
         direction = getattr(objective, "direction", None)

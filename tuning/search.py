@@ -50,7 +50,7 @@ def search(
     *,
     strategy: str = "random",
     trials: int = 20,
-    objective: str | keras_tuner.Objective = "val_accuracy",
+    objective: str | keras_tuner.Objective | None = None,
     executions_per_trial: int = 1,
     workers: int | str | None = None,
     pruning: str = "none",
@@ -90,7 +90,9 @@ def search(
             exhausted, and with Hyperband when its brackets are done.
         objective: A metric of the validation images: `"val_accuracy"`, `"val_loss"`,
             or that of a metric with which the hypermodel compiles; a
-            `keras_tuner.Objective` if its direction is not known.
+            `keras_tuner.Objective` if its direction is not known. `None` is
+            `"val_accuracy"`; where images may have several labels, it is
+            `"val_mean_average_precision"`.
         executions_per_trial: How often each trial is trained, each time from other
             initial weights. Its score is the mean.
         workers: `None` runs the trials in this process. An integer starts a chief and

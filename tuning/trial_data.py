@@ -3,7 +3,6 @@
 from typing import Any
 
 from keras_flowers.data.dataset_loader import ImageDatasetLoader, ImageDatasets
-from keras_flowers.errors import InputError
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.feature_datasets import with_features
@@ -29,19 +28,12 @@ class TrialData:
         """Returns the images in batches of a given size.
 
         Raises:
-            InputError: If the data cannot be used, or images have several labels.
+            InputError: If the data cannot be used.
         """
         if batch_size not in self._images:
             config = {**self._loader.get_config(), "batch_size": batch_size}
             loader = type(self._loader).from_config(config)
-            datasets = loader.load(progress)
-            if datasets.multi_label:
-                raise InputError(
-                    "A search needs images of one class: it scores trials by their "
-                    "accuracy, which images with several labels do not have. Train "
-                    f"them with `train`. Received: {datasets!r}"
-                )
-            self._images[batch_size] = datasets
+            self._images[batch_size] = loader.load(progress)
         return self._images[batch_size]
 
     def features(

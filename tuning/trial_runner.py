@@ -162,11 +162,7 @@ class TrialRunner:
                 model,
                 callbacks=[
                     # Before those that record what it notices.
-                    CollapseDetector(
-                        class_counts=list(
-                            hypermodel.datasets().counts("train").values()
-                        )
-                    ),
+                    *self._collapse_detectors(),
                     logger,
                     self._progress(trial, is_first=execution == 0),
                     self._tensorboard(trial.record, execution),
@@ -196,6 +192,16 @@ class TrialRunner:
         past = self._plan.directory.execution(record.continues, execution)
         load_weights(model, past / WEIGHTS_NAME)
         return read_history(past)
+
+    def _collapse_detectors(self) -> list[keras.callbacks.Callback]:
+        """Returns what notices a collapse.
+
+        Of images with several labels, all may rightly have the same answer: none.
+        """
+        datasets = self._plan.hypermodel.datasets()
+        if datasets.multi_label:
+            return []
+        return [CollapseDetector(class_counts=list(datasets.counts("train").values()))]
 
     def _progress(
         self, trial: "_RunningTrial", *, is_first: bool

@@ -336,10 +336,14 @@ class ImageDatasetLoader:
         listing = self._list_images(progress, findings.append)
         return dataclasses.replace(listing, findings=(*findings, *listing.findings))
 
-    def _list_images(
-        self, progress: Progress | None, on_finding: Callable[[Finding], None]
-    ) -> ImageListing:
-        columns = LabelColumns(
+    @property
+    def gives_several_labels(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self._label_columns.gives_several_labels
+
+    @property
+    def _label_columns(self) -> LabelColumns:
+        return LabelColumns(
             self.path_column,
             self.label_column,
             self.split_column,
@@ -347,6 +351,11 @@ class ImageDatasetLoader:
             self.label_separator,
             self.multi_label,
         )
+
+    def _list_images(
+        self, progress: Progress | None, on_finding: Callable[[Finding], None]
+    ) -> ImageListing:
+        columns = self._label_columns
         if self.labels is not None:
             labels = Path(self.labels).expanduser()
             return list_labeled_images(labels, self.find(progress, on_finding), columns)

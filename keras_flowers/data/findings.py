@@ -250,7 +250,9 @@ class Finding:
     message: str
     action: str = ""
     exclude: tuple[str, ...] | None = None
-    details: Mapping[str, str | int | float] = field(default_factory=dict, hash=False)
+    details: Mapping[str, str | int | float | list[str]] = field(
+        default_factory=dict, hash=False
+    )
 
     def __post_init__(self) -> None:
         """Sets the defaults of the kind."""

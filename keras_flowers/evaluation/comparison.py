@@ -1,7 +1,6 @@
 """Compares two models on the same images: which is better, and where they differ."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,31 +9,16 @@ from typing import Any
 import numpy as np
 
 from keras_flowers.errors import InputError
+from keras_flowers.evaluation.differences import (
+    Difference,
+    difference_of_means,
+    difference_of_shares,
+    mcnemar_p_value,
+)
 from keras_flowers.evaluation.evaluate import AnyEvaluation, Evaluation
+from keras_flowers.evaluation.label_comparison import MultiLabelComparison
+from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
 from keras_flowers.files import write_csv_atomically
-
-# The 97.5th percentile of the normal distribution, for intervals of 95 %.
-_Z = 1.959964
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A score of the second model minus that of the first, with its 95 % interval.
-
-    Attributes:
-        value: The difference.
-        low: Lower end of the interval, or NaN where there is none.
-        high: Upper end of the interval, or NaN.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +88,7 @@ class Comparison:
         real difference. Only images that one model gets right and the other wrong
         count. The test takes the images as independent.
         """
-        from scipy.stats import binomtest
-
-        fixed, broken = self.fixed, self.broken
-        if fixed + broken == 0:
-            return 1.0
-        return float(binomtest(fixed, fixed + broken).pvalue)
+        return mcnemar_p_value(self.fixed, self.broken)
 
     @property
     def accuracy(self) -> Difference:
@@ -117,7 +96,7 @@ class Comparison:
 
         The interval is that of Bonett and Price (2012) for paired shares.
         """
-        return _difference_of_shares(self.fixed, self.broken, len(self.first.labels))
+        return difference_of_shares(self.fixed, self.broken, len(self.first.labels))
 
     @property
     def loss(self) -> Difference:
@@ -126,16 +105,7 @@ class Comparison:
         The interval is that of a paired t-test; NaN if a prediction is non-finite or
         there is only one image.
         """
-        from scipy.stats import ttest_1samp
-
-        differences = self.second.losses.astype(float) - self.first.losses
-        value = float(differences.mean())
-        if len(differences) < 2 or not math.isfinite(value):
-            return Difference(value, math.nan, math.nan)
-        if np.ptp(differences) == 0:
-            return Difference(value, value, value)
-        interval = ttest_1samp(differences, 0).confidence_interval()
-        return Difference(value, float(interval.low), float(interval.high))
+        return difference_of_means(self.first.losses, self.second.losses)
 
     @property
     def per_class(self) -> dict[str, Difference]:
@@ -145,7 +115,7 @@ class Comparison:
         for label, name in enumerate(self.first.class_names):
             of_class = labels == label
             if of_class.any():
-                differences[name] = _difference_of_shares(
+                differences[name] = difference_of_shares(
                     int(np.count_nonzero(of_class & ~first & second)),
                     int(np.count_nonzero(of_class & first & ~second)),
                     int(np.count_nonzero(of_class)),
@@ -230,7 +200,10 @@ class Comparison:
         return is_right
 
 
-def compare_evaluations(first: AnyEvaluation, second: AnyEvaluation) -> Comparison:
+AnyComparison = Comparison | MultiLabelComparison
+
+
+def compare_evaluations(first: AnyEvaluation, second: AnyEvaluation) -> AnyComparison:
     """Compares two models that were evaluated on the same images.
 
     The models may take images of different sizes, and order their classes differently.
@@ -240,11 +213,12 @@ def compare_evaluations(first: AnyEvaluation, second: AnyEvaluation) -> Comparis
         second: What it returned for the second model.
 
     Returns:
-        `Comparison`; differences are those of the second model to the first.
+        `Comparison`, or `MultiLabelComparison` where images may have several labels;
+        differences are those of the second model to the first.
 
     Raises:
-        InputError: If images or classes are not the same, or images have several
-            labels.
+        InputError: If images or classes are not the same, or only one of the models
+            gives images several labels.
 
     Example:
     ```python
@@ -254,11 +228,6 @@ def compare_evaluations(first: AnyEvaluation, second: AnyEvaluation) -> Comparis
     print(comparison.accuracy, comparison.p_value)
     ```
     """
-    if not isinstance(first, Evaluation) or not isinstance(second, Evaluation):
-        raise InputError(
-            "Two models can only be compared on images of one class: McNemar's test "
-            "counts the images that are right. Received: images with several labels"
-        )
     if set(first.class_names) != set(second.class_names):
         raise InputError(
             "Both models must have the same classes. Received: "
@@ -273,25 +242,32 @@ def compare_evaluations(first: AnyEvaluation, second: AnyEvaluation) -> Comparis
     position = {path: index for index, path in enumerate(second.paths)}
     rows = np.array([position[path] for path in first.paths], dtype=np.int64)
     columns = [second.class_names.index(name) for name in first.class_names]
-    new_label = np.argsort(columns)
-    second = dataclasses.replace(
-        second,
-        class_names=first.class_names,
-        paths=first.paths,
-        labels=new_label[second.labels[rows]].astype(np.int32),
-        probabilities=second.probabilities[rows][:, columns],
+    aligned: dict[str, Any] = {
+        "class_names": first.class_names,
+        "paths": first.paths,
+        "probabilities": second.probabilities[rows][:, columns],
+    }
+    if isinstance(first, Evaluation) and isinstance(second, Evaluation):
+        aligned["labels"] = np.argsort(columns)[second.labels[rows]].astype(np.int32)
+        second = dataclasses.replace(second, **aligned)
+        _check_labels(first.labels, second.labels)
+        return Comparison(first, second)
+    if isinstance(first, MultiLabelEvaluation) and isinstance(
+        second, MultiLabelEvaluation
+    ):
+        aligned["labels"] = second.labels[rows][:, columns]
+        if second.thresholds is not None:
+            thresholds = second.thresholds
+            aligned["thresholds"] = tuple(thresholds[column] for column in columns)
+        second = dataclasses.replace(second, **aligned)
+        _check_labels(first.labels, second.labels)
+        return MultiLabelComparison(first, second)
+    raise InputError(
+        "Both models must give images one class, or both several labels. Received: "
+        f"{type(first).__name__} and {type(second).__name__}"
     )
-    if not np.array_equal(first.labels, second.labels):
+
+
+def _check_labels(first: np.ndarray, second: np.ndarray) -> None:
+    if not np.array_equal(first, second):
         raise InputError("Both evaluations must give each image the same class.")
-    return Comparison(first, second)
-
-
-def _difference_of_shares(fixed: int, broken: int, count: int) -> Difference:
-    gained, lost = (fixed + 1) / (count + 2), (broken + 1) / (count + 2)
-    variance = (gained + lost - (gained - lost) ** 2) / (count + 2)
-    spread = _Z * math.sqrt(variance)
-    return Difference(
-        (fixed - broken) / count,
-        max(-1.0, gained - lost - spread),
-        min(1.0, gained - lost + spread),
-    )

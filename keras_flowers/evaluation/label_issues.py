@@ -6,12 +6,15 @@ cleanlab implements it, from probabilities of models that have not seen the imag
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from keras_flowers.data.audit import Audit
 from keras_flowers.data.findings import Finding
+from keras_flowers.data.pipelines import number_labels
 from keras_flowers.evaluation.extras import require_audit_libraries
+from keras_flowers.evaluation.multi_label import SEPARATOR
 from keras_flowers.evaluation.neighbors import Neighbors, vote_on_labels
 from keras_flowers.evaluation.out_of_fold import out_of_fold_probabilities
 from keras_flowers.files import printable_path, write_csv_atomically
@@ -40,25 +43,36 @@ def judge_labels(
 
     Args:
         features: As for `out_of_fold_probabilities`.
-        labels: Integers `(images,)` from 0 on.
+        labels: As for `assign_folds`.
         neighbors: The neighbors of the images.
         groups: Integers `(images,)`; images of one group do not judge each other.
         folds: As for `out_of_fold_probabilities`.
 
     Returns:
-        float `(images, classes)`, each row sums to 1.
+        float `(images, classes)`; each row sums to 1 where each image has one label.
 
     Raises:
         InputError: As for `out_of_fold_probabilities`.
     """
-    folds = min(folds, int(np.bincount(labels).max()))
+    counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels)
+    folds = min(folds, int(counts.max()))
     heads = out_of_fold_probabilities(
         features, labels, folds, groups=groups, penalty=_PENALTY
     )
     votes = vote_on_labels(neighbors, labels, groups)
-    mixed = heads ** (1 - _NEIGHBORS) * (votes + _FLOOR) ** _NEIGHBORS
-    probabilities: np.ndarray = mixed / mixed.sum(axis=1, keepdims=True)
+    mixed = _mix(heads, votes)
+    if labels.ndim == 2:
+        # Each label has an alternative by itself: not to have it.
+        sums = mixed + _mix(1 - heads, 1 - votes)
+    else:
+        sums = mixed.sum(axis=1, keepdims=True)
+    probabilities: np.ndarray = mixed / sums
     return probabilities
+
+
+def _mix(heads: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    mixed: np.ndarray = heads ** (1 - _NEIGHBORS) * (votes + _FLOOR) ** _NEIGHBORS
+    return mixed
 
 
 def rank_labels(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -84,12 +98,16 @@ def find_label_issues(audit: Audit, probabilities: np.ndarray) -> list[Finding]:
     Returns:
         Findings of the kind `label_issue`, the surest first, with the label that is
         `given`, the one that is `suggested`, and the `score` of the given one: how well
-        it fits, 0 to 1.
+        it fits, 0 to 1. Where images may have several labels, `given` and `suggested`
+        are lists of all of them, and the score is that of the label that fits least,
+        or of the lack of a label.
 
     Raises:
         InputError: If cleanlab is not installed.
     """
     require_audit_libraries()
+    if audit.multi_label:
+        return _find_issues_of_labels(audit, probabilities)
     from cleanlab.filter import find_label_issues as find_issues
 
     labels = np.array([audit.label_of(record) for record in audit.images])
@@ -103,6 +121,59 @@ def find_label_issues(audit: Audit, probabilities: np.ndarray) -> list[Finding]:
         _describe(audit, index, int(suggested[index]), float(scores[index]))
         for index in order[is_issue[order] & (suggested != labels)[order]].tolist()
     ]
+
+
+def _find_issues_of_labels(audit: Audit, probabilities: np.ndarray) -> list[Finding]:
+    from cleanlab.multilabel_classification.filter import (
+        find_multilabel_issues_per_class,
+    )
+
+    labels = number_labels(audit.images, audit.class_names, multi_label=True)
+    # The other ways of cleanlab find hardly more of the wrong labels among half as many
+    # findings again.
+    is_issue = np.zeros(labels.shape, bool)
+    # Of a label that all images have, or none, there is nothing to compare.
+    varied = np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
+    is_issue[:, varied] = find_multilabel_issues_per_class(
+        [np.flatnonzero(row).tolist() for row in labels[:, varied]],
+        probabilities[:, varied],
+        filter_by="low_self_confidence",
+        n_jobs=1,
+    )
+    fits = np.where(labels == 1, probabilities, 1 - probabilities)
+    is_issue = np.logical_and(
+        is_issue, fits < 0.5
+    )  # else the given label is the more probable one
+    scores = np.where(is_issue, fits, np.inf).min(axis=1)
+    order = np.argsort(scores, kind="stable")
+    return [
+        _describe_labels(audit, index, is_issue[index], float(scores[index]))
+        for index in order[is_issue.any(axis=1)[order]].tolist()
+    ]
+
+
+def _describe_labels(
+    audit: Audit, index: int, is_issue: np.ndarray, score: float
+) -> Finding:
+    record = audit.images[index]
+    given = [name for name in audit.class_names if name in record.class_names]
+    doubted = [audit.class_names[label] for label in np.flatnonzero(is_issue)]
+    suggested = [
+        name for name in audit.class_names if (name in given) != (name in doubted)
+    ]
+    score = round(score, 6)
+    changes = [
+        f"{'not' if name in given else 'also'} {printable_path(name)}"
+        for name in doubted
+    ]
+    shown = ", ".join(map(printable_path, given)) or "no label"
+    return Finding(
+        "label_issue",
+        (record.path,),
+        f"{printable_path(record.path)}: {shown}; probably {', '.join(changes)} "
+        f"(score {score:.3f})",
+        details={"given": given, "suggested": suggested, "score": score},
+    )
 
 
 def _describe(audit: Audit, index: int, suggested: int, score: float) -> Finding:
@@ -122,9 +193,10 @@ def write_relabel_table(path: str | os.PathLike[str], audit: Audit) -> None:
     """Writes a label file with the suggested labels, which you can edit.
 
     It lists all images, those with a `label_issue` first, so that it can replace the
-    labels: `ImageDatasetLoader(data, labels=path)` takes the column `suggested`. The
-    columns are `path`, relative to the data folder, `given` and `suggested`, and
-    `split` and `group` where the images have them.
+    labels: `ImageDatasetLoader(data, labels=path)` takes the column `suggested`, where
+    images may have several labels with `label_separator="|"`. The columns are `path`,
+    relative to the data folder, `given` and `suggested`, and `split` and `group` where
+    the images have them.
 
     Args:
         path: The file to write or to replace, atomically: CSV. Its folder must exist.
@@ -139,7 +211,7 @@ def write_relabel_table(path: str | os.PathLike[str], audit: Audit) -> None:
 def _rows(audit: Audit) -> Iterator[list[str]]:
     above = f"{audit.layout.root}/" if audit.layout and audit.layout.root else ""
     suggested = {
-        found.paths[0]: str(found.details["suggested"])
+        found.paths[0]: _join(found.details["suggested"])
         for found in audit.findings
         if found.kind == "label_issue"
     }
@@ -154,8 +226,14 @@ def _rows(audit: Audit) -> Iterator[list[str]]:
         record = records[name]
         yield [
             above + name,
-            record.class_name,
-            suggested.get(name, record.class_name),
+            given := _join(
+                record.class_names if audit.multi_label else record.class_name
+            ),
+            suggested.get(name, given),
             *([record.part or ""] if has_parts else []),
             *([audit.groups.get(name, "")] if audit.groups else []),
         ]
+
+
+def _join(labels: Any) -> str:
+    return labels if isinstance(labels, str) else SEPARATOR.join(labels)

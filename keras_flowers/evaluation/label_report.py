@@ -27,6 +27,7 @@ def describe_labels(evaluation: MultiLabelEvaluation) -> dict[str, Any]:
     calibration = evaluation.calibration()
     split, total = name_split(evaluation), len(evaluation.labels)
     low, high = map(format_number, evaluation.exact_match_interval)
+    interval = map(format_number, evaluation.mean_average_precision_interval)
     return {
         "evaluation": evaluation,
         "details": "multi_label.html.j2",
@@ -34,7 +35,8 @@ def describe_labels(evaluation: MultiLabelEvaluation) -> dict[str, Any]:
             (
                 f"Mean average precision, {split}",
                 format_number(evaluation.mean_average_precision),
-                "of the labels that any image has",
+                f"95 % interval {' to '.join(interval)}; of the labels that any image "
+                "has",
             ),
             (
                 f"F1 at the thresholds, {split}",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,12 @@ from keras_flowers.evaluation.mistake_grid import (
     MOST_IN_GRID,
     draw_mistakes,
     load_tile_image,
+)
+from keras_flowers.evaluation.resampling import (
+    average_precisions,
+    draw_weights,
+    mean_of_known,
+    percentile_interval,
 )
 from keras_flowers.files import path_below, write_csv_atomically
 from keras_flowers.models.frozen_prediction import PredictionDifference
@@ -170,7 +176,8 @@ class MultiLabelEvaluation:
         return float(self.losses.mean())
 
     @cached_property
-    def _is_wrong(self) -> np.ndarray:
+    def is_wrong(self) -> np.ndarray:
+        """Whether an image has a label that is missing or wrong, bool `(count,)`."""
         is_non_finite = ~np.isfinite(self.probabilities).all(axis=1)
         is_different = (self.predictions != (self.labels == 1)).any(axis=1)
         is_wrong: np.ndarray = is_different | is_non_finite
@@ -179,7 +186,7 @@ class MultiLabelEvaluation:
     @property
     def mistakes(self) -> int:
         """The number of images with a label that is missing or wrong."""
-        return int(np.count_nonzero(self._is_wrong))
+        return int(np.count_nonzero(self.is_wrong))
 
     @property
     def exact_match(self) -> float:
@@ -203,19 +210,27 @@ class MultiLabelEvaluation:
         return int((~np.isfinite(self.probabilities).all(axis=1)).sum())
 
     @cached_property
+    def ranks(self) -> np.ndarray:
+        """The probabilities by which images are ranked; 0 for non-finite ones.
+
+        Where a model diverged, no image is more probable than another.
+        """
+        is_finite = np.isfinite(self.probabilities)
+        ranks: np.ndarray = np.where(is_finite, self.probabilities, np.float32(0))
+        return ranks
+
+    @cached_property
     def per_class(self) -> dict[str, LabelScores]:
         """The scores of each label by name."""
         from sklearn.metrics import average_precision_score
 
         thresholds = self.thresholds or (DEFAULT_THRESHOLD,) * len(self.class_names)
-        # Where a model diverged, no image is more probable than another.
-        ranked = np.nan_to_num(self.probabilities, nan=0.0, posinf=0.0, neginf=0.0)
         scores = {}
         for index, name in enumerate(self.class_names):
             true, found = self.labels[:, index] == 1, self.predictions[:, index]
             right, count, given = (int(a.sum()) for a in (true & found, true, found))
             scores[name] = LabelScores(
-                float(average_precision_score(true, ranked[:, index]))
+                float(average_precision_score(true, self.ranks[:, index]))
                 if count
                 else None,
                 right / given if given else 0.0,
@@ -234,6 +249,34 @@ class MultiLabelEvaluation:
         found = (one.average_precision for one in self.per_class.values())
         known = [value for value in found if value is not None]
         return float(np.mean(known)) if known else float("nan")
+
+    @cached_property
+    def mean_average_precision_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the mean average precision, or NaN.
+
+        It comes from a bootstrap: the images are drawn 1,000 times with replacement.
+        The same predictions always give the same interval.
+        """
+        draws = draw_weights(len(self.labels))
+        means = [mean_of_known(self.resample_average_precisions(w)) for w in draws]
+        return percentile_interval(np.concatenate(means))
+
+    def resample_average_precisions(self, weights: np.ndarray) -> np.ndarray:
+        """Returns the average precision of each label for weightings of the images.
+
+        Args:
+            weights: Float `(weightings, count)`.
+
+        Returns:
+            Float `(weightings, classes)`; NaN where no image with a weight has the
+            label.
+        """
+        true = self.labels == 1
+        columns = [
+            average_precisions(true[:, label], self.ranks[:, label], weights)
+            for label in range(len(self.class_names))
+        ]
+        return np.stack(columns, axis=1)
 
     @property
     def f1_macro(self) -> float:
@@ -263,7 +306,7 @@ class MultiLabelEvaluation:
         count = check_integer("count", count, lowest=1)
         losses = np.where(np.isfinite(self.losses), self.losses, np.inf)
         order = np.argsort(-losses, kind="stable")
-        ranked = order[self._is_wrong[order]][:count]
+        ranked = order[self.is_wrong[order]][:count]
         return tuple(self._describe_mistake(index) for index in ranked.tolist())
 
     def calibration(self, bins: int = 15) -> Calibration:
@@ -296,6 +339,9 @@ class MultiLabelEvaluation:
             "multi_label": True,
             "loss": self.loss,
             "mean_average_precision": self.mean_average_precision,
+            "mean_average_precision_interval": list(
+                self.mean_average_precision_interval
+            ),
             "f1_micro": self.f1_micro,
             "f1_macro": self.f1_macro,
             "binary_accuracy": self.binary_accuracy,
@@ -312,7 +358,12 @@ class MultiLabelEvaluation:
             "worst_mistakes": [one.to_json() for one in self.worst_mistakes(worst)],
         }
 
-    def write_predictions(self, path: str | os.PathLike[str], top: int = 3) -> None:
+    def write_predictions(
+        self,
+        path: str | os.PathLike[str],
+        top: int = 3,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
         """Writes the predictions as CSV, one row per image.
 
         The columns are `path`, relative to the data folder, `true_labels` and
@@ -323,12 +374,14 @@ class MultiLabelEvaluation:
             path: The file to write or to replace, atomically. Its folder must exist.
             top: Number of classes, a positive integer; capped at the number of classes
                 that there are.
+            columns: Further columns by name, a value for each image. They follow
+                `predicted_labels`.
 
         Raises:
             InputError: If `top` is no positive integer, or the file cannot be written.
         """
         top = min(check_integer("top", top, lowest=1), len(self.class_names))
-        write_csv_atomically(path, self._prediction_rows(top))
+        write_csv_atomically(path, self._prediction_rows(top, columns or {}))
 
     def plot_average_precision(self) -> "Figure":
         """Draws the average precision of each label as a bar, the lowest first.
@@ -379,7 +432,8 @@ class MultiLabelEvaluation:
             load_label_mistakes(self, count), self.mistakes, len(self.labels)
         )
 
-    def _names(self, flags: np.ndarray) -> tuple[str, ...]:
+    def names(self, flags: np.ndarray) -> tuple[str, ...]:
+        """Returns the labels that are true in `flags`, bool `(classes,)`."""
         return tuple(self.class_names[label] for label in np.flatnonzero(flags))
 
     def _describe_mistake(self, index: int) -> LabelMistake:
@@ -390,23 +444,26 @@ class MultiLabelEvaluation:
         predicted = tuple(self.class_names[label] for label in order[found])
         return LabelMistake(
             self.paths[index],
-            self._names(self.labels[index] == 1),
+            self.names(self.labels[index] == 1),
             predicted if is_finite else None,
             float(self.losses[index]),
         )
 
-    def _prediction_rows(self, top: int) -> Iterator[list[Any]]:
+    def _prediction_rows(
+        self, top: int, further: Mapping[str, Sequence[Any]]
+    ) -> Iterator[list[Any]]:
         places = range(1, top + 1)
         columns = (f"{name}_{i}" for i in places for name in ("class", "probability"))
-        yield ["path", "true_labels", "predicted_labels", "loss", *columns]
+        yield ["path", "true_labels", "predicted_labels", *further, "loss", *columns]
         for index, path in enumerate(self.paths):
             row = self.probabilities[index]
             best = np.argsort(-row, kind="stable")[:top]
             cells = (cell for i in best for cell in (self.class_names[i], row[i]))
             yield [
                 self.shown_path(path),
-                SEPARATOR.join(self._names(self.labels[index] == 1)),
-                SEPARATOR.join(self._names(self.predictions[index])),
+                SEPARATOR.join(self.names(self.labels[index] == 1)),
+                SEPARATOR.join(self.names(self.predictions[index])),
+                *(values[index] for values in further.values()),
                 self.losses[index],
                 *cells,
             ]

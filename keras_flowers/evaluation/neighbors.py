@@ -71,16 +71,28 @@ def vote_on_labels(
 
     Args:
         neighbors: The neighbors of the images.
-        labels: Integers `(images,)` from 0 on.
+        labels: Integers `(images,)` from 0 on; where images may have several labels,
+            `(images, classes)`, 1 for each label of an image, else 0.
         groups: Integers `(images,)`; images of one group have no vote on each other.
 
     Returns:
-        float `(images, classes)`, each row sums to 1; equal probabilities for an image
-        on which nobody votes.
+        float `(images, classes)`: where each image has one label, each row sums to 1,
+        with equal probabilities for an image on which nobody votes. Where images may
+        have several, that of each label by itself, and 1/2 if nobody votes.
     """
-    classes = int(labels.max()) + 1
     weights = np.exp((neighbors.similarities - 1) / _TEMPERATURE)
     weights[groups[neighbors.indices] == groups[:, None]] = 0
+    if labels.ndim == 2:
+        sums = weights.sum(axis=1, keepdims=True)
+        found = np.stack(
+            [
+                (weights * of_label[neighbors.indices]).sum(axis=1)
+                for of_label in labels.T
+            ],
+            axis=1,
+        )
+        return np.where(sums > 0, found / np.where(sums > 0, sums, 1), 0.5)
+    classes = int(labels.max()) + 1
     of_neighbors = labels[neighbors.indices]
     votes = [
         (weights * (of_neighbors == label)).sum(axis=1) for label in range(classes)

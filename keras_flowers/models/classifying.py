@@ -9,7 +9,6 @@ import numpy as np
 from keras_flowers_runtime.classification import (
     check_unknown,
     no_detector_error,
-    refuse_threshold,
 )
 
 from keras_flowers.distribution import predict_batch, strategy_scope
@@ -41,7 +40,6 @@ def build_classifying_function(
     unknown = check_unknown(unknown)
     if model.multi_label:
         # An image below all thresholds is unknown, which needs no detector.
-        refuse_threshold(unknown)
         unknown = None
     # None once it is known that Keras computes everything.
     chosen: list[FrozenClassifier | None] = []

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_flowers.layers.standardization import FeatureStandardization
 from keras_flowers.models.classifier_arguments import derive_seed
@@ -11,9 +12,10 @@ from keras_flowers.models.classifier_arguments import derive_seed
 # The L2 penalty of a linear head, in Keras's sense half of it. It is close to the best
 # strength for 50 to 2,000 training images, and for small and large networks.
 HEAD_L2 = 0.03
+# That of a head with a sigmoid for each label. A label that is told apart from all
+# others by itself, without competing with them in a softmax, is fitted more closely.
+LABEL_HEAD_L2 = 0.3
 _MOMENTUM = 0.9
-# Momentum makes ten steps of a gradient, but not of the decay.
-_WEIGHT_DECAY = HEAD_L2 / (1 - _MOMENTUM)
 
 
 def build_head_layers(
@@ -87,17 +89,35 @@ def build_head_layers(
     return head_layers
 
 
-def linear_head_optimizer(learning_rate: Any = 0.01) -> keras.optimizers.Optimizer:
+def linear_head_optimizer(
+    learning_rate: Any = 0.01, penalty: float = HEAD_L2
+) -> keras.optimizers.Optimizer:
     """Returns the optimizer that suits a linear head.
 
     It converges to the solution of logistic regression with an L2 penalty.
 
     Args:
         learning_rate: As for `keras.optimizers.SGD`.
+        penalty: The strength of the penalty, in Keras's sense half of it.
     """
-    return keras.optimizers.SGD(
-        learning_rate, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY
-    )
+    # Momentum makes ten steps of a gradient, but not of the decay.
+    decay = round(penalty / (1 - _MOMENTUM), 6)
+    return keras.optimizers.SGD(learning_rate, momentum=_MOMENTUM, weight_decay=decay)
+
+
+def set_initial_bias(predictions: keras.layers.Dense, labels: np.ndarray) -> None:
+    """Lets an untrained layer begin with the frequency of each label.
+
+    Args:
+        predictions: A layer with a sigmoid for each label. One whose weights are not
+            all 0, such as a trained one, is left as it is.
+        labels: `(images, classes)`, 1 for each label of an image, else 0.
+    """
+    if any(np.any(keras.ops.convert_to_numpy(w)) for w in predictions.weights):
+        return
+    # Half an image more with and without it: no label is impossible or certain.
+    frequency = (labels.sum(axis=0) + 0.5) / (len(labels) + 1)
+    predictions.bias.assign(np.log(frequency / (1 - frequency)))
 
 
 def _initializer(seed: int | None, role: str) -> keras.initializers.Initializer:

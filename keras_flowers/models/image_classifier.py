@@ -11,6 +11,7 @@ from keras_flowers_runtime.classification import Classification as Classificatio
 from keras_flowers_runtime.classification import (
     UnreadableImage,
     classify_files,
+    raise_thresholds,
     require_readable,
 )
 from keras_flowers_runtime.images import Resize
@@ -53,7 +54,11 @@ from keras_flowers.models.frozen_prediction import (
     choose_precision,
     load_spread,
 )
-from keras_flowers.models.heads import build_head_layers, linear_head_optimizer
+from keras_flowers.models.heads import (
+    build_head_layers,
+    linear_head_optimizer,
+    set_initial_bias,
+)
 from keras_flowers.models.label_checks import check_training_data
 from keras_flowers.models.label_modes import DEFAULT_THRESHOLD, choose_label_mode
 from keras_flowers.models.label_smoothing import (
@@ -383,19 +388,27 @@ class ImageClassifier(keras.Model):
             return False
         return backbone.is_pretrained and backbone.is_frozen
 
-    def adapt(self, features: np.ndarray) -> None:
-        """Measures the statistics with which a linear head standardizes features.
+    def adapt(self, features: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Prepares a linear head for the training images.
 
-        Without a linear head there is nothing to measure.
+        It measures the statistics with which features are standardized. With
+        `multi_label`, an untrained head starts at the frequencies of the labels:
+        otherwise it first learns that labels are rare, from features that say nothing
+        about it. Without a linear head there is nothing to prepare.
 
         Args:
             features: What the backbone returns for the training images, float
                 `(images, feature_size)`.
+            labels: Their labels, as in training; `None` if they are not known.
         """
+        if not self.has_linear_head:
+            return
         for name in self._head_layer_names:
             layer = self.get_layer(name)
             if isinstance(layer, FeatureStandardization):
                 layer.adapt(features)
+        if self.multi_label and labels is not None:
+            set_initial_bias(self.layers[-1], labels)
 
     @property
     def head_layer_names(self) -> tuple[str, ...]:
@@ -519,8 +532,7 @@ class ImageClassifier(keras.Model):
             metrics: As for `keras.Model.compile`. `"auto"` is the accuracy, as a
                 `ConfusionMatrix`, which also counts which classes were confused. With
                 `multi_label`, it is `binary_accuracy`, the fraction of labels that are
-                right at 0.5, and `pr_auc`, the area under the precision-recall curve
-                of a class, on average.
+                right at 0.5, and the `MeanAveragePrecision`.
             jit_compile: `True`, `False` or `"auto"`: compile with XLA where it pays.
                 Dense models train faster with it on every device, so on TensorFlow
                 `"auto"` is `True` unless a layer, such as a Keras augmentation, does
@@ -534,7 +546,10 @@ class ImageClassifier(keras.Model):
         if is_auto:
             jit_compile = _choose_jit_compile(self, self.layers, kwargs)
         if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = linear_head_optimizer() if self.has_linear_head else "adam"
+            optimizer = "adam"
+            if self.has_linear_head:
+                penalty = self.label_mode.head_penalty
+                optimizer = linear_head_optimizer(penalty=penalty)
         with strategy_scope(self):
             optimizer = keras.optimizers.get(optimizer)
             if self.has_linear_head and optimizer.weight_decay and not optimizer.built:
@@ -708,7 +723,7 @@ class ImageClassifier(keras.Model):
                 class is too low; `"auto"` for what `train` has found to reject 5 % of
                 the validation images, by the features if there is a backbone; or
                 `None` for none. With `multi_label`, an image without a label shows none
-                of the classes, and there is no threshold to choose.
+                of the classes; a number here raises all lower thresholds to it.
             inference_precision: `"float32"`, or `"bf16"` or `"int8"`, in which OpenVINO
                 computes the features of a backbone faster, if the processor can.
 
@@ -766,7 +781,7 @@ class ImageClassifier(keras.Model):
             paths,
             batch_size,
             self.resize,
-            self.label_thresholds,
+            raise_thresholds(self.label_thresholds, unknown),
         )
 
     def averaging_views(self, count: int) -> keras.Model:

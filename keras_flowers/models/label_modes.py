@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_flowers.losses import MultiLabelCrossentropy
-from keras_flowers.metrics import ConfusionMatrix
+from keras_flowers.metrics import ConfusionMatrix, MeanAveragePrecision
+from keras_flowers.models.heads import HEAD_L2, LABEL_HEAD_L2
 from keras_flowers.scores import predict_labels
 
 DEFAULT_THRESHOLD = 0.5
@@ -25,10 +26,12 @@ class LabelMode(abc.ABC):
     Attributes:
         activation: The activation of the last layer.
         is_multi_label: Whether an image may have several labels, or none.
+        head_penalty: The L2 penalty of a linear head, in Keras's sense half of it.
     """
 
     activation: Literal["softmax", "sigmoid"]
     is_multi_label: bool
+    head_penalty: float
 
     @abc.abstractmethod
     def loss(self) -> Any:
@@ -94,6 +97,7 @@ class LabelMode(abc.ABC):
 class _SingleLabel(LabelMode):
     activation = "softmax"
     is_multi_label = False
+    head_penalty = HEAD_L2
 
     def loss(self) -> Any:
         return "sparse_categorical_crossentropy"
@@ -125,6 +129,7 @@ class _SingleLabel(LabelMode):
 class _MultiLabel(LabelMode):
     activation = "sigmoid"
     is_multi_label = True
+    head_penalty = LABEL_HEAD_L2
 
     def loss(self) -> Any:
         return MultiLabelCrossentropy()
@@ -132,9 +137,7 @@ class _MultiLabel(LabelMode):
     def metrics(self, classes: int) -> list[keras.metrics.Metric]:
         return [
             keras.metrics.BinaryAccuracy(name="binary_accuracy"),
-            keras.metrics.AUC(
-                curve="PR", multi_label=True, num_labels=classes, name="pr_auc"
-            ),
+            MeanAveragePrecision(classes),
         ]
 
     def scale_probabilities(self, probabilities: Any, temperature: float) -> Any:

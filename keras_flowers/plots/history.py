@@ -27,8 +27,8 @@ _MOST_OUTSIDE = 0.1  # of the epochs, but at least one
 def plot_history(runs: Any, saved_epoch: int | None = None) -> "Figure":
     """Draws loss and accuracy of both splits over the epochs.
 
-    Of images with several labels, the area under the precision-recall curve takes the
-    place of the accuracy. The best epoch is marked: lowest loss and highest accuracy,
+    Of images with several labels, the mean average precision takes the place of the
+    accuracy. The best epoch is marked: lowest loss and highest accuracy,
     of the validation split if there is one. If the loss of a few epochs is so high that
     it would flatten all others, it leaves the panel, and a line says how high it is.
 

@@ -14,6 +14,7 @@ from keras_flowers.data.dataset_loader import (
     ImageDatasets,
     as_loader,
 )
+from keras_flowers.data.pipelines import number_labels
 from keras_flowers.data.split_assignment import (
     group_images,
     link_groups,
@@ -66,8 +67,7 @@ def audit_with_backbone(
 
     Raises:
         InputError: If cleanlab or cleanvision is not installed, the data or the
-            backbone cannot be used, or there are fewer than three images or several
-            labels per image.
+            backbone cannot be used, or there are fewer than three images.
     """
     require_audit_libraries()
     views = check_views("feature_views", feature_views)
@@ -83,7 +83,7 @@ def audit_with_backbone(
         ]
     )
     audit = datasets.audit
-    labels = np.array([audit.label_of(record) for record in audit.images])
+    labels = number_labels(audit.images, audit.class_names, audit.multi_label)
     neighbors = find_neighbors(features)
     judged = judge_labels(features, labels, neighbors, _number_groups(datasets))
     findings = [
@@ -112,11 +112,6 @@ def _load_all(
     datasets = (
         type(loader).from_config({**loader.get_config(), **changed}).load(progress)
     )
-    if datasets.multi_label:
-        raise InputError(
-            "An audit with a backbone compares the one class of each image with what "
-            "the others look like. Received: images with several labels"
-        )
     if len(datasets.split.train) < 3:
         raise InputError(
             "An audit with a backbone needs at least three images. "

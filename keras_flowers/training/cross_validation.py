@@ -13,6 +13,7 @@ from keras_flowers.data.split_assignment import (
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.cross_validation import CrossValidation
 from keras_flowers.evaluation.evaluate import Evaluation
+from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
 from keras_flowers.evaluation.out_of_fold import (
     assign_folds,
     out_of_fold_probabilities,
@@ -34,14 +35,9 @@ def check_folds(prepared: PreparedRun, folds: int) -> None:
         folds: Number of folds, from 2.
 
     Raises:
-        InputError: If the model has no linear head on fixed features, images have
-            several labels, or there are too few images.
+        InputError: If the model has no linear head on fixed features, or there are too
+            few images.
     """
-    if prepared.datasets.multi_label:
-        raise InputError(
-            "`folds` needs one class for each image: folds are stratified by it. "
-            "Received: images with several labels"
-        )
     model = prepared.model
     is_linear = isinstance(model, ImageClassifier) and model.has_linear_head
     if not is_linear or not model.has_fixed_features:
@@ -90,7 +86,8 @@ def cross_validate(
         averaged_views=tta,
         class_weights=prepared.class_weights,
     )
-    evaluation = Evaluation(
+    kind = MultiLabelEvaluation if datasets.multi_label else Evaluation
+    evaluation = kind(
         class_names=datasets.class_names,
         paths=tuple(path for part in _PARTS for path in datasets.paths(part)),
         labels=labels,

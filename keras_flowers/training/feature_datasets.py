@@ -22,6 +22,7 @@ from keras_flowers.inference import (
     supported_precision,
 )
 from keras_flowers.layers.views import take_view
+from keras_flowers.metrics import MeanAveragePrecision
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.training.feature_shares import compute_in_shares
@@ -59,7 +60,7 @@ def with_features(
     """
     counts = dict.fromkeys(SPLIT_NAMES, 1) | {"train": views}
     arrays = load_features(datasets, model, counts, progress, precision, team)
-    model.adapt(np.concatenate(arrays["train"]))
+    model.adapt(np.concatenate(arrays["train"]), datasets.labels("train"))
     in_order = {
         split: _pipeline_builder(arrays.pop(split), datasets, split)
         for split in SPLIT_NAMES
@@ -119,15 +120,18 @@ class PrecisionDifference:
         precision: The precision of the features that the head was trained on.
         images: Number of images: 128 from all over the validation images, or all of
             them if there are fewer.
-        accuracy: Accuracy with features of that precision.
-        float32_accuracy: Accuracy of the same head with features in float32.
+        score_name: What the scores are: `"accuracy"`, or where images may have several
+            labels `"mean average precision"`.
+        score: That with features of that precision.
+        float32_score: That of the same head with features in float32.
         largest_difference: The largest difference of a probability.
     """
 
     precision: str
     images: int
-    accuracy: float
-    float32_accuracy: float
+    score_name: str
+    score: float
+    float32_score: float
     largest_difference: float
 
 
@@ -164,14 +168,18 @@ def measure_precision(
         return np.asarray(head.predict_on_batch(views["validation"][0]))
 
     def score(probabilities: np.ndarray) -> float:
+        if images.multi_label:
+            metric = MeanAveragePrecision(labels.shape[1])
+            return float(keras.ops.convert_to_numpy(metric(labels, probabilities)))
         return float((probabilities.argmax(axis=1) == labels).mean())
 
     lower, exact = predict(precision), predict("float32")
     return PrecisionDifference(
         precision,
         images=len(labels),
-        accuracy=score(lower),
-        float32_accuracy=score(exact),
+        score_name="mean average precision" if images.multi_label else "accuracy",
+        score=score(lower),
+        float32_score=score(exact),
         largest_difference=float(np.abs(lower - exact).max()),
     )
 
@@ -189,7 +197,7 @@ def adapt_linear_head(
     """
     if model.has_linear_head:
         views = load_features(datasets, model, {"train": 1}, progress, team=team)
-        model.adapt(views["train"][0])
+        model.adapt(views["train"][0], datasets.labels("train"))
 
 
 def load_features(

@@ -8,7 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from event_reading import read_runs
 from helpers import tiny_network
+from keras import ops
+from keras_flowers.tuning import ImageClassifierHyperModel, results
 from keras_flowers_cli.main import run
 from keras_flowers_cli.serve import _load_model
 from keras_flowers_serving import create_app
@@ -19,6 +22,8 @@ import keras_flowers
 from keras_flowers import Backbone, FineTuning, ImageClassifier, ImageDatasetLoader
 from keras_flowers.data.split_manifest import read_manifest
 from keras_flowers.history import read_history
+from keras_flowers.training import feature_datasets
+from keras_flowers.training.feature_datasets import measure_precision, with_features
 
 NAMES = ("blue", "green", "red")
 LABELS = ("--label-separator", "|")
@@ -74,7 +79,7 @@ def true_labels(folder):
 
 def test_a_run_has_learned_the_labels(trained, folder, capsys, tmp_path):
     history = read_history(trained)
-    assert {"pr_auc", "val_pr_auc", "val_binary_accuracy"} <= set(history)
+    assert {"mean_average_precision", "val_mean_average_precision"} <= set(history)
     assert "collapsed" not in history
     expected = true_labels(folder)
     entries = read_manifest(trained / "split.json").images
@@ -106,6 +111,21 @@ def test_a_run_has_learned_the_labels(trained, folder, capsys, tmp_path):
     again = answer(capsys, "predict", trained, images, "--unknown", "auto", "--json")
     for row in again:
         assert row["unknown"] is (not row["labels"])
+    # A number is the lowest probability of each label.
+    lowest = np.median([one["probability"] for row in again for one in row["labels"]])
+    options = ("--unknown", str(lowest), "--json")
+    strict = answer(capsys, "predict", trained, images, *options)
+    for row, plain in zip(strict, again, strict=True):
+        sure = [one for one in plain["labels"] if one["probability"] >= lowest]
+        assert row["labels"] == sure
+        assert row["unknown"] is (not sure)
+    assert strict != again
+    copies = tmp_path / "sorted"
+    assert run(["predict", str(trained), str(images), "--copy-to", str(copies)]) == 0
+    capsys.readouterr()
+    for name in NAMES:
+        copied = {path.name for path in (copies / name).iterdir()}
+        assert copied == {path for path, labels in found.items() if name in labels}
     assert run(["predict", str(trained), str(images / "000.png")]) == 0
     shown = capsys.readouterr().out
     for name in found["000.png"] or {"none of these"}:
@@ -129,8 +149,82 @@ def test_evaluate_writes_what_suits_labels(trained, folder, capsys, tmp_path):
         "reliability.png",
         "mistakes.png",
     }
-    error = answer(capsys, "evaluate", model, model, images, *arguments, code=2)
-    assert "only be compared on images of one class" in error
+
+
+def test_evaluate_compares_two_models(trained, folder, capsys, tmp_path):
+    model, other = trained / "model.keras", tmp_path / "other.keras"
+    twin = keras.models.load_model(model)
+    twin.layers[-1].kernel.assign(0.2 * twin.layers[-1].kernel[::-1])
+    twin.save(other)
+    of_split = ("--split-manifest", trained / "split.json", "--output-dir", tmp_path)
+    labels = ("--labels", folder / "labels.csv", *LABELS)
+    paths = (other, model, folder / "images")
+    content = answer(capsys, "evaluate", *paths, *labels, *of_split, "--json")
+    assert content["mean_average_precision"]["low"] > 0
+    assert content["first_mean_average_precision"] < 0.95
+    assert json.loads((tmp_path / "comparison.json").read_text())["fixed"] > 10
+    assert len((tmp_path / "changed.csv").read_text().splitlines()) > 10
+    assert run(["evaluate", *map(str, [*paths, *labels, *of_split])]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "the models differ in mean average precision",
+        "the models differ in exact matches",
+        "difference of average precision",
+    ):
+        assert text in shown
+
+
+def compile_eagerly(hypermodel, hp, model):
+    model.compile(keras.optimizers.Adam(0.03), run_eagerly=True, jit_compile=False)
+
+
+def test_tune_searches_by_mean_average_precision(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_FLOWERS_CACHE", str(folder / "cache"))
+    # Tracing and drawing take longer than training.
+    monkeypatch.setattr(results, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(ImageClassifierHyperModel, "compile", compile_eagerly)
+    options = ["--image-size", "12", "--layers", "1", "--units", "4:16:4"]
+    options += ["--no-augmentation", "--max-epochs", "3", "--batch-size", "78"]
+    options += ["--validation-split", "0.4", "--workers", "0", "--pruning", "median"]
+    labels = ["--labels", folder / "labels.csv", *LABELS]
+    options += [*labels, "--run-dir", tmp_path / "search", "--json", "--trials"]
+    tune = ("tune", folder / "images", *options)
+    first = answer(capsys, *tune, "3")
+    done = [one for one in first["trials"] if one["status"] == "completed"]
+    assert len(done) >= 3
+    best = max(done, key=lambda one: one["score"])
+    assert first["best"] == best
+    more = answer(capsys, *tune, "4", "--resume")
+    assert more["trials"][:3] == first["trials"]
+    search = json.loads((tmp_path / "search" / "search.json").read_text())
+    assert search["objective"] == "val_mean_average_precision"
+    assert search["direction"] == "max"
+    page = (tmp_path / "search" / "report.html").read_text()
+    assert "Best val_mean_average_precision" in page
+    model = keras.models.load_model(tmp_path / "search" / "model.keras")
+    assert model.multi_label
+    assert model.thresholds is not None
+    manifest = tmp_path / "search" / "split.json"
+    evaluation = answer(
+        capsys,
+        *("evaluate", tmp_path / "search" / "model.keras", folder / "images", *labels),
+        *("--split-manifest", manifest, "--output-dir", tmp_path / "e", "--json"),
+    )
+    expected = more["best"]["score"]
+    found = evaluation["mean_average_precision"]
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_tensorboard_shows_each_label(trained):
+    runs = read_runs(trained / "tensorboard")
+    history = read_history(trained)
+    curves = [runs["validation"][f"average_precision/{name}"] for name in NAMES]
+    steps = [step for step, _ in curves[0]]
+    assert steps == list(range(12))
+    means = np.mean([[value for _, value in curve] for curve in curves], axis=0)
+    np.testing.assert_allclose(means, history["val_mean_average_precision"], atol=1e-5)
+    results = runs["."]["Validation mean average precision"]
+    assert results[-1][1] == pytest.approx(means[-1])
 
 
 def test_an_exported_model_and_a_server_answer_the_same(
@@ -168,10 +262,8 @@ def test_an_exported_model_and_a_server_answer_the_same(
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("predict", ["--unknown", "0.5"], "each label has a threshold"),
         ("predict", ["--move-to", "sorted"], "has no single folder"),
         ("train", ["--class-weights", "balanced"], "must be None for images with sev"),
-        ("tune", [], "A search needs images of one class"),
         ("audit", ["--no-label-file"], "need a label file"),
     ],
 )
@@ -211,7 +303,7 @@ def loader_of(folder, tmp_path):
     )
 
 
-def test_features_views_and_fine_tuning(folder, tmp_path):
+def test_features_views_and_fine_tuning(folder, tmp_path, monkeypatch):
     """The linear head trains on cached features, and then all of the network."""
     tiny_network((12, 12), pooled=True).save(tmp_path / "tiny.keras")
 
@@ -237,9 +329,22 @@ def test_features_views_and_fine_tuning(folder, tmp_path):
 
     run = train(resume=False)
     assert run.model.has_linear_head
+    frequency = run.datasets.labels("train").mean(axis=0)
+    model = build(run.datasets)
+    features = with_features(run.datasets, model, views=2)
+    bias = ops.convert_to_numpy(model.layers[-1].bias)
+    np.testing.assert_allclose(1 / (1 + np.exp(-bias)), frequency, atol=0.01)
+    model.layers[-1].bias.assign(bias + 1)
+    model.adapt(features.train_in_order.as_numpy_iterator().next()[0], labels=None)
+    np.testing.assert_allclose(model.layers[-1].bias, bias + 1)
+    monkeypatch.setattr(feature_datasets, "supported_precision", lambda name: name)
+    difference = measure_precision(run.datasets, run.model, run.model.head(), "bf16")
+    assert difference.score_name == "mean average precision"
+    assert 0 < difference.float32_score <= 1
+    assert difference.score == pytest.approx(difference.float32_score, abs=0.1)
     assert run.history["epoch"] == [1, 2, 3]
     assert len(run.model.thresholds) == 3
-    assert "pr_auc" in repr(run)
+    assert "mean_average_precision" in repr(run)
     loaded = train(resume=True)
     assert loaded.model.thresholds == run.model.thresholds
     assert loaded.model.temperature == run.model.temperature

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
-from keras_flowers import Evaluation, InputError, compare_evaluations
+from keras_flowers import (
+    Difference,
+    Evaluation,
+    InputError,
+    MultiLabelEvaluation,
+    compare_evaluations,
+)
+from keras_flowers.evaluation.resampling import average_precisions
 from keras_flowers.files import json_text
 
 NAMES = ("a", "b")
@@ -125,3 +133,104 @@ def test_other_images_or_classes_are_refused():
         compare_evaluations(
             first, dataclasses.replace(second, labels=1 - second.labels)
         )
+
+
+def labeled(seed=0, count=200, sharpness=1.0, names=("sky", "sea", "sand", "snow")):
+    """Returns an evaluation of images with several labels; no image has the last."""
+    generator = np.random.default_rng(5)
+    logits = generator.normal([0, -1, -2, -3], 1.5, (count, 4))
+    labels = generator.random((count, 4)) < 1 / (1 + np.exp(-2 * logits))
+    labels[:, 3] = False
+    noise = np.random.default_rng(seed).normal(0, 1 / sharpness, (count, 4))
+    probabilities = (1 / (1 + np.exp(-logits - noise))).astype(np.float32)
+    # Some images are equally probable.
+    probabilities = probabilities.round(2)
+    paths = tuple(Path(f"{index}.jpg") for index in range(count))
+    arrays = labels.astype(np.float32), probabilities
+    return MultiLabelEvaluation(names, paths, *arrays, (0.5, 0.4, 0.3, 0.5))
+
+
+def test_bootstrap_of_average_precision_is_that_of_scikit_learn():
+    one = labeled()
+    weights = np.random.default_rng(0).multinomial(200, np.full(200, 1 / 200), 5)
+    for label in range(3):
+        true, probable = one.labels[:, label] == 1, one.probabilities[:, label]
+        found = average_precisions(true, probable, weights.astype(np.float32))
+        expected = [
+            average_precision_score(true, probable, sample_weight=row)
+            for row in weights
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    nobody = average_precisions(one.labels[:, 3] == 1, one.probabilities[:, 3], weights)
+    assert np.isnan(nobody).all()
+
+
+def test_images_with_several_labels_are_compared(tmp_path):
+    first, second = labeled(1, sharpness=0.7), labeled(2, sharpness=4)
+    # The second model has its classes and images in another order.
+    turned = dataclasses.replace(
+        second,
+        class_names=second.class_names[::-1],
+        paths=second.paths[::-1],
+        labels=second.labels[::-1, ::-1],
+        probabilities=second.probabilities[::-1, ::-1],
+        thresholds=second.thresholds[::-1],
+    )
+    comparison = compare_evaluations(first, turned)
+    assert comparison.second.thresholds == second.thresholds
+    for name in ("mean_average_precision", "f1_micro", "f1_macro", "exact_match"):
+        difference = getattr(comparison, name)
+        value = getattr(second, name) - getattr(first, name)
+        assert difference.value == pytest.approx(value)
+        assert difference.low < value < difference.high
+        assert difference.is_clear
+    assert comparison.loss.value == pytest.approx(second.loss - first.loss)
+    assert comparison.loss.high < 0
+    assert list(comparison.per_class) == ["sky", "sea", "sand"]
+    right = [
+        (one.predictions == (one.labels == 1)).all(axis=1) for one in (first, second)
+    ]
+    assert comparison.fixed == (~right[0] & right[1]).sum()
+    assert comparison.broken == (right[0] & ~right[1]).sum()
+    assert comparison.p_value < 0.01
+    content = json.loads(json_text(comparison.to_json(most_changed=3)))
+    assert content["mean_average_precision"]["low"] > 0
+    assert len(content["changed"]) == 3
+    comparison.write_changed(tmp_path / "changed.csv")
+    with (tmp_path / "changed.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(comparison.changed)
+    index = first.paths.index(Path(rows[0]["path"]))
+    true = first.names(first.labels[index] == 1)
+    assert rows[0]["true_labels"] == "|".join(true)
+    assert rows[0]["change"] == "broken"
+    assert rows[0]["first_labels"] == rows[0]["true_labels"]
+    assert repr(comparison).startswith("MultiLabelComparison(200 images: mean average")
+    same = compare_evaluations(first, first)
+    assert same.mean_average_precision == Difference(0, 0, 0)
+    assert (same.changed, same.p_value) == ((), 1.0)
+    again = compare_evaluations(first, second)
+    assert again.mean_average_precision == comparison.mean_average_precision
+    other = dataclasses.replace(first, labels=1 - first.labels)
+    with pytest.raises(InputError, match="the same class"):
+        compare_evaluations(first, other)
+    two = slice(2)
+    first = dataclasses.replace(
+        first,
+        class_names=NAMES,
+        labels=first.labels[:, two],
+        probabilities=first.probabilities[:, two],
+    )
+    one_class = evaluation([True] * 200)
+    with pytest.raises(InputError, match="both several labels"):
+        compare_evaluations(first, one_class)
+
+
+def test_the_interval_of_equal_models_covers_zero():
+    """Two models that are equally good on average differ by chance alone."""
+    covered = []
+    for seed in range(24):
+        pair = labeled(2 * seed + 10, 100), labeled(2 * seed + 11, 100)
+        difference = compare_evaluations(*pair).mean_average_precision
+        covered.append(not difference.is_clear)
+    assert np.mean(covered) >= 0.8

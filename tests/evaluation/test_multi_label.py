@@ -4,20 +4,25 @@ import csv
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
 
 from keras_flowers import (
     ImageClassifier,
     InputError,
     MultiLabelEvaluation,
-    compare_evaluations,
     evaluate,
 )
 from keras_flowers.evaluation.calibration import fit_temperature, fit_thresholds
-from keras_flowers.evaluation.out_of_fold import out_of_fold_probabilities
+from keras_flowers.evaluation.out_of_fold import (
+    assign_folds,
+    out_of_fold_probabilities,
+)
 from keras_flowers.files import json_text
+from keras_flowers.layers.standardization import FeatureStandardization
 from keras_flowers.scores import wilson_interval
 
 NAMES = ("sand", "water", "people", "snow")
@@ -63,6 +68,9 @@ def test_scores_are_those_of_scikit_learn(evaluation):
     recall = metrics.recall_score(labels, found, average=None, zero_division=0)
     np.testing.assert_allclose([s.precision for s in scores], precision)
     np.testing.assert_allclose([s.recall for s in scores], recall)
+    low, high = evaluation.mean_average_precision_interval
+    assert low < expected.mean() < high
+    assert high - low < 0.12
     right = int((labels[:, 0] * found[:, 0]).sum())
     assert scores[0].recall_interval == wilson_interval(right, scores[0].count)
     assert evaluation.exact_match == metrics.accuracy_score(labels, found)
@@ -153,8 +161,39 @@ def test_images_and_labels_without_files():
         evaluate(model, (images, 2 * labels))
 
 
-def test_what_needs_one_class_is_refused(evaluation):
-    with pytest.raises(InputError, match="only be compared on images of one class"):
-        compare_evaluations(evaluation, evaluation)
-    with pytest.raises(InputError, match="one class for each image"):
-        out_of_fold_probabilities(evaluation.probabilities, evaluation.labels)
+def test_folds_are_stratified_for_all_labels(evaluation):
+    labels = evaluation.labels
+    groups = np.arange(300) // 2
+    fold_of = assign_folds(labels, 3, groups=groups)
+    np.testing.assert_array_equal(fold_of[::2], fold_of[1::2])
+    assert np.bincount(fold_of).tolist() == pytest.approx([100] * 3, abs=8)
+    for label in range(3):
+        counts = np.bincount(fold_of[labels[:, label] == 1])
+        assert np.ptp(counts) <= 2
+    np.testing.assert_array_equal(fold_of, assign_folds(labels, 3, groups=groups))
+    assert (fold_of != assign_folds(labels, 3, 1, groups)).any()
+    with pytest.raises(InputError, match="an image for each fold"):
+        assign_folds(np.eye(4), 3)
+
+
+def test_out_of_fold_probabilities_are_those_of_logistic_regressions(evaluation):
+    labels = evaluation.labels
+    generator = np.random.default_rng(1)
+    features = generator.normal(2 * labels @ np.ones((4, 8)), 1, (300, 8))
+    features[:, :4] += 2 * labels
+    features = features.astype(np.float32)
+    found = out_of_fold_probabilities(features, labels, 3, penalty=0.05)
+    assert not found[:, 3].any(), "no image has it"
+    fold_of = assign_folds(labels, 3)
+    train, unseen = fold_of != 0, fold_of == 0
+    layer = FeatureStandardization()
+    layer.adapt(features[train])
+    scaled = keras.ops.convert_to_numpy(layer(features))
+    for label in range(3):
+        solver = LogisticRegression(C=1 / (0.05 * train.sum()), tol=1e-6)
+        solver.fit(scaled[train], labels[train, label])
+        expected = solver.predict_proba(scaled[unseen])[:, 1]
+        np.testing.assert_allclose(found[unseen, label], expected, atol=2e-3)
+    views = np.stack([features, features])
+    twice = out_of_fold_probabilities(views, labels, 3, penalty=0.05)
+    np.testing.assert_allclose(twice, found, atol=5e-3)

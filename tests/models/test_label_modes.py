@@ -88,7 +88,7 @@ def test_a_saved_model_keeps_its_mode_and_thresholds(tmp_path):
     component_checks.config_covers_signature(model)
     assert [metric.name for metric in model.label_mode.metrics(3)] == [
         "binary_accuracy",
-        "pr_auc",
+        "mean_average_precision",
     ]
     model.compile()
     images = np.random.default_rng(0).integers(0, 255, (4, 9, 7, 3), dtype=np.uint8)

@@ -16,7 +16,7 @@ from keras_flowers_settings.inference import FORMAT, QUANTIZE, SPLIT
 from keras_flowers_settings.kinds import Choice
 from keras_flowers_settings.model import AUGMENTATION, DROPOUT
 from keras_flowers_settings.search import MAX_EPOCHS, PRUNING, SCORE, STRATEGY
-from keras_flowers_settings.training import LEARNING_RATE, OPTIMIZERS
+from keras_flowers_settings.training import LEARNING_RATE, OPTIMIZERS, WEIGHT_DECAY
 
 from keras_flowers import (
     Backbone,
@@ -156,6 +156,19 @@ def test_automatic_defaults_are_what_the_classifier_does(tmp_path):
         assert model.dropout_rate == DROPOUT.default_for(facts)
         assert model.augments == bool(AUGMENTATION.default_for(facts))
     assert len(seen) == 3
+    for multi_label in (False, True):
+        model = ImageClassifier(
+            ["a", "b"], backbone=backbones[-1], multi_label=multi_label
+        )
+        model.compile()
+        facts = ModelFacts(
+            True,
+            True,
+            optimizer="sgd",
+            has_linear_head=True,
+            is_multi_label=multi_label,
+        )
+        assert model.optimizer.weight_decay == WEIGHT_DECAY.default_for(facts)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

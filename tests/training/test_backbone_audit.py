@@ -144,14 +144,42 @@ def test_folds_need_a_head_on_cached_features(capsys):
         assert not Path("none").exists()
 
 
-def test_several_labels_per_image_are_refused(capsys):
+def test_several_labels_per_image(capsys):
     paths = [path.relative_to("photos") for path in Path("photos").rglob("*.png")]
-    rows = [f"{path},{path.parent.name}|png" for path in paths]
+    given = {str(path): [path.parent.name, "png"] for path in paths}
+    given["roses/005.png"] = ["png"]  # lacks its class
+    rows = [f"{path},{'|'.join(labels)}" for path, labels in given.items()]
     Path("labels.csv").write_text("\n".join(["path,labels", *rows]))
     line = ["photos", "--labels", "labels.csv", "--label-separator", "|"]
     backbone = ["--backbone", "tiny.keras"]
-    assert run(["audit", *line, *backbone]) == 2
-    assert "Received: images with several labels" in capsys.readouterr().err
-    assert run(["train", *line, *backbone, "--folds", "3", "--run-dir", "none"]) == 2
-    assert "Received: images with several labels" in capsys.readouterr().err
-    assert not Path("none").exists()
+    audit = ["audit", *line, *backbone, "--relabel", "relabel.csv", "--json"]
+    assert run(audit) == 0
+    kinds = found_by_kind(json.loads(capsys.readouterr().out)["findings"])
+    issues = {finding["paths"][0]: finding for finding in kinds["label_issue"]}
+    wrong, lacking = issues["daisy/wrong.png"], issues["roses/005.png"]
+    assert wrong["given"] == ["daisy", "png"]
+    assert "roses" in wrong["suggested"] and "daisy" not in wrong["suggested"]
+    assert lacking["suggested"] == ["png", "roses"]
+    assert "also roses (score 0." in lacking["message"]
+    scores = [finding["score"] for finding in kinds["label_issue"]]
+    assert scores == sorted(scores) and scores[-1] < 0.5
+    assert len(issues) < 8
+    loader = ImageDatasetLoader("photos", labels="relabel.csv", label_separator="|")
+    records = {record.path: record.class_names for record in loader.audit().images}
+    assert records["roses/005.png"] == ("png", "roses")
+    assert records["tulips/000.png"] == ("png", "tulips")
+
+    folds = ["--folds", "3", "--epochs", "1", "--run-dir", "labeled", "--json"]
+    assert run(["train", *line, *backbone, *folds]) == 0
+    result = json.loads(capsys.readouterr().out)["cross_validation"]
+    scores = result["mean_average_precisions"]
+    assert result["mean"] == pytest.approx(sum(scores) / 3)
+    low, high = result["mean_average_precision_interval"]
+    assert low < result["mean_average_precision"] < high
+    assert result["mean_average_precision"] > 0.8
+    with Path("labeled/out_of_fold.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["fold"] for row in rows} == {"1", "2", "3"}
+    assert {row["true_labels"].split("|")[0] for row in rows} == {"daisy", "png"}
+    page = Path("labeled/report.html").read_text()
+    assert "Mean average precision on each fold" in page
