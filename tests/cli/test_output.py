@@ -1,5 +1,6 @@
 import contextlib
 import io
+import logging
 import math
 import os
 import pty
@@ -9,7 +10,7 @@ import types
 
 import numpy as np
 import pytest
-from keras_flowers_cli import epoch_lines
+from keras_flowers_cli import epoch_lines, runtime
 from keras_flowers_cli.epoch_lines import EpochLines, best_epoch
 from keras_flowers_cli.errors import name_options
 from keras_flowers_cli.evaluate import _show_matrix
@@ -290,6 +291,14 @@ def start_in_terminal(level):
             shown += part
     os.close(reader)
     return shown.decode()
+
+
+def test_commands_do_not_warn_that_each_model_is_traced(caplog):
+    runtime.start_keras()
+    logger = logging.getLogger("tensorflow")
+    logger.warning("5 out of the last 7 calls to f triggered tf.function retracing.")
+    logger.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 @pytest.mark.parametrize(
