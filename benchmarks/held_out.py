@@ -21,6 +21,7 @@ EFFICIENTNET = "efficientnet_lite0_notop.keras"
 # By name: what is added to the command. In braces, a file of WEIGHTS_FOLDER.
 ROWS = {
     "frozen": f"--backbone {{{EFFICIENTNET}}}",
+    "bf16": f"--backbone {{{EFFICIENTNET}}} --inference-precision bf16",
     "int8": f"--backbone {{{EFFICIENTNET}}} --inference-precision int8",
     "fine-tuned": f"--backbone {{{EFFICIENTNET}}} --fine-tune-epochs 6",
     "scratch": "--backbone small_convnet",

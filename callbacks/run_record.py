@@ -96,7 +96,7 @@ class RunContents:
     training_images: np.ndarray | None
     validation_data: Any
     image_of: Callable[[int], np.ndarray] | None
-    heatmap_of: Callable[[np.ndarray, int], np.ndarray] | None
+    heatmaps_of: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
     hparams: Mapping[str, Hyperparameter] | None
     configuration: Any
     images_per_epoch: int | None
@@ -288,16 +288,18 @@ class RunRecord:
 
     def _write_heatmaps(self) -> None:
         """Writes which parts of the worst mistakes speak for the predicted class."""
-        heatmap_of = self._contents.heatmap_of
+        heatmaps_of = self._contents.heatmaps_of
         worst = [one for one in self._worst if one.predicted >= 0]
         worst = worst[: self._options.heatmaps]
-        if heatmap_of is None or not worst:
+        if heatmaps_of is None or not worst:
             return
-        names = self._contents.names(1 + max(one.predicted for one in worst))
+        labels = np.array([one.predicted for one in worst], np.int32)
+        names = self._contents.names(1 + int(labels.max()))
+        images = np.stack([scale_to_pixels(one.image) for one in worst])
         tiles = []
-        for one in worst:
-            image = scale_to_pixels(one.image)
-            heat = heatmap_of(image, one.predicted)
+        for one, image, heat in zip(
+            worst, images, heatmaps_of(images, labels), strict=True
+        ):
             caption = f"{one.probability:.0%} {names[one.predicted]}"
             tiles.append(Tile(blend_heat(image, heat), (caption,)))
         title = "bright: speaks for the predicted class"

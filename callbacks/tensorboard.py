@@ -66,9 +66,10 @@ class TensorBoard(keras.callbacks.TensorBoard):
         image_of: Returns the image, array `(height, width, channels)`, at a position
             of `validation_data`, if that holds something else, such as features;
             `None` if it holds images.
-        heatmap_of: Maps an image of `validation_data`, uint8
-            `(height, width, channels)`, and a label to how much each part of the image
-            speaks for that class, `(height, width)`, 0..1.
+        heatmaps_of: Maps images of `validation_data`, uint8
+            `(batch, height, width, channels)`, and labels, int32 `(batch,)`, to how
+            much each part of an image speaks for its label, `(batch, height, width)`,
+            0..1.
         hparams: Hyperparameters of this run by name: booleans, numbers and strings.
         configuration: Text, or dictionaries and lists, for the Text tab.
         images_per_epoch: Number of images in an epoch, for the images per second.
@@ -99,7 +100,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         training_images: Any = None,
         validation_data: Any = None,
         image_of: Callable[[int], np.ndarray] | None = None,
-        heatmap_of: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        heatmaps_of: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         hparams: Mapping[str, Hyperparameter] | None = None,
         configuration: Any = None,
         images_per_epoch: int | None = None,
@@ -119,7 +120,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
             training_images=_check_images(training_images),
             validation_data=validation_data,
             image_of=image_of,
-            heatmap_of=heatmap_of,
+            heatmaps_of=heatmaps_of,
             hparams=None if hparams is None else check_hyperparameters(hparams),
             configuration=configuration,
             images_per_epoch=images_per_epoch,

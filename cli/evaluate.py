@@ -8,6 +8,7 @@ import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.comparison import compare
 from keras_flowers_cli.findings import show_findings
+from keras_flowers_cli.inference_view import show_precision_difference
 from keras_flowers_cli.label_scores import show_label_scores, write_label_plots
 from keras_flowers_cli.models import find_model_file, is_exported, load_classifier
 from keras_flowers_cli.options import (
@@ -55,6 +56,7 @@ def evaluate(
     mistakes: int,
     output_dir: Path | None,
     tta: int,
+    inference_precision: str,
     explain_to: Path | None,
     as_json: bool,
     **options: Any,
@@ -94,12 +96,13 @@ def evaluate(
     from keras_flowers.evaluation.multi_label import MultiLabelEvaluation
 
     output = Output(as_json)
-    images = _Images(data, split_manifest, split, arguments, tta)
+    images = _Images(data, split_manifest, split, arguments, tta, inference_precision)
     report: dict[str, Any] = {
         "model": str(model_file),
         "data": data,
         "split_manifest": None if split_manifest is None else str(split_manifest),
         "tta": tta,
+        "inference_precision": inference_precision,
     }
     model = load_classifier(model_file)
     datasets = images.load(model)
@@ -108,10 +111,16 @@ def evaluate(
     report["excluded"] = list(datasets.audit.excluded)
     show_findings(output, datasets.audit.findings)
     output.say(f"Evaluated: {name}")
+    report["precision_difference"] = show_precision_difference(
+        output, evaluation.precision_difference
+    )
     if others:
         other = load_classifier(others[0])
         second, _ = images.evaluate(other, images.load(other))
         report = {**report, "model_b": str(others[0])}
+        report["precision_difference_b"] = show_precision_difference(
+            output, second.precision_difference
+        )
         report |= compare(output, evaluation, second, models, folder, report)
     else:
         if isinstance(evaluation, MultiLabelEvaluation):
@@ -146,6 +155,7 @@ class _Images:
     split: str | None
     arguments: dict[str, Any]
     tta: int
+    inference_precision: str
 
     def load(self, model: "ImageClassifier") -> "ImageDatasets":
         """Loads the images as the model takes them."""
@@ -170,13 +180,17 @@ class _Images:
         """Returns the evaluation of a model, and what it was evaluated on."""
         from keras_flowers.evaluation.evaluate import evaluate as evaluate_model
 
+        how: dict[str, Any] = {
+            "tta": self.tta,
+            "inference_precision": self.inference_precision,
+        }
         if self.split_manifest is None:
             # "train" is that of a loader without other splits: all images.
-            evaluation = evaluate_model(model, datasets, "train", tta=self.tta)
+            evaluation = evaluate_model(model, datasets, "train", **how)
             return evaluation, f"all images of {datasets.audit.root}"
         split = self.split or ("validation" if datasets.test is None else "test")
         name = f"{split} images of {self.split_manifest}"
-        return evaluate_model(model, datasets, split, tta=self.tta), name
+        return evaluate_model(model, datasets, split, **how), name
 
 
 def _write(

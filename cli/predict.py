@@ -3,12 +3,14 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from keras_flowers_cli import runtime
 from keras_flowers_cli.errors import EXIT_BAD_INPUT, EXIT_DONE
+from keras_flowers_cli.inference_view import show_precision_difference
 from keras_flowers_cli.models import is_exported, load_classifier
 from keras_flowers_cli.options import (
     UserPath,
@@ -67,6 +69,7 @@ def predict(
     dry_run: bool,
     explain_to: Path | None,
     tta: int,
+    inference_precision: str,
     as_json: bool,
 ) -> int:
     """Classify images, or all images of folders, with a saved or an exported model.
@@ -87,6 +90,11 @@ def predict(
             "--tta needs a .keras file or a run directory. An exported model averages "
             "over the views that it was exported with."
         )
+    if inference_precision != "float32" and is_exported(model_path):
+        raise click.UsageError(
+            "--inference-precision needs a .keras file or a run directory. An exported "
+            "model has the precision that it was exported with."
+        )
     if explain_to is not None:
         check_writable(explain_to, "--explain")
         if is_exported(model_path):
@@ -97,8 +105,14 @@ def predict(
         _refuse_several_labels(sorting, model)
         check_class_names(sorting, model.class_names)
     paths = [image for path in images for image in _find_images(path)]
-    views = {"tta": tta} if tta > 1 else {}
-    results, unreadable = _classify_all(model, paths, batch_size, threshold, views)
+    how: dict[str, Any] = {}
+    if not is_exported(model_path):
+        how = {
+            "tta": tta,
+            "inference_precision": inference_precision,
+            "on_difference": partial(show_precision_difference, output),
+        }
+    results, unreadable = _classify_all(model, paths, batch_size, threshold, how)
     for message in unreadable.values():
         echo_error(f"error: {message}")
     _show(output, results, top)
@@ -192,7 +206,7 @@ def _classify_all(
     paths: Sequence[Path],
     batch_size: int,
     unknown: str | float | None,
-    views: dict[str, int],
+    how: dict[str, Any],
 ) -> tuple[list["Classification"], dict[str, str]]:
     """Returns the classifications, and the reason for each unreadable image."""
     from keras_flowers_runtime.classification import UnreadableImage
@@ -203,7 +217,7 @@ def _classify_all(
     results: list[Classification] = []
     unreadable: dict[str, str] = {}
     with ProgressBars() as progress:
-        found = model.classify_each(paths, batch_size, unknown, **views)
+        found = model.classify_each(paths, batch_size, unknown, **how)
         for done, result in enumerate(found):
             if done % batch_size == 0:
                 progress("predict", done, len(paths))

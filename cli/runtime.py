@@ -2,12 +2,15 @@
 
 import contextlib
 import faulthandler
+import gc
 import importlib.util
+import json
 import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -15,6 +18,10 @@ from keras_flowers_cli.allocator import keep_large_buffers
 from rich.console import Console
 
 _BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
+# What Keras and TensorFlow import if it is installed, for functions that no command
+# calls: wrappers of scikit-learn, data frames, galleries of images. Together they take
+# as long as Keras itself.
+_UNUSED = ("cv2", "matplotlib", "pandas", "sklearn")
 
 
 def start_keras() -> None:
@@ -74,15 +81,62 @@ def _show_start() -> Iterator[None]:
 
 
 def _import_backend() -> None:
-    import keras
-
     _hide_retracing_warnings()
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    if "keras_flowers" in sys.modules:
+        return
+    with _pause_garbage_collection():
+        is_tensorflow = _find_backend() == "tensorflow"
+        with _hide_packages(*_UNUSED, *(["jax"] if is_tensorflow else [])):
+            if is_tensorflow:
+                import tensorflow as tf
 
-        tf.config.list_physical_devices()
-    # What commands need of it comes from here on in no time.
-    import keras_flowers  # noqa: F401
+                tf.config.list_physical_devices()
+        # What commands need of it comes from here on in no time.
+        import keras_flowers  # noqa: F401
+
+
+def _find_backend() -> str:
+    """Returns the backend that Keras will choose."""
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen:
+        return chosen
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    try:
+        settings = json.loads((home / "keras.json").read_text())
+        return str(settings.get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"
+
+
+@contextlib.contextmanager
+def _hide_packages(*names: str) -> Iterator[None]:
+    """Lets packages that are not imported yet look as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    # What Python documents for this: importing them raises a ModuleNotFoundError.
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _pause_garbage_collection() -> Iterator[None]:
+    """Lets what is imported alone, now and in later collections.
+
+    Modules stay until the process ends, and with TensorFlow they are a million objects.
+    To look through them again and again takes seconds, the last time at the end.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def keep_libraries_off_stdout() -> None:

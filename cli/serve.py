@@ -114,8 +114,8 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
     from keras_flowers.training.config import versions
 
     lock = threading.Lock()
-    heatmap_of = heatmap_function(model)
-    if heatmap_of is None:
+    heatmaps_of = heatmap_function(model)
+    if heatmaps_of is None:
         raise click.ClickException(
             "serve needs the TensorFlow or the JAX backend for a model with a backbone."
         )
@@ -137,7 +137,9 @@ def _serve_keras(model: "ImageClassifier") -> "ServedModel":
 
     def explain_image(image: "np.ndarray", label: int) -> "np.ndarray":
         with lock:
-            return heatmap_of(image, label)
+            heats = heatmaps_of(image[None], np.array([label], np.int32))
+        heat: np.ndarray = heats[0]
+        return heat
 
     return ServedModel(
         class_names=model.class_names,

@@ -7,7 +7,6 @@ faster on CPUs; it is only used if its answers for the first images are those of
 import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import keras
@@ -119,26 +118,6 @@ def build_openvino_predictor(
     ):
         return None
     return _try_openvino(network, sample, precision)
-
-
-def build_batch_predictor(network: keras.Model, images: int) -> Predictor:
-    """Returns a function that answers as `network.predict_on_batch` does.
-
-    With the first batch it decides whether OpenVINO computes.
-
-    Args:
-        network: As for `build_predictor`.
-        images: How many images there will be in all.
-    """
-    chosen: list[Predictor] = []
-
-    def predict(batch: np.ndarray) -> np.ndarray:
-        if not chosen:
-            fast = build_openvino_predictor(network, images, batch)
-            chosen.append(fast or partial(predict_batch, network))
-        return chosen[0](batch)
-
-    return predict
 
 
 def _is_for_openvino(network: keras.Model) -> bool:

@@ -30,6 +30,15 @@ TTA = Setting(
     default=1,
     arguments=("train.tta", "export_model.tta"),
 )
+PREDICTION_PRECISION = Setting(
+    name="inference_precision",
+    kind=Choice(("float32", "bf16", "int8")),
+    meaning="Precision of the features of a backbone: `bf16` and `int8` are faster "
+    "for many images, with OpenVINO and where the processor has them; what they change "
+    "is shown for 128 of the images",
+    commands=("predict", "evaluate"),
+    default="float32",
+)
 FOLDS = Setting(
     name="folds",
     kind=Integer(2, 1000),
@@ -226,6 +235,7 @@ MEASURE = Setting(
 
 SETTINGS = (
     TTA,
+    PREDICTION_PRECISION,
     FOLDS,
     EVALUATED_MANIFEST,
     SPLIT,

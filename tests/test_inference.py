@@ -5,7 +5,6 @@ from helpers import tiny_network
 
 from keras_flowers import Backbone, ImageClassifier, InputError, inference
 from keras_flowers.inference import (
-    build_batch_predictor,
     build_openvino_predictor,
     build_predictor,
     check_precision,
@@ -55,7 +54,7 @@ def test_keras_computes_where_openvino_is_wrong_or_fails(network, monkeypatch):
     for load, reason in ((answer_wrong, "results differ by"), (fail, "no such op")):
         monkeypatch.setattr(inference, "_load_into_openvino", load)
         with pytest.warns(UserWarning, match=reason) as warned:
-            found = build_batch_predictor(network, ENOUGH)(images())
+            found = build_predictor(network, ENOUGH, images())(images())
         np.testing.assert_allclose(found, wanted, atol=1e-6)
         assert "\n" not in str(warned[0].message)
 

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from keras_flowers.scores import predict_labels, rank_mistakes, score_classes
+from keras_flowers.scores import (
+    predict_labels,
+    rank_mistakes,
+    score_classes,
+    wilson_interval,
+)
 
 ROWS = np.array(
     [[0.7, 0.3], [math.nan, 0.9], [0.2, 0.8], [0.6, 0.4], [math.inf, 0.0], [0.9, 0.1]]
@@ -50,3 +56,13 @@ def test_counts_stand_for_repeated_pairs(rows):
         assert (a.precision, a.recall, a.f1, a.count) == pytest.approx(
             (b.precision, b.recall, b.f1, b.count)
         )
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_intervals_are_those_of_scipy(total, rate):
+    successes = round(total * rate)
+    found = wilson_interval(successes, total)
+    wanted = binomtest(successes, total).proportion_ci(method="wilson")
+    assert found == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    assert 0 <= found[0] <= successes / total <= found[1] <= 1
+    assert wilson_interval(0, 0) == (0, 1)

@@ -108,6 +108,29 @@ def image_pipeline(
     )
 
 
+def take_spread(batches: Any, count: int) -> np.ndarray:
+    """Returns whole batches of images from all over a pipeline, at least `count`.
+
+    Neighbors are of one class. All images are returned if there are fewer.
+
+    Args:
+        batches: A pipeline of images and labels that is not shuffled.
+        count: Number of images.
+    """
+    found: list[np.ndarray] = []
+    (first, _), total = next(iter(batches.as_numpy_iterator())), len(batches)
+    step = max(1, total // math.ceil(count / len(first)))
+    if isinstance(batches, ArrayBatches):
+        chosen: Any = batches.take_batches(range(0, total, step))
+    else:
+        chosen = batches.shard(step, 0)
+    for images, _ in chosen.as_numpy_iterator():
+        found.append(images)
+        if sum(map(len, found)) >= count:
+            break
+    return np.concatenate(found)
+
+
 def needs_no_tensorflow() -> bool:
     """Returns whether pipelines are `ArrayBatches`."""
     return bool(keras.backend.backend() == "jax")

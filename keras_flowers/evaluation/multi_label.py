@@ -17,6 +17,7 @@ from keras_flowers.evaluation.mistake_grid import (
     load_tile_image,
 )
 from keras_flowers.files import path_below, write_csv_atomically
+from keras_flowers.models.frozen_prediction import PredictionDifference
 from keras_flowers.models.label_modes import DEFAULT_THRESHOLD, MULTI_LABEL
 from keras_flowers.notebook import html_table
 from keras_flowers.plots.image_grid import Tile
@@ -119,6 +120,8 @@ class MultiLabelEvaluation:
             0.5.
         root: The data folder; drawings and tables show paths relative to it.
         split: The split that the images belong to; `None` if it is not known.
+        precision_difference: What a lower inference precision changes; `None` in
+            float32.
     """
 
     class_names: tuple[str, ...]
@@ -128,6 +131,7 @@ class MultiLabelEvaluation:
     thresholds: tuple[float, ...] | None = None
     root: Path | None = None
     split: str | None = None
+    precision_difference: PredictionDifference | None = None
 
     def __repr__(self) -> str:
         """Returns the figures, not the predictions."""

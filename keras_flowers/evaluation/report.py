@@ -240,31 +240,40 @@ def _describe_mistakes(
     """Returns the worst mistakes, their images, and the heat maps of the first ones."""
     mistakes = evaluation.worst_mistakes(_MOST_MISTAKES)
     images = [tile.image for tile in load_mistakes(evaluation, _MOST_MISTAKES)]
-    rows = []
-    for index, (mistake, image) in enumerate(zip(mistakes, images, strict=True)):
-        photo = heat = None
-        if image is not None:
-            photo = embed_photo(image)
-            if model is not None and index < _MOST_EXPLAINED:
-                heat = _explain_mistake(model, evaluation, mistake, image)
-        rows.append((mistake, photo, heat))
-    return rows
+    pairs = list(zip(mistakes, images, strict=True))
+    shown = [
+        (mistake, image)
+        for mistake, image in pairs[:_MOST_EXPLAINED]
+        if image is not None and mistake.predicted_class is not None
+    ]
+    heats = _explain_mistakes(model, evaluation, shown)
+    return [
+        (mistake, None if image is None else embed_photo(image), heats.get(mistake))
+        for mistake, image in pairs
+    ]
 
 
-def _explain_mistake(
-    model: keras.Model, evaluation: Evaluation, mistake: Mistake, image: "np.ndarray"
-) -> dict[str, Any] | None:
-    """Returns the image with the heat that supports the predicted class."""
-    heatmap_of = explanation.heatmap_function(model)
-    if heatmap_of is None or mistake.predicted_class is None:
-        return None
-    label = evaluation.class_names.index(mistake.predicted_class)
-    options = ImageOptions(resize=model.resize)
-    heat = heatmap_of(load_image(mistake.path, model.image_size, options), label)
-    height, width = image.shape[:2]
-    return embed_photo(
-        blend_heat(image, place_heat(heat, model.resize, (height, width)))
+def _explain_mistakes(
+    model: keras.Model | None,
+    evaluation: Evaluation,
+    shown: Sequence[tuple[Mistake, "np.ndarray"]],
+) -> dict[Mistake, dict[str, Any]]:
+    """Returns images with the heat that supports the predicted class, by mistake."""
+    heatmaps_of = None if model is None else explanation.heatmap_function(model)
+    if model is None or heatmaps_of is None or not shown:
+        return {}
+    names, options = evaluation.class_names, ImageOptions(resize=model.resize)
+    # As one batch: most of the time goes into calling the layers.
+    heats = heatmaps_of(
+        np.stack([load_image(m.path, model.image_size, options) for m, _ in shown]),
+        np.array([names.index(m.predicted_class or "") for m, _ in shown], np.int32),
     )
+    return {
+        mistake: embed_photo(
+            blend_heat(image, place_heat(heat, model.resize, image.shape[:2]))
+        )
+        for (mistake, image), heat in zip(shown, heats, strict=True)
+    }
 
 
 def _describe_config(config: Mapping[str, Any]) -> tuple[settings.Group, ...]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRAD_CAM, OCCLUSION = METHODS = ("grad_cam", "occlusion")
-HeatmapFunction = Callable[[np.ndarray, int], np.ndarray]
+HeatmapFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _BATCH_SIZE = 32
 
 
@@ -141,15 +141,16 @@ def explain(
 
 
 def heatmap_function(model: keras.Model) -> HeatmapFunction | None:
-    """Returns what explains single images of a model again and again.
+    """Returns what explains images of a model again and again.
 
     Args:
         model: Any model.
 
     Returns:
-        A function that maps an image, uint8 `(height, width, 3)` of the size of the
-        model, and a label to heat, float32 `(height, width)`, 0..1. `None` for what
-        is no `ImageClassifier`, and where the backend has no gradients.
+        A function that maps images, uint8 `(batch, height, width, 3)` of the size of
+        the model, and labels, int32 `(batch,)`, to heat, float32
+        `(batch, height, width)`, 0..1. `None` for what is no `ImageClassifier`, and
+        where the backend has no gradients.
     """
     if not isinstance(model, ImageClassifier):
         return None
@@ -158,11 +159,11 @@ def heatmap_function(model: keras.Model) -> HeatmapFunction | None:
     except InputError:
         return None
 
-    def explain_image(image: np.ndarray, label: int) -> np.ndarray:
-        (heat,) = heat_of(image[None], np.array([label], np.int32))
-        return resize_heat(heat, model.image_size)
+    def explain_images(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        heats = heat_of(images, labels)
+        return np.stack([resize_heat(heat, model.image_size) for heat in heats])
 
-    return explain_image
+    return explain_images
 
 
 def find_method(model: ImageClassifier) -> str:

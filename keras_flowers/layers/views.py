@@ -77,8 +77,8 @@ def average_views(
             `(batch, classes)`.
         image_size: `(height, width)` of the images.
         count: Number of views, from 1 to `MOST_VIEWS`; 1 returns `model`.
-        scale: What `model` does to its probabilities in `predict`, and not when it is
-            called; `None` for nothing.
+        scale: Applied to the probabilities of each view; `None` for nothing. An
+            `ImageClassifier` applies its temperature itself.
     """
     if check_views("count", count) == 1:
         return model

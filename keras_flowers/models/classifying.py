@@ -14,7 +14,13 @@ from keras_flowers_runtime.classification import (
 
 from keras_flowers.distribution import predict_batch, strategy_scope
 from keras_flowers.errors import InputError
-from keras_flowers.inference import build_batch_predictor
+from keras_flowers.models.frozen_prediction import (
+    FrozenClassifier,
+    PredictionDifference,
+    build_frozen_classifier,
+    choose_precision,
+    measure_difference,
+)
 from keras_flowers.models.unknown import UnknownDetector
 
 if TYPE_CHECKING:
@@ -22,19 +28,41 @@ if TYPE_CHECKING:
 
 
 def build_classifying_function(
-    model: "ImageClassifier", unknown: str | float | None, tta: int, count: int
+    model: "ImageClassifier",
+    unknown: str | float | None,
+    tta: int,
+    count: int,
+    precision: str = "float32",
+    sample: np.ndarray | None = None,
+    on_difference: Callable[[PredictionDifference], None] | None = None,
 ) -> Callable[[Any], Any]:
     """Returns a function that classifies batches; see `ImageClassifier.predictor`."""
+    precision = choose_precision(model, precision)
     unknown = check_unknown(unknown)
     if model.multi_label:
         # An image below all thresholds is unknown, which needs no detector.
         refuse_threshold(unknown)
         unknown = None
+    # None once it is known that Keras computes everything.
+    chosen: list[FrozenClassifier | None] = []
+
+    def find_classifier(images: Any) -> FrozenClassifier | None:
+        """Returns what computes with OpenVINO; the first batch decides."""
+        if not chosen:
+            some = images if sample is None else sample
+            found = build_frozen_classifier(model, count, some, precision, tta)
+            chosen.append(found)
+            if found is not None and on_difference and precision != "float32":
+                on_difference(measure_difference(model, found, some, precision, tta))
+        return chosen[0]
+
     network = model.averaging_views(tta)
-    predict_plainly: Callable[[Any], Any] = partial(predict_batch, network)
-    # A temperature is no part of the network that OpenVINO computes.
-    if model.backbone is not None and (tta > 1 or model.temperature == 1):
-        predict_plainly = build_batch_predictor(network, tta * count)
+
+    def predict_plainly(images: Any) -> Any:
+        classifier = find_classifier(images)
+        return (classifier.predict if classifier else predict_with_keras)(images)
+
+    predict_with_keras = partial(predict_batch, network)
     if unknown is None:
         return predict_plainly
     detector = model.unknown_detector
@@ -61,9 +89,13 @@ def build_classifying_function(
         both = keras.Model(model.inputs[0], [model.features, model.outputs[0]])
 
     def predict_both(images: Any) -> Any:
-        features, probabilities = predict_batch(both, images)
-        probabilities = model.scale_probabilities(probabilities)
-        probabilities = keras.ops.convert_to_numpy(probabilities)
+        classifier = find_classifier(images)
+        if classifier is not None:
+            probabilities, features = classifier.predict_both(images)
+        else:
+            features, probabilities = predict_batch(both, images)
+            probabilities = model.scale_probabilities(probabilities)
+            probabilities = keras.ops.convert_to_numpy(probabilities)
         return probabilities, find_unknown(probabilities, np.asarray(features))
 
     return predict_both

@@ -48,6 +48,11 @@ from keras_flowers.models.classifier_arguments import (
     is_pretrained_backbone,
 )
 from keras_flowers.models.classifying import build_classifying_function
+from keras_flowers.models.frozen_prediction import (
+    PredictionDifference,
+    choose_precision,
+    load_spread,
+)
 from keras_flowers.models.heads import build_head_layers, linear_head_optimizer
 from keras_flowers.models.label_checks import check_training_data
 from keras_flowers.models.label_modes import DEFAULT_THRESHOLD, choose_label_mode
@@ -688,6 +693,7 @@ class ImageClassifier(keras.Model):
         batch_size: int = 32,
         unknown: str | float | None = None,
         tta: int = 1,
+        inference_precision: str = "float32",
     ) -> list[Classification]:
         """Classifies image files.
 
@@ -703,6 +709,8 @@ class ImageClassifier(keras.Model):
                 the validation images, by the features if there is a backbone; or
                 `None` for none. With `multi_label`, an image without a label shows none
                 of the classes, and there is no threshold to choose.
+            inference_precision: `"float32"`, or `"bf16"` or `"int8"`, in which OpenVINO
+                computes the features of a backbone faster, if the processor can.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -712,7 +720,9 @@ class ImageClassifier(keras.Model):
                 if an argument is not as described.
         """
         batch_size = check_integer("batch_size", batch_size, lowest=1)
-        return require_readable(self.classify_each(paths, batch_size, unknown, tta))
+        return require_readable(
+            self.classify_each(paths, batch_size, unknown, tta, inference_precision)
+        )
 
     def classify_each(
         self,
@@ -720,6 +730,8 @@ class ImageClassifier(keras.Model):
         batch_size: int = 32,
         unknown: str | float | None = None,
         tta: int = 1,
+        inference_precision: str = "float32",
+        on_difference: Callable[[PredictionDifference], None] | None = None,
     ) -> Iterator[Classification | UnreadableImage]:
         """Classifies image files one by one while the next ones are decoded.
 
@@ -728,6 +740,9 @@ class ImageClassifier(keras.Model):
             batch_size: Integer, how many images are classified at once.
             unknown: As for `classify`.
             tta: As for `classify`.
+            inference_precision: As for `classify`.
+            on_difference: Called with what a lower precision than float32 changes for
+                128 of the images, or all if there are fewer.
 
         Yields:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
@@ -737,9 +752,15 @@ class ImageClassifier(keras.Model):
             InputError: If an argument is not as described.
         """
         check_paths(paths)
+        sample = None
+        if choose_precision(self, inference_precision) != "float32":
+            paths = list(paths)
+            sample = load_spread(paths, self.image_size, self.resize)
         count = len(paths) if isinstance(paths, Sequence) else 0
         return classify_files(
-            self.predictor(unknown, tta, count),
+            self.predictor(
+                unknown, tta, count, inference_precision, sample, on_difference
+            ),
             self.class_names,
             self.image_size,
             paths,
@@ -756,11 +777,16 @@ class ImageClassifier(keras.Model):
         Args:
             count: Number of views, from 1 to 7. For 1 it is this model.
         """
-        scale = None if self.temperature == 1 else self.scale_probabilities
-        return average_views(self, self.image_size, count, scale)
+        return average_views(self, self.image_size, count)
 
     def predictor(
-        self, unknown: str | float | None = None, tta: int = 1, count: int = 0
+        self,
+        unknown: str | float | None = None,
+        tta: int = 1,
+        count: int = 0,
+        inference_precision: str = "float32",
+        sample: np.ndarray | None = None,
+        on_difference: Callable[[PredictionDifference], None] | None = None,
     ) -> Callable[[Any], Any]:
         """Returns a function that classifies batches of images, as `classify` does.
 
@@ -768,6 +794,11 @@ class ImageClassifier(keras.Model):
             unknown: As for `classify`.
             tta: As for `classify`.
             count: How many images there are, if that is known, else 0.
+            inference_precision: As for `classify`.
+            sample: Typical images, uint8 `(count, height, width, 3)`, which calibrate
+                int8, and on which a lower precision is compared with float32; `None`
+                for the first batch.
+            on_difference: As for `classify_each`.
 
         Returns:
             A function that maps images, uint8 `(batch, height, width, 3)`, to their
@@ -777,7 +808,9 @@ class ImageClassifier(keras.Model):
         Raises:
             InputError: As `classify` does for `unknown` and `tta`.
         """
-        return build_classifying_function(self, unknown, tta, count)
+        return build_classifying_function(
+            self, unknown, tta, count, inference_precision, sample, on_difference
+        )
 
     def save_own_variables(self, store: Any) -> None:
         """Saves what tells unknown images; called by `save`."""

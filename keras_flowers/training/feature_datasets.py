@@ -12,7 +12,7 @@ import numpy as np
 from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
-from keras_flowers.data.pipelines import needs_no_tensorflow
+from keras_flowers.data.pipelines import needs_no_tensorflow, take_spread
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
 from keras_flowers.inference import (
@@ -113,11 +113,12 @@ def with_validation_views(
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionDifference:
-    """What a lower precision of features changes for the validation images.
+    """What a lower precision of features changes for validation images.
 
     Attributes:
         precision: The precision of the features that the head was trained on.
-        images: Number of images.
+        images: Number of images: 128 from all over the validation images, or all of
+            them if there are fewer.
         accuracy: Accuracy with features of that precision.
         float32_accuracy: Accuracy of the same head with features in float32.
         largest_difference: The largest difference of a probability.
@@ -147,11 +148,20 @@ def measure_precision(
     if images.validation is None or supported_precision(precision) == "float32":
         return None
     labels = images.labels("validation")
+    # More would take as long as all features in the lower precision.
+    count = min(len(labels), CALIBRATION_IMAGES)
+    positions = np.linspace(0, len(labels) - 1, count).round().astype(int)
+    labels = labels[positions]
 
     def predict(precision: str) -> np.ndarray:
-        views = load_features(images, model, {"validation": 1}, precision=precision)
-        probabilities: np.ndarray = head.predict(views["validation"][0], verbose=0)
-        return probabilities
+        views = load_features(
+            images,
+            model,
+            {"validation": 1},
+            precision=precision,
+            positions={"validation": positions},
+        )
+        return np.asarray(head.predict_on_batch(views["validation"][0]))
 
     def score(probabilities: np.ndarray) -> float:
         return float((probabilities.argmax(axis=1) == labels).mean())
@@ -189,6 +199,7 @@ def load_features(
     progress: Progress | None = None,
     precision: str = "float32",
     team: Team | None = None,
+    positions: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Returns the features of splits; those that are not cached yet are computed.
 
@@ -199,6 +210,7 @@ def load_features(
         progress: As for `with_features`.
         precision: As for `with_features`.
         team: As for `with_features`.
+        positions: By split, the positions of the images; `None` for all of them.
 
     Returns:
         By split, the features of each view, float32 `(images, feature_size)`.
@@ -223,8 +235,11 @@ def load_features(
     checksums = {
         split: [record.sha256 for record in datasets.records(split)] for split in views
     }
+    chosen = checksums
+    if positions is not None:
+        chosen = {s: [checksums[s][p] for p in positions[s]] for s in views}
     wanted = [
-        {c for split in views if views[split] > view for c in checksums[split]}
+        {c for split in views if views[split] > view for c in chosen[split]}
         for view in range(len(caches))
     ]
 
@@ -250,7 +265,7 @@ def load_features(
             if any(missing := find_missing()):
                 compute(missing)
     return {
-        split: [cache.read(checksums[split]) for cache in caches[: views[split]]]
+        split: [cache.read(chosen[split]) for cache in caches[: views[split]]]
         for split in views
     }
 
@@ -307,7 +322,9 @@ def _compute(
     precision: str,
 ) -> None:
     """Computes and caches the missing features of each view."""
-    total = sum(map(len, missing))
+    total, size = sum(map(len, missing)), datasets.batch_size
+    # By view: images that do not fill a batch yet, and features that are not on disk.
+    images_of: list[dict[str, np.ndarray]] = [{} for _ in caches]
     waiting: list[dict[str, np.ndarray]] = [{} for _ in caches]
     extract: Predictor | None = None
 
@@ -321,31 +338,36 @@ def _compute(
                 cache.add_missing(rows)
                 rows.clear()
 
+    def compute_batch(view: int, split: str) -> None:
+        nonlocal extract
+        pending = images_of[view]
+        images = _pad_batch(np.stack(list(pending.values())), size)
+        if extract is None:
+            extract = _build_extractor(model, datasets, split, images, total, precision)
+        features = extract(_take_view(images, view))
+        waiting[view] |= dict(zip(pending, features, strict=False))
+        missing[view].difference_update(pending)
+        pending.clear()
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            write()
+
     report()
     try:
         for split, of_split in checksums.items():
-            batches = _divide(of_split, datasets.batch_size)
+            batches = _divide(of_split, size)
             needed = [n for n, b in enumerate(batches) if _any_of(missing, b)]
             for number, images in _read_batches(datasets, split, needed):
-                batch = batches[number]
-                images = _pad_batch(images, datasets.batch_size)
-                for view, of_view in enumerate(missing):
-                    if of_view.isdisjoint(batch):
-                        continue
-                    if extract is None:
-                        extract = _build_extractor(
-                            model, datasets, split, images, total, precision
-                        )
-                    features = extract(_take_view(images, view))
-                    waiting[view] |= {
-                        checksum: row
-                        for checksum, row in zip(batch, features, strict=False)
-                        if checksum in of_view
-                    }
-                    of_view.difference_update(batch)
-                if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
-                    write()
+                for checksum, image in zip(batches[number], images, strict=True):
+                    for view, of_view in enumerate(missing):
+                        if checksum in of_view:
+                            images_of[view][checksum] = image
+                        if len(images_of[view]) == size:
+                            compute_batch(view, split)
                 report()
+            for view, pending in enumerate(images_of):
+                if pending:
+                    compute_batch(view, split)
+            report()
     finally:
         write()  # after Ctrl-C as well
 
@@ -370,13 +392,7 @@ def _build_extractor(
     """
     sample = images
     if precision == "int8":
-        batches: Any = datasets.in_order(split)
-        needed = -(-CALIBRATION_IMAGES // datasets.batch_size)
-        # Spread over the split: neighbors are of one class.
-        step = max(1, len(batches) // needed)
-        sample = np.concatenate(
-            [b for b, _ in batches.shard(step, 0).as_numpy_iterator()]
-        )
+        sample = take_spread(datasets.in_order(split), CALIBRATION_IMAGES)
     return build_predictor(model.feature_extractor(), total, sample, precision)
 
 

@@ -62,7 +62,7 @@ def tensorboard_of_run(
             else None
         ),
         image_of=image_of if features else None,
-        heatmap_of=explanation.heatmap_function(model),
+        heatmaps_of=explanation.heatmap_function(model),
         hparams=hyperparameters(configuration, model, datasets),
         configuration=configuration,
         images_per_epoch=len(datasets.split.train),

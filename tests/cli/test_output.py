@@ -1,4 +1,6 @@
 import contextlib
+import gc
+import importlib
 import io
 import logging
 import math
@@ -310,3 +312,33 @@ def test_the_start_is_announced_and_silent_where_silence_is_asked_for(level, sho
     assert "Starting Keras" in shown
     assert shown.endswith("\x1b[2K")  # the line is gone
     assert ("start-up line" in shown) == shows_log
+
+
+def test_packages_are_hidden_while_keras_is_imported_only(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cv2", sys)  # imported already: it stays
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    with runtime._hide_packages("cv2", "wave"):
+        assert sys.modules["cv2"] is sys
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("wave")
+    assert importlib.import_module("wave").__name__ == "wave"
+    # JAX is hidden only where Keras does not need it.
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert runtime._find_backend() == "tensorflow"
+    for text, backend in (('{"backend": "jax"}', "jax"), ("[]", "tensorflow")):
+        (tmp_path / "keras.json").write_text(text)
+        assert runtime._find_backend() == backend
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert runtime._find_backend() == "torch"
+
+
+def test_garbage_collection_is_paused_and_what_was_imported_is_left_alone():
+    frozen = gc.get_freeze_count()
+    try:
+        with runtime._pause_garbage_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()

@@ -3,17 +3,20 @@
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
+import keras
 import pytest
-from helpers import draw_images
+from helpers import draw_images, tiny_network
 from keras_flowers_cli import sorting
 from keras_flowers_cli.main import run
 from PIL import Image
 
-from keras_flowers import ImageClassifier
+from keras_flowers import Backbone, ImageClassifier
 from keras_flowers.export import export, export_model
+from keras_flowers.models.frozen_prediction import choose_precision
 from keras_flowers.models.unknown import UnknownDetector
 
 COUNTS = {"daisy": 3, "roses": 2}
@@ -272,3 +275,40 @@ def test_export_of_int8_without_a_run_is_refused(models, photos, capsys):
     assert run([*arguments, "--output", "out"]) == 2
     assert "int8 needs training images" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_evaluate_and_predict_say_what_a_lower_precision_changes(
+    models, photos, capsys, tmp_path
+):
+    exported = predict(
+        capsys, models / "onnx", photos, "--inference-precision", "bf16", code=2
+    )
+    assert "has the precision that it was exported with" in exported.err
+    plain = predict(
+        capsys, models / "model.keras", photos, "--inference-precision", "bf16", code=2
+    )
+    pytest.importorskip("openvino")
+    if keras.backend.backend() != "tensorflow":
+        return
+    assert "--inference-precision is that of the features of a backbone" in plain.err
+    backbone = Backbone(tiny_network(), "own")
+    model = ImageClassifier(["daisy", "roses"], (8, 8), (4,), backbone=backbone)
+    if choose_precision(model, "bf16") != "bf16":
+        return
+    model.save(tmp_path / "tiny.keras")
+    shown = predict(
+        capsys, tmp_path / "tiny.keras", photos, "--inference-precision", "bf16"
+    )
+    pattern = (
+        r"Features in bf16 change the answer for \d of 5 images; prob.* at most \d"
+    )
+    assert re.search(pattern, shown.out)
+    command = ["evaluate", tmp_path / "tiny.keras", photos, "--json"]
+    command += ["--inference-precision", "bf16", "--output-dir", tmp_path / "out"]
+    assert run([*map(os.fspath, command)]) == 0
+    shown = capsys.readouterr()
+    report = json.loads(shown.out)
+    found = report["precision_difference"]
+    assert report["inference_precision"] == found["precision"] == "bf16"
+    assert found["images"] == 5
+    assert re.search(pattern, shown.err)

@@ -202,5 +202,5 @@ def test_other_models_have_no_heat_maps(with_heat_maps):
     heatmap_function = explanation.heatmap_function
     assert heatmap_function(tiny_network()) is None
     model = ImageClassifier(["a", "b"], image_size=(8, 8), hidden_units=())
-    heat = heatmap_function(model)(np.zeros((8, 8, 3), np.uint8), 1)
-    assert heat.shape == (8, 8)
+    heats = heatmap_function(model)(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]))
+    assert heats.shape == (2, 8, 8)
