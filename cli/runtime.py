@@ -81,6 +81,7 @@ def _show_start() -> Iterator[None]:
 
 
 def _import_backend() -> None:
+    _hide_retracing_warnings()
     if "keras_flowers" in sys.modules:
         return
     with _pause_garbage_collection():
@@ -163,10 +164,10 @@ def end_failed_process(code: int) -> None:
         os._exit(code)
 
 
-def hide_retracing_warnings() -> None:
+def _hide_retracing_warnings() -> None:
     """Drops TensorFlow's warning that functions are traced again.
 
-    A search builds many models, and each of them has to be traced.
+    A command has several models, and a search many: each of them has to be traced.
     """
     logging.getLogger("tensorflow").addFilter(_is_not_about_retracing)
 

@@ -230,6 +230,7 @@ class _ModelBuilder:
 
         from keras_flowers.models.heads import linear_head_optimizer
         from keras_flowers.models.label_modes import choose_label_mode
+        from keras_flowers.optimizers import Muon
         from keras_flowers.training.schedules import (
             warm_up_and_cosine,
             warm_up_and_hold,
@@ -238,13 +239,22 @@ class _ModelBuilder:
 
         arguments: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
         name = self.value_of(OPTIMIZER)
+        if name == "muon" and not self.facts.is_from_scratch:
+            raise click.UsageError(
+                "--optimizer muon needs a --backbone without pretrained weights: it is "
+                "for training convolutions."
+            )
         if name == "sgd" and self.facts.has_linear_head:
             penalty = choose_label_mode(datasets.multi_label).head_penalty
             config = linear_head_optimizer(penalty=penalty).get_config()
             arguments = {**config, **arguments}
         if "weight_decay" in self.given or self.facts.is_from_scratch:
             arguments["weight_decay"] = self.value_of(WEIGHT_DECAY)
-        optimizer = keras.optimizers.get({"class_name": name, "config": arguments})
+        if name == "muon":
+            # Keras's own of that name leaves convolutions to AdamW.
+            optimizer: keras.optimizers.Optimizer = Muon(**arguments)
+        else:
+            optimizer = keras.optimizers.get({"class_name": name, "config": arguments})
         warm_up, is_cosine = self.value_of(WARM_UP), self.facts.is_cosine
         if warm_up or is_cosine:
             highest = float(optimizer.learning_rate)

@@ -66,7 +66,6 @@ def tune(
     check_backbone_options(given)
     runtime.share_gpu_memory()
     runtime.start_keras()
-    runtime.hide_retracing_warnings()
     from keras_flowers.tuning import SearchError, search
     from keras_flowers.tuning.worker_choice import choose_workers
 

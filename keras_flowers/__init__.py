@@ -57,6 +57,7 @@ from keras_flowers.models.backbone import Backbone as Backbone
 from keras_flowers.models.backbone_presets import backbone_names as backbone_names
 from keras_flowers.models.image_classifier import Classification as Classification
 from keras_flowers.models.image_classifier import ImageClassifier as ImageClassifier
+from keras_flowers.optimizers import Muon as Muon
 from keras_flowers.registration import custom_object_scope as custom_object_scope
 from keras_flowers.registration import custom_objects as custom_objects
 from keras_flowers.scores import ClassScores as ClassScores

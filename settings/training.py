@@ -30,7 +30,7 @@ from keras_flowers_settings.recorded import (
 )
 from keras_flowers_settings.setting import TRAINING, Automatic, ModelFacts, Setting
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "lion", "muon")
 # As many as `keras_flowers.layers.views` has.
 VIEWS = Integer(1, 7)
 RATE = Number(0, 100, lowest_is_open=True)
@@ -42,7 +42,9 @@ def _epochs(facts: ModelFacts) -> int:
 
 
 def _optimizer(facts: ModelFacts) -> str:
-    return "sgd" if facts.has_linear_head else "adam"
+    if facts.has_linear_head:
+        return "sgd"
+    return "muon" if facts.is_from_scratch else "adam"
 
 
 def _learning_rate(facts: ModelFacts) -> float | None:
@@ -74,7 +76,7 @@ def _weight_decay(facts: ModelFacts) -> float:
         if facts.is_multi_label:
             return LABEL_HEAD_WEIGHT_DECAY
         return LINEAR_HEAD_WEIGHT_DECAY
-    return 0.004 if facts.optimizer == "adamw" else 0.0
+    return 0.004 if facts.optimizer in ("adamw", "muon") else 0.0
 
 
 FEATURE_VIEWS = Setting(
@@ -121,7 +123,9 @@ OPTIMIZER = Setting(
     meaning="Optimizer",
     commands=("train", "lr-find"),
     group=TRAINING,
-    default=Automatic("adam; sgd for a linear head", _optimizer),
+    default=Automatic(
+        "adam; sgd for a linear head, muon with a backbone without weights", _optimizer
+    ),
     recorded=lambda config: optimizer(config).lower(),
     hyperparameter="optimizer",
 )

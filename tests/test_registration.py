@@ -19,6 +19,7 @@ GOLDEN_NAMES = {
     "keras_flowers>ImageDatasetLoader",
     "keras_flowers>ImageNetPreprocessing",
     "keras_flowers>MultiLabelCrossentropy",
+    "keras_flowers>Muon",
     "keras_flowers>ResizeAndRescale",
 }
 

@@ -2,6 +2,7 @@ import contextlib
 import gc
 import importlib
 import io
+import logging
 import math
 import os
 import pty
@@ -292,6 +293,14 @@ def start_in_terminal(level):
             shown += part
     os.close(reader)
     return shown.decode()
+
+
+def test_commands_do_not_warn_that_each_model_is_traced(caplog):
+    runtime.start_keras()
+    logger = logging.getLogger("tensorflow")
+    logger.warning("5 out of the last 7 calls to f triggered tf.function retracing.")
+    logger.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 @pytest.mark.parametrize(
