@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_flowers.errors import InputError
+from keras_flowers.export.similarity import find_own_nodes, with_similarity
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
@@ -34,6 +35,8 @@ FILES = {
     "openvino": "model.xml",
     "saved_model": "saved_model",
 }
+# In the order of their names, as converters sort them.
+_OUTPUTS = ("probabilities", "similarity")
 _OPSET = 18
 # Activations are included, so that their limits become those of the 8-bit range. The
 # normalization of features and the softmax are not: they need full precision and take
@@ -147,7 +150,6 @@ def in_float32(model: ImageClassifier) -> ImageClassifier:
         return model
     copy = _copy_in_float32(model)
     copy.temperature = model.temperature
-    copy.unknown_detector = model.unknown_detector
     return copy
 
 
@@ -188,6 +190,7 @@ def _copy_in_float32(model: ImageClassifier) -> ImageClassifier:
         dtype="float32",
     )
     copy.set_weights(model.get_weights())
+    copy.unknown_detector = model.unknown_detector
     return copy
 
 
@@ -221,16 +224,22 @@ class _FitSize(keras.layers.Layer):
 
 
 def _serving_model(model: ImageClassifier, any_size: bool, tta: int) -> keras.Model:
-    """Returns a model that maps uint8 images to probabilities."""
+    """Returns a model that maps uint8 images to probabilities.
+
+    A model that compares images with training images also returns their similarity.
+    """
     sides = (None, None) if any_size else model.image_size
     inputs = keras.Input((*sides, 3), dtype="uint8", name="images")
     if any_size:
         images = _FitSize(model.image_size, model.resize)(inputs)
     else:
         images = ops.cast(inputs, "float32")
-    network = average_views(model, model.image_size, tta)
+    network = average_views(with_similarity(model), model.image_size, tta)
     # Explicit, because the augmentation layers of Keras default to training=True.
-    return keras.Model(inputs, network(images, training=False), name="classifier")
+    outputs = network(images, training=False)
+    if isinstance(outputs, list):
+        outputs = dict(zip(_OUTPUTS, outputs, strict=True))
+    return keras.Model(inputs, outputs, name="classifier")
 
 
 def _signature(serving: keras.Model) -> list[keras.InputSpec]:
@@ -294,16 +303,17 @@ def _store_constants(graph: Any, names: Any, values: Any) -> None:
 
 
 def _name_onnx(graph: Any) -> None:
-    """Gives the output and the dynamic dimensions readable names."""
-    (output,) = graph.output
+    """Gives the outputs and the dynamic dimensions readable names."""
+    # Those of a dictionary are sorted by their keys.
+    new = {output.name: name for output, name in zip(graph.output, _OUTPUTS)}
     for node in graph.node:
         for index, name in enumerate(node.output):
-            if name == output.name:
-                node.output[index] = "probabilities"
-    output.name = "probabilities"
+            node.output[index] = new.get(name, name)
+    for output in graph.output:
+        output.name = new[output.name]
     for value, names in (
         (graph.input[0], ("batch", "height", "width")),
-        (output, ("batch",)),
+        *((output, ("batch",)) for output in graph.output),
     ):
         for dimension, name in zip(
             value.type.tensor_type.shape.dim, names, strict=False
@@ -367,9 +377,40 @@ def _quantize_onnx(path: Path, batches: Sequence[np.ndarray]) -> None:
         op_types_to_quantize=list(_QUANTIZED_IN_ONNX),
         # On older processors, products of 8-bit integers overflow.
         reduce_range=not _has_vnni(),
+        nodes_to_exclude=_similarity_nodes_of_onnx(prepared),
     )
     prepared.unlink()
     quantized.replace(path)
+
+
+def _similarity_nodes_of_onnx(path: Path) -> list[str]:
+    import onnx
+
+    graph = onnx.load(path).graph
+    if len(graph.output) == 1:
+        return []
+    sources = {name: node.name for node in graph.node for name in node.output}
+    inputs = {
+        node.name: [sources[name] for name in node.input if name in sources]
+        for node in graph.node
+    }
+    return find_own_nodes(inputs, sources["similarity"], sources["probabilities"])
+
+
+def _similarity_nodes_of_openvino(model: Any) -> list[str]:
+    if len(model.outputs) == 1:
+        return []
+    inputs = {
+        node.get_friendly_name(): [
+            value.get_node().get_friendly_name() for value in node.input_values()
+        ]
+        for node in model.get_ordered_ops()
+    }
+    probabilities, similarity = (
+        output.get_node().get_friendly_name()
+        for output in sorted(model.outputs, key=lambda one: -len(one.partial_shape))
+    )
+    return find_own_nodes(inputs, similarity, probabilities)
 
 
 def _has_vnni() -> bool:
@@ -418,8 +459,12 @@ def _convert_to_openvino(
     if precision == "int8":
         import nncf
 
+        names = _similarity_nodes_of_openvino(converted)
         converted = nncf.quantize(
-            converted, nncf.Dataset(batches), subset_size=len(batches)
+            converted,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(names=names) if names else None,
         )
     quantized = path.with_stem("quantized")
     openvino.save_model(converted, quantized, compress_to_fp16=precision == "float16")

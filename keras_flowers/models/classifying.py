@@ -13,8 +13,8 @@ from keras_flowers_runtime.classification import (
 )
 
 from keras_flowers.distribution import predict_batch, strategy_scope
-from keras_flowers.errors import InputError
 from keras_flowers.inference import build_batch_predictor
+from keras_flowers.layers.views import average_views
 from keras_flowers.models.unknown import UnknownDetector
 
 if TYPE_CHECKING:
@@ -44,11 +44,6 @@ def build_classifying_function(
         raise no_detector_error(
             "it was not trained by `train`, or with fewer than 50 validation images"
         )
-    if detector.examples is not None and tta > 1:
-        raise InputError(
-            "`unknown='auto'` compares the features of the image itself: `tta` "
-            f"must be 1. Received: tta={tta}"
-        )
     find_unknown = detector.find_unknown
     if detector.examples is None:
 
@@ -57,13 +52,36 @@ def build_classifying_function(
             return probabilities, find_unknown(probabilities, None)
 
         return predict
+    predict_both = build_feature_predictor(model, tta)
+
+    def predict_and_compare(images: Any) -> Any:
+        probabilities, features = predict_both(images)
+        return probabilities, find_unknown(probabilities, features)
+
+    return predict_and_compare
+
+
+def build_feature_predictor(
+    model: "ImageClassifier", tta: int
+) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
+    """Returns a function that predicts probabilities and features of a batch.
+
+    The probabilities are averaged over the views of an image, with the temperature of
+    the model; the features are those of the image itself.
+
+    Args:
+        model: A classifier with a backbone.
+        tta: As for `ImageClassifier.classify`.
+    """
     with strategy_scope(model):
-        both = keras.Model(model.inputs[0], [model.features, model.outputs[0]])
+        both = keras.Model(model.inputs[0], [model.outputs[0], model.features])
+        both = average_views(both, model.image_size, tta, model.scale_probabilities)
 
-    def predict_both(images: Any) -> Any:
-        features, probabilities = predict_batch(both, images)
-        probabilities = model.scale_probabilities(probabilities)
-        probabilities = keras.ops.convert_to_numpy(probabilities)
-        return probabilities, find_unknown(probabilities, np.asarray(features))
+    def predict(images: Any) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, features = predict_batch(both, images)
+        if tta == 1:
+            probabilities = model.scale_probabilities(probabilities)
+        to_numpy = keras.ops.convert_to_numpy
+        return to_numpy(probabilities), to_numpy(features)
 
-    return predict_both
+    return predict

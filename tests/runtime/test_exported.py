@@ -163,7 +163,8 @@ def change(**changes):
     ("spoil", "message"),
     [
         (change(kind="other"), 'without "kind"'),
-        (change(version=3), "version 3; this package reads 1 and 2"),
+        (change(version=4), "version 4; this package reads up to 3"),
+        (change(similarity={"threshold": 2}), "similarity"),
         (change(thresholds=[0.5]), '"thresholds" that are not one from 0 to 1'),
         (change(thresholds=[2.0] * 99), '"thresholds" that are not one from 0 to 1'),
         (change(format="coreml"), "unknown format 'coreml'"),
