@@ -3,14 +3,15 @@
     python benchmarks/unknown.py PHOTOS OTHER_PHOTOS WEIGHTS
         [--leave-out CLASS,...] [--json FILE] [SEED...]
 
-Runs `keras-flowers train PHOTOS --backbone WEIGHTS --test-split 0.2` once for each seed;
-42, 1 and 2 by default. The saved model then tells, as with `--unknown auto`, which of the
-test images and which of OTHER_PHOTOS show none of its classes. Prints the area under the
-ROC curve of its score, and the parts of unknown and of known images that it rejects: the
-mean of the seeds and the range.
+Runs `keras-flowers train PHOTOS --backbone WEIGHTS --test-split 0.2` once for each
+seed; 42, 1 and 2 by default. The saved model then tells, as with `--unknown auto`,
+which of the test images and which of OTHER_PHOTOS show none of its classes. Prints the
+area under the ROC curve of its score, and the parts of unknown and of known images that
+it rejects: the mean of the seeds and the range.
 
-With `--leave-out`, each of these classes of PHOTOS is also left out of the training images,
-one after the other, and its images are the unknown ones; `all` leaves out every class.
+With `--leave-out`, each of these classes of PHOTOS is also left out of the training
+images, one after the other, and its images are the unknown ones; `all` leaves out every
+class.
 
 The cache is the one that KERAS_FLOWERS_CACHE names, or the default one.
 """

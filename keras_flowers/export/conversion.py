@@ -305,7 +305,8 @@ def _store_constants(graph: Any, names: Any, values: Any) -> None:
 def _name_onnx(graph: Any) -> None:
     """Gives the outputs and the dynamic dimensions readable names."""
     # Those of a dictionary are sorted by their keys.
-    new = {output.name: name for output, name in zip(graph.output, _OUTPUTS)}
+    outputs = zip(graph.output, _OUTPUTS, strict=False)
+    new = {output.name: name for output, name in outputs}
     for node in graph.node:
         for index, name in enumerate(node.output):
             node.output[index] = new.get(name, name)
