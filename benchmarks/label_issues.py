@@ -156,7 +156,7 @@ def main():
     parser.add_argument("backbone", metavar="BACKBONE")
     parser.add_argument("seeds", metavar="SEED", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--json", metavar="FILE", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     images = load(arguments.images, arguments.backbone)
     plain = "default head, `score` alone, 1 view"
     results = {plain: [measure_plain_way(images, seed) for seed in arguments.seeds]}

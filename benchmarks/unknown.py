@@ -141,7 +141,7 @@ def main():
     parser.add_argument("seeds", metavar="SEED", nargs="*", type=int)
     parser.add_argument("--leave-out", metavar="CLASS,...", default="")
     parser.add_argument("--json", metavar="FILE", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     seeds = given.seeds or [42, 1, 2]
     names = [name for name in given.leave_out.split(",") if name]
     if names == ["all"]:

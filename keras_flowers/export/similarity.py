@@ -10,6 +10,9 @@ from keras import ops
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.unknown import NEIGHBORS
 
+# In the order of their names, as converters sort them.
+OUTPUTS = ("probabilities", "similarity")
+
 
 class _Similarity(keras.layers.Layer):
     """The similarity of images to training images, as of an `UnknownDetector`.
