@@ -36,9 +36,10 @@ class _Similarity(keras.layers.Layer):
         self._examples.assign(examples)
 
     def call(self, features: Any) -> Any:
-        lengths = ops.sqrt(ops.sum(ops.square(features), axis=-1, keepdims=True))
-        # In half precision, a smaller limit would be zero.
-        features = features / ops.maximum(lengths, 1e-6)
+        # In half precision, a smaller limit would be zero; and eight bits may not
+        # divide by a length that they round to zero.
+        squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
+        features = features * ops.rsqrt(ops.maximum(squares, 1e-6))
         examples = ops.transpose(ops.cast(self._examples, "float32"))
         nearest, _ = ops.top_k(ops.matmul(features, examples), NEIGHBORS)
         return nearest[:, -1]

@@ -172,7 +172,8 @@ def test_a_quantized_model_is_smaller_and_proven(
     assert proof.largest_difference > 0
     if quantize == "float16":
         assert proof.largest_difference < 0.02
-    assert 0 < proof.similarity.largest_difference < 0.05
+        assert proof.similarity.largest_difference < 0.005
+    assert proof.similarity.equal_answers > 0.9
     before, after = proof.keras_recall, proof.exported_recall
     lost = {name for name in before if after[name].value < before[name].value}
     assert set(proof.lost_classes) == lost
@@ -305,6 +306,7 @@ def test_an_exported_linear_head_averages_over_views(run, tmp_path):
     for got, averaged, one in zip(found, wanted, single, strict=True):
         assert got.is_unknown == averaged.is_unknown == one.is_unknown
         assert got.probabilities == pytest.approx(averaged.probabilities, abs=1e-4)
+    for got, one in zip(found[:4], single, strict=False):
         assert got.probabilities != pytest.approx(one.probabilities, abs=1e-4)
 
 
