@@ -1,6 +1,6 @@
 from collections.abc import Callable
-from itertools import combinations
 from io import BytesIO
+from itertools import combinations
 
 import numpy as np
 import pytest
