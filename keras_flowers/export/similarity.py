@@ -41,8 +41,11 @@ class _Similarity(keras.layers.Layer):
         squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
         features = features * ops.rsqrt(ops.maximum(squares, 1e-6))
         examples = ops.transpose(ops.cast(self._examples, "float32"))
-        nearest, _ = ops.top_k(ops.matmul(features, examples), NEIGHBORS)
-        return nearest[:, -1]
+        products = ops.matmul(features, examples)
+        if keras.backend.backend() == "jax":
+            # TensorFlow cannot load JAX's `top_k`.
+            return ops.sort(products, axis=-1)[:, -NEIGHBORS]
+        return ops.top_k(products, NEIGHBORS)[0][:, -1]
 
     def compute_output_spec(self, features: Any) -> keras.KerasTensor:
         return keras.KerasTensor((features.shape[0],), dtype="float32")
