@@ -155,6 +155,13 @@ def test_bad_arguments_are_named(exported, arguments):
         load_exported(exported / "onnx").classify(**arguments)
 
 
+def test_a_model_without_similarity_says_so(exported):
+    model = load_exported(exported / "onnx")
+    assert model.similarity_threshold is None
+    with pytest.raises(InputError, match="computes no similarity"):
+        model.predict_similarity(np.zeros((1, *model.image_size, 3), np.uint8))
+
+
 def change(**changes):
     return lambda content: content | changes
 
