@@ -1,6 +1,7 @@
 """The table of wrong labels in docs/accuracy.md.
 
-    python benchmarks/label_issues.py PHOTOS BACKBONE [--json FILE] [SEED...]
+    python benchmarks/label_issues.py PHOTOS BACKBONE
+        [--views N]... [--json FILE] [SEED...]
 
 Gives 5 % of the images another class at random, and ranks all images by how well their
 label fits. Prints the average precision of this ranking, and precision and recall of
@@ -54,15 +55,15 @@ class Images:
     features: np.ndarray
 
 
-def load(folder, network):
-    """Returns the images of a folder."""
+def load(folder, network, views):
+    """Returns the images of a folder, with features in up to so many views."""
     backbone = keras_flowers.Backbone(network)
     loader = keras_flowers.ImageDatasetLoader(
         folder, image_size=backbone.image_size, validation_split=0.0
     )
     datasets = loader.load()
     model = keras_flowers.ImageClassifier(datasets.class_names, backbone=backbone)
-    features = load_features(datasets, model, {"train": max(VIEWS)})["train"]
+    features = load_features(datasets, model, {"train": max(views)})["train"]
     audit = datasets.audit
     return Images(
         audit,
@@ -156,11 +157,15 @@ def main():
     parser.add_argument("backbone", metavar="BACKBONE")
     parser.add_argument("seeds", metavar="SEED", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--json", metavar="FILE", type=Path)
-    arguments = parser.parse_args()
-    images = load(arguments.images, arguments.backbone)
+    parser.add_argument(
+        "--views", metavar="N", type=int, action="append", help="rows to measure"
+    )
+    arguments = parser.parse_intermixed_args()
+    of_rows = arguments.views or VIEWS
+    images = load(arguments.images, arguments.backbone, of_rows)
     plain = "default head, `score` alone, 1 view"
     results = {plain: [measure_plain_way(images, seed) for seed in arguments.seeds]}
-    for views in VIEWS:
+    for views in of_rows:
         name = f"`audit --backbone --feature-views {views}`"
         results[name] = [measure(images, views, seed) for seed in arguments.seeds]
         print(name, results[name], file=sys.stderr, flush=True)

@@ -80,6 +80,13 @@ def _show(output: Output, proof: "Proof") -> None:
         f"probabilities differ by at most {proof.largest_difference:.2g}, "
         f"{proof.equal_answers:.1%} of the predictions are the same"
     )
+    similarity = proof.similarity
+    if similarity is not None:
+        output.say(
+            "similarities to the training images differ by at most "
+            f"{similarity.largest_difference:.2g}: {similarity.equal_answers:.1%} of "
+            "the images are known or unknown in both models"
+        )
     before, after = proof.keras_accuracy, proof.exported_accuracy
     if before is None or after is None or proof.precision == "float32":
         return

@@ -3,7 +3,7 @@
 import importlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -23,10 +23,14 @@ _MODULES = {
 
 
 class Engine(Protocol):
-    """Computes probabilities; safe to call from several threads."""
+    """Computes the outputs of a model; safe to call from several threads."""
 
-    def __call__(self, images: Pixels, /) -> np.ndarray:
-        """Maps uint8 `(batch, height, width, 3)` to float32 `(batch, classes)`."""
+    def __call__(self, images: Pixels, /) -> list[np.ndarray]:
+        """Maps uint8 `(batch, height, width, 3)` to float32 arrays.
+
+        The first are the probabilities, `(batch, classes)`. A model that tells how
+        similar images are to its training images also returns that, `(batch,)`.
+        """
 
 
 def load_engine(
@@ -78,7 +82,7 @@ def _load_onnx(onnxruntime: Any, path: Path, threads: int) -> Engine:
         os.fspath(path), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return lambda images: np.asarray(session.run(None, {name: images})[0])
+    return lambda images: _in_order(session.run(None, {name: images}))
 
 
 def _load_openvino(openvino: Any, path: Path, threads: int) -> Engine:
@@ -88,23 +92,23 @@ def _load_openvino(openvino: Any, path: Path, threads: int) -> Engine:
     compiled = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
     local = threading.local()
 
-    def run(images: Pixels) -> np.ndarray:
+    def run(images: Pixels) -> list[np.ndarray]:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
-        # A copy, because the next call writes to the same memory.
-        return np.array(local.request.infer([images])[0])
+        # Copies, because the next call writes to the same memory.
+        return _in_order(map(np.array, local.request.infer([images]).values()))
 
     return run
 
 
 def _load_litert(interpreter: Any, path: Path, threads: int) -> Engine:
     model = interpreter.Interpreter(os.fspath(path), num_threads=threads)
-    inputs, outputs = model.get_input_details()[0], model.get_output_details()[0]
+    inputs, outputs = model.get_input_details()[0], model.get_output_details()
     model.allocate_tensors()
     lock = threading.Lock()
     shape = tuple(inputs["shape"])
 
-    def run(images: Pixels) -> np.ndarray:
+    def run(images: Pixels) -> list[np.ndarray]:
         nonlocal shape
         with lock:
             if images.shape != shape:
@@ -113,14 +117,24 @@ def _load_litert(interpreter: Any, path: Path, threads: int) -> Engine:
                 shape = images.shape
             model.set_tensor(inputs["index"], images)
             model.invoke()
-            return np.array(model.get_tensor(outputs["index"]))
+            return _in_order(model.get_tensor(one["index"]) for one in outputs)
 
     return run
 
 
 def _load_saved_model(tensorflow: Any, path: Path, _: int) -> Engine:
     model = tensorflow.saved_model.load(os.fspath(path))
-    return lambda images: np.asarray(model.serve(tensorflow.constant(images)))
+
+    def run(images: Pixels) -> list[np.ndarray]:
+        found = model.serve(tensorflow.constant(images))
+        return _in_order(found.values() if isinstance(found, dict) else [found])
+
+    return run
+
+
+def _in_order(outputs: Iterable[Any]) -> list[np.ndarray]:
+    """Returns outputs, the probabilities first; converters do not keep the order."""
+    return sorted(map(np.asarray, outputs), key=np.ndim, reverse=True)
 
 
 _LOADERS: dict[str, Callable[[Any, Path, int], Engine]] = {

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ FORMATS = ("onnx", "litert", "openvino", "saved_model")
 
 _KIND = "keras_flowers.export"
 # Version 2 has `thresholds`: a reader of version 1 would name one class per image.
-_VERSIONS = (1, 2)
+# Version 3 has `similarity`: an earlier reader would expect a single output.
+_VERSIONS = (1, 2, 3)
 
 
 class ExportedClassifier:
@@ -42,6 +43,9 @@ class ExportedClassifier:
         precision: `"float32"`, `"float16"` or `"int8"`.
         unknown_threshold: The lowest probability of an image of a known class, or
             `None` if the model has none.
+        similarity_threshold: The lowest similarity of an image of a known class to the
+            training images, or `None` if the model does not compute it. Where it does,
+            it decides in place of the probability.
         thresholds: The lowest probability of each label, where an image may have
             several labels or none; else `None`.
         description: The content of `model.json`.
@@ -56,6 +60,10 @@ class ExportedClassifier:
         self.format: str = description["format"]
         self.precision: str = description["precision"]
         self.unknown_threshold: float | None = description.get("unknown_threshold")
+        similarity = description.get("similarity")
+        self.similarity_threshold: float | None = (
+            None if similarity is None else similarity["threshold"]
+        )
         thresholds = description.get("thresholds")
         self.thresholds: tuple[float, ...] | None = (
             None if thresholds is None else tuple(thresholds)
@@ -75,8 +83,30 @@ class ExportedClassifier:
             float32 `(batch, classes)`; each row sums to 1, unless the model has
             `thresholds`.
         """
-        probabilities: np.ndarray = self._engine(images)
-        return probabilities
+        return self._engine(images)[0]
+
+    def predict_similarity(self, images: Pixels) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the probabilities of decoded images, and how similar they are.
+
+        The similarity of an image to the training images is the cosine similarity of
+        its features to those of the fifth nearest of up to 1,000 of them.
+
+        Args:
+            images: As for `predict`.
+
+        Returns:
+            float32 `(batch, classes)`, and float32 `(batch,)` from -1 to 1.
+
+        Raises:
+            InputError: If the model has no `similarity_threshold`.
+        """
+        if self.similarity_threshold is None:
+            raise InputError(
+                "The model computes no similarity: it has no backbone, or too few "
+                "validation images, or was exported by an earlier version."
+            )
+        probabilities, similarity = self._engine(images)
+        return probabilities, similarity
 
     def classify(
         self,
@@ -91,9 +121,11 @@ class ExportedClassifier:
             batch_size: Positive integer, how many images are classified at once.
             unknown: Which images show none of the classes, in `is_unknown` of each
                 result: those whose most probable class has a probability below this
-                threshold; `"auto"` for the threshold in `model.json`; or `None` for
-                none. Of a model with `thresholds`, those without a label do; a number
-                here raises all lower thresholds to it.
+                threshold; `"auto"` for those that are less similar to the training
+                images than the `similarity_threshold`, or where there is none, whose
+                probability is below the `unknown_threshold`; or `None` for none. Of a
+                model with `thresholds`, those without a label do; a
+                number here raises all lower thresholds to it.
 
         Returns:
             One `Classification` per path, in the order of `paths`.
@@ -128,22 +160,8 @@ class ExportedClassifier:
             A `Classification` for each path, or an `UnreadableImage` with `path` and
             `error`, in the order of `paths`.
         """
-        threshold = check_unknown(unknown)
-        if self.thresholds is not None:
-            threshold = None
-        if threshold == "auto":
-            threshold = self.unknown_threshold
-            if threshold is None:
-                raise no_detector_error("its model.json has no threshold")
-
-        def predict(images: Pixels) -> Any:
-            probabilities = self.predict(images)
-            if threshold is None:
-                return probabilities
-            return probabilities, ~(probabilities.max(axis=1) >= threshold)
-
         return classify_files(
-            predict,
+            self.predictor(unknown),
             self.class_names,
             self.image_size,
             paths,
@@ -151,6 +169,45 @@ class ExportedClassifier:
             self.resize,
             raise_thresholds(self.thresholds, unknown),
         )
+
+    def predictor(self, unknown: str | float | None = None) -> Callable[[Pixels], Any]:
+        """Returns a function that classifies batches of images, as `classify` does.
+
+        Args:
+            unknown: As for `classify`.
+
+        Returns:
+            A function that maps images, uint8 `(batch, height, width, 3)`, to their
+            probabilities, `(batch, classes)`, or to a pair of these and bool
+            `(batch,)`, whether the images show none of the classes.
+
+        Raises:
+            InputError: If `unknown` is not as described, or is `"auto"` for a model
+                without a threshold.
+        """
+        threshold = check_unknown(unknown)
+        if self.thresholds is not None:
+            threshold = None
+        if threshold is None:
+            return self.predict
+        if threshold == "auto" and self.similarity_threshold is not None:
+            lowest = self.similarity_threshold
+
+            def compare(images: Pixels) -> tuple[np.ndarray, np.ndarray]:
+                probabilities, similarity = self.predict_similarity(images)
+                return probabilities, ~(similarity >= lowest)
+
+            return compare
+        if threshold == "auto":
+            threshold = self.unknown_threshold
+        if threshold is None:
+            raise no_detector_error("its model.json has no threshold")
+
+        def predict(images: Pixels) -> tuple[np.ndarray, np.ndarray]:
+            probabilities = self.predict(images)
+            return probabilities, ~(probabilities.max(axis=1) >= threshold)
+
+        return predict
 
 
 def load_exported(
@@ -234,7 +291,7 @@ def _check_description(content: Any) -> dict[str, Any]:
     if content.get("version") not in _VERSIONS:
         raise _DescriptionError(
             f"version {content.get('version')!r}; this package reads "
-            f"{' and '.join(map(str, _VERSIONS))}"
+            f"up to {_VERSIONS[-1]}"
         )
     if content["format"] not in FORMATS:
         raise _DescriptionError(f"the unknown format {content['format']!r}")
@@ -259,6 +316,9 @@ def _check_description(content: Any) -> dict[str, Any]:
     threshold = content.get("unknown_threshold")
     if threshold is not None and not 0 <= threshold <= 1:
         raise _DescriptionError(f'the "unknown_threshold" {threshold!r}')
+    similarity = content.get("similarity")
+    if similarity is not None and not -1 <= similarity["threshold"] <= 1:
+        raise _DescriptionError(f'the "similarity" {similarity!r}')
     if not all(type(entry["size"]) is int for entry in content["files"].values()):
         raise _DescriptionError('"files" without sizes')
     return content

@@ -1,7 +1,6 @@
 """What a server needs to know of a model, whatever library computes it."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,23 +78,19 @@ def serve_exported(
         return resize_heat(occlude(image, odds), classifier.image_size)
 
     description = classifier.description
-    read = functools.partial(_read_number, description)
+    by_similarity = classifier.similarity_threshold is not None
     return ServedModel(
         class_names=classifier.class_names,
         image_size=classifier.image_size,
         resize=classifier.resize,
-        predict=classifier.predict,
+        predict=classifier.predictor("auto") if by_similarity else classifier.predict,
         explain=explain,
         method="occlusion",
         format=classifier.format,
         precision=classifier.precision,
-        unknown_threshold=read("unknown_threshold"),
+        unknown_threshold=None if by_similarity else classifier.unknown_threshold,
+        finds_unknown=by_similarity,
         thresholds=classifier.thresholds,
-        temperature=read("temperature"),
+        temperature=description.get("temperature"),
         versions=dict(description.get("versions", {})),
     )
-
-
-def _read_number(description: Mapping[str, Any], name: str) -> float | None:
-    value = description.get(name)
-    return None if value is None else float(value)

@@ -19,6 +19,12 @@ _MAX_DIFFERING_BITS = 23
 # in all of them: the fraction of the bits set in either image decides.
 _MAX_DIFFERING_FRACTION = 0.25
 _MIN_SET_BITS = 16
+# Different objects in front of the same background may differ in 13 bits. Such an image
+# has many others around it that differ a little more; the copies of an image have none.
+_SURELY_EQUAL_BITS = 8
+_CROWD_BITS = 2 * _MAX_DIFFERING_BITS
+_CROWD_FACTOR = 3
+_CROWD_SAMPLE = 2048
 # Two hashes that differ in at most 23 bits agree in at least one of 24 bands, and
 # typically in nine of them.
 _BANDS = _MAX_DIFFERING_BITS + 1
@@ -60,6 +66,10 @@ def near_duplicate_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
     such as one of a single color, has no near-duplicates. Only pairs that agree in one
     of 24 bands of bits are compared.
 
+    Where many images differ only in 24 to 46 bits from an image, all of them have the
+    same background: of these, only images that differ in at most 8 bits are
+    near-duplicates.
+
     Args:
         hashes: The result of `perceptual_hash` for each image.
 
@@ -79,10 +89,10 @@ def near_duplicate_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
     packed = np.frombuffer(bytes.fromhex("".join(distinct)), dtype=np.uint8)
     packed = packed.reshape(len(distinct), _HASH_BITS // 8)
     words = packed.view(np.uint64)
-    for left, right in _find_candidates(packed):
-        for one, other in _confirm(words, left, right):
-            indices = (first[distinct[one]], first[distinct[other]])
-            pairs.add((min(indices), max(indices)))
+    confirmed = [_confirm(words, *found) for found in _find_candidates(packed)]
+    for one, other in _leave_out_crowds(words, confirmed):
+        indices = (first[distinct[one]], first[distinct[other]])
+        pairs.add((min(indices), max(indices)))
     return sorted(pairs)
 
 
@@ -111,14 +121,35 @@ def _find_candidates(
             yield order[near], order[near + distance]
 
 
-def _confirm(
-    words: _Words, left: _Indices, right: _Indices
-) -> Iterator[tuple[int, int]]:
-    """Yields the candidates that are near-duplicates."""
+def _confirm(words: _Words, left: _Indices, right: _Indices) -> _Indices:
+    """Returns the candidates that are near-duplicates, `(pairs, 2)`."""
     first, second = words[left], words[right]
     differing = np.bitwise_count(first ^ second).sum(axis=1)
     near = np.flatnonzero(differing <= _MAX_DIFFERING_BITS)
     union = np.bitwise_count(first[near] | second[near]).sum(axis=1)
     alike = differing[near] <= _MAX_DIFFERING_FRACTION * union
     near = near[alike & (union >= _MIN_SET_BITS)]
-    yield from zip(left[near].tolist(), right[near].tolist(), strict=True)
+    return np.stack([left[near], right[near]], axis=1)
+
+
+def _leave_out_crowds(
+    words: _Words, confirmed: Sequence[_Indices]
+) -> Iterator[tuple[int, int]]:
+    """Yields the pairs that are not only alike as many others are."""
+    if not confirmed:
+        return
+    pairs = np.unique(np.concatenate(confirmed), axis=0)
+    differing = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(axis=1)
+    is_sure = differing <= _SURELY_EQUAL_BITS
+    doubtful = np.unique(pairs[~is_sure])
+    sample = words[:: -(-len(words) // _CROWD_SAMPLE)]
+    crowded = [index for index in doubtful if _is_in_crowd(words[index], sample)]
+    is_kept = is_sure | ~np.isin(pairs, crowded).any(axis=1)
+    yield from map(tuple, pairs[is_kept].tolist())
+
+
+def _is_in_crowd(word: _Words, sample: _Words) -> bool:
+    differing = np.bitwise_count(word ^ sample).sum(axis=1)
+    near = np.count_nonzero(differing <= _MAX_DIFFERING_BITS)
+    around = np.count_nonzero(differing <= _CROWD_BITS) - near
+    return around > _CROWD_FACTOR * max(near, 1)

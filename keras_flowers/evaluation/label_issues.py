@@ -141,9 +141,8 @@ def _find_issues_of_labels(audit: Audit, probabilities: np.ndarray) -> list[Find
         n_jobs=1,
     )
     fits = np.where(labels == 1, probabilities, 1 - probabilities)
-    is_issue = np.logical_and(
-        is_issue, fits < 0.5
-    )  # else the given label is the more probable one
+    # Else the given label is the more probable one.
+    is_issue = np.asarray(is_issue) & (fits < 0.5)
     scores = np.where(is_issue, fits, np.inf).min(axis=1)
     order = np.argsort(scores, kind="stable")
     return [

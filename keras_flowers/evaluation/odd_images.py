@@ -1,6 +1,7 @@
 """Finds images that look odd: dark, bright, blurred, nearly empty, of an odd size.
 
-What is odd is decided by cleanvision, with its thresholds.
+What is odd is decided by cleanvision, with its thresholds. Where nearly all images have
+one size, it calls every other size odd; here, an odd size is also far from the median.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +29,8 @@ _KINDS = {
     "odd_aspect_ratio": ("odd_shape", "an odd aspect ratio"),
     "odd_size": ("odd_size", "far larger or smaller than the others"),
 }
+# An odd size is at least so many times larger or smaller than the median.
+_ODD_FACTOR = 2.0
 # Which of them need the pixels.
 _OF_PIXELS = ("dark", "low_information", "blurry")
 
@@ -77,7 +80,10 @@ def find_odd_images(
         if progress is not None:
             progress("look", len(rows), len(records))
     judge.issues = pandas.DataFrame(index=range(len(rows)))
-    judge.update_issues(pandas.DataFrame(rows), list(_KINDS))
+    found = pandas.DataFrame(rows)
+    judge.update_issues(found, list(_KINDS))
+    factors = np.exp(np.abs(np.log(found["size"] / found["size"].median())))
+    judge.issues["is_odd_size_issue"] &= factors >= _ODD_FACTOR
     return list(_describe(records, judge.issues))
 
 

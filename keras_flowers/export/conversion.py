@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 import logging
 import os
 import warnings
@@ -15,6 +14,12 @@ import numpy as np
 from keras import ops
 
 from keras_flowers.errors import InputError
+from keras_flowers.export.onnx_conversion import convert_to_onnx
+from keras_flowers.export.similarity import (
+    OUTPUTS,
+    find_own_nodes,
+    with_similarity,
+)
 from keras_flowers.layers.preprocessing import ResizeAndRescale
 from keras_flowers.layers.views import average_views
 from keras_flowers.models.backbone import Backbone
@@ -34,11 +39,6 @@ FILES = {
     "openvino": "model.xml",
     "saved_model": "saved_model",
 }
-_OPSET = 18
-# Activations are included, so that their limits become those of the 8-bit range. The
-# normalization of features and the softmax are not: they need full precision and take
-# no time.
-_QUANTIZED_IN_ONNX = ("Conv", "MatMul", "Gemm", "Add", "MaxPool", "Clip", "Relu")
 
 
 def check_format(format: str, precision: str) -> None:  # noqa: A002
@@ -128,7 +128,7 @@ def convert(
                 input_signature=_signature(serving),
             )
         elif format == "onnx":
-            _convert_to_onnx(serving, model, precision, path, batches)
+            convert_to_onnx(serving, model, precision, path, batches)
         elif format == "litert":
             _convert_to_litert(serving, precision, path, batches)
         else:
@@ -147,7 +147,6 @@ def in_float32(model: ImageClassifier) -> ImageClassifier:
         return model
     copy = _copy_in_float32(model)
     copy.temperature = model.temperature
-    copy.unknown_detector = model.unknown_detector
     return copy
 
 
@@ -188,6 +187,7 @@ def _copy_in_float32(model: ImageClassifier) -> ImageClassifier:
         dtype="float32",
     )
     copy.set_weights(model.get_weights())
+    copy.unknown_detector = model.unknown_detector
     return copy
 
 
@@ -221,16 +221,22 @@ class _FitSize(keras.layers.Layer):
 
 
 def _serving_model(model: ImageClassifier, any_size: bool, tta: int) -> keras.Model:
-    """Returns a model that maps uint8 images to probabilities."""
+    """Returns a model that maps uint8 images to probabilities.
+
+    A model that compares images with training images also returns their similarity.
+    """
     sides = (None, None) if any_size else model.image_size
     inputs = keras.Input((*sides, 3), dtype="uint8", name="images")
     if any_size:
         images = _FitSize(model.image_size, model.resize)(inputs)
     else:
         images = ops.cast(inputs, "float32")
-    network = average_views(model, model.image_size, tta)
+    network = average_views(with_similarity(model), model.image_size, tta)
     # Explicit, because the augmentation layers of Keras default to training=True.
-    return keras.Model(inputs, network(images, training=False), name="classifier")
+    outputs = network(images, training=False)
+    if isinstance(outputs, list):
+        outputs = dict(zip(OUTPUTS, outputs, strict=True))
+    return keras.Model(inputs, outputs, name="classifier")
 
 
 def _signature(serving: keras.Model) -> list[keras.InputSpec]:
@@ -239,145 +245,20 @@ def _signature(serving: keras.Model) -> list[keras.InputSpec]:
     return [keras.InputSpec(inputs.dtype, inputs.shape, name=inputs.name)]
 
 
-def _convert_to_onnx(
-    serving: keras.Model,
-    model: ImageClassifier,
-    precision: str,
-    path: Path,
-    batches: Sequence[np.ndarray],
-) -> None:
-    import onnx
-    import tensorflow as tf
-    import tf2onnx
-
-    # The model's `export` would turn constants that a layer holds as tensors, such as
-    # those of a Normalization, into inputs of the graph.
-    inputs = serving.inputs[0]
-    signature = [tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)]
-    function = tf.function(
-        lambda images: serving(images, training=False), input_signature=signature
+def _similarity_nodes_of_openvino(model: Any) -> list[str]:
+    if len(model.outputs) == 1:
+        return []
+    inputs = {
+        node.get_friendly_name(): [
+            value.get_node().get_friendly_name() for value in node.input_values()
+        ]
+        for node in model.get_ordered_ops()
+    }
+    probabilities, similarity = (
+        output.get_node().get_friendly_name()
+        for output in sorted(model.outputs, key=lambda one: -len(one.partial_shape))
     )
-    graph_model, _ = tf2onnx.convert.from_function(function, signature, opset=_OPSET)
-    concrete = function.get_concrete_function()
-    _store_constants(graph_model.graph, concrete.inputs[1:], concrete.captured_inputs)
-    _name_onnx(graph_model.graph)
-    if precision == "float16":
-        _store_in_float16(graph_model.graph)
-    height, width = model.image_size
-    onnx.helper.set_model_props(
-        graph_model,
-        {
-            "class_names": json.dumps(list(model.class_names)),
-            "image_size": json.dumps([height, width]),
-            "resize": model.resize,
-            "input": "uint8 RGB, 0 to 255, (batch, height, width, 3)",
-        },
-    )
-    onnx.save(graph_model, path)
-    if precision == "int8":
-        _quantize_onnx(path, batches)
-
-
-def _store_constants(graph: Any, names: Any, values: Any) -> None:
-    """Turns the inputs of a graph that are constants into weights."""
-    from onnx import numpy_helper
-
-    constants = {name.name: value for name, value in zip(names, values, strict=True)}
-    inputs = list(graph.input)
-    del graph.input[:]
-    for value in inputs:
-        if value.name in constants:
-            array = np.asarray(constants[value.name])
-            graph.initializer.append(numpy_helper.from_array(array, value.name))
-        else:
-            graph.input.append(value)
-
-
-def _name_onnx(graph: Any) -> None:
-    """Gives the output and the dynamic dimensions readable names."""
-    (output,) = graph.output
-    for node in graph.node:
-        for index, name in enumerate(node.output):
-            if name == output.name:
-                node.output[index] = "probabilities"
-    output.name = "probabilities"
-    for value, names in (
-        (graph.input[0], ("batch", "height", "width")),
-        (output, ("batch",)),
-    ):
-        for dimension, name in zip(
-            value.type.tensor_type.shape.dim, names, strict=False
-        ):
-            if not dimension.HasField("dim_value") or dimension.dim_value <= 0:
-                dimension.dim_param = name
-
-
-def _store_in_float16(graph: Any) -> None:
-    """Stores large weights as float16 and casts them back to float32 in the graph.
-
-    Runtimes cast once, when they load the file: it is half as large and as fast.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    limits = np.finfo(np.float16)
-    casts, kept = [], []
-    for weights in graph.initializer:
-        values = numpy_helper.to_array(weights)
-        if values.dtype != np.float32 or values.size < 256:
-            kept.append(weights)
-            continue
-        name = f"{weights.name}/float16"
-        small = np.clip(values, limits.min, limits.max).astype(np.float16)
-        kept.append(numpy_helper.from_array(small, name))
-        casts.append(
-            onnx.helper.make_node(
-                "Cast", [name], [weights.name], to=onnx.TensorProto.FLOAT
-            )
-        )
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _quantize_onnx(path: Path, batches: Sequence[np.ndarray]) -> None:
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self._rest = iter(batches)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self._rest, None)
-            return None if batch is None else {"images": batch}
-
-    prepared, quantized = path.with_suffix(".prepared"), path.with_suffix(".int8")
-    quant_pre_process(path, prepared, skip_symbolic_shape=True)
-    quantization.quantize_static(
-        prepared,
-        quantized,
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        op_types_to_quantize=list(_QUANTIZED_IN_ONNX),
-        # On older processors, products of 8-bit integers overflow.
-        reduce_range=not _has_vnni(),
-    )
-    prepared.unlink()
-    quantized.replace(path)
-
-
-def _has_vnni() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "vnni" in flags
+    return find_own_nodes(inputs, similarity, probabilities)
 
 
 def _convert_to_litert(
@@ -418,8 +299,12 @@ def _convert_to_openvino(
     if precision == "int8":
         import nncf
 
+        names = _similarity_nodes_of_openvino(converted)
         converted = nncf.quantize(
-            converted, nncf.Dataset(batches), subset_size=len(batches)
+            converted,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(names=names) if names else None,
         )
     quantized = path.with_stem("quantized")
     openvino.save_model(converted, quantized, compress_to_fp16=precision == "float16")

@@ -27,6 +27,7 @@ from keras_flowers.export.conversion import (
 )
 from keras_flowers.export.model_card import write_model_card
 from keras_flowers.export.proof import MAX_IMAGES, MIN_IMAGES, Proof, ProofError, prove
+from keras_flowers.export.similarity import has_similarity
 from keras_flowers.export.sources import (
     LabelledImage,
     RunImages,
@@ -228,10 +229,20 @@ def _write_description(
     model = source.model
     any_size = takes_any_size(format, precision)
     height, width = model.image_size
+    similarity = None
+    if has_similarity(model):
+        assert model.unknown_detector is not None
+        similarity = {
+            "output": "similarity",
+            "dtype": "float32",
+            "shape": [None],
+            "values": "cosine similarity to the fifth nearest of some training images",
+            "threshold": model.unknown_detector.similarity_threshold,
+        }
     files = {path.relative_to(folder).as_posix(): path for path in _files_of(folder)}
     description: dict[str, Any] = {
         "kind": "keras_flowers.export",
-        "version": 2 if model.multi_label else 1,
+        "version": 3 if similarity else 2 if model.multi_label else 1,
         "format": format,
         "precision": precision,
         "file": FILES[format],
@@ -263,8 +274,10 @@ def _write_description(
         "tta": tta,
         # It is part of the graph; null says: none.
         "temperature": None if model.temperature == 1 else model.temperature,
-        # Of the probability of the most probable class: the graph has no features.
+        # Of the probability of the most probable class, where there is no similarity.
         "unknown_threshold": model.unknown_threshold,
+        # A second output: how similar an image is to the training images.
+        "similarity": similarity,
         # Where an image may have several labels, the lowest probability of each.
         "thresholds": model.label_thresholds,
         "source": {

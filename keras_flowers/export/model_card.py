@@ -100,6 +100,7 @@ def write_card(
         "format": "keras",
         "precision": source.model.compute_dtype,
         "any_size": True,
+        "similarity": None,
         "files": {file.name: {"size": file.stat().st_size}},
     }
     text = _render(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from keras_flowers_runtime.images import ImageOptions, load_image
 from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.export.sources import LabelledImage
+from keras_flowers.models.classifying import build_feature_predictor
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.progress import Progress
 from keras_flowers.scores import wilson_interval
@@ -33,19 +34,22 @@ class Tolerance:
             limit.
         equal_answers: The minimum fraction of images with the same predicted class.
         accuracy_loss: How much the accuracy may drop.
+        similarity_difference: The largest difference of the similarity of an image to
+            the training images; `None` for no limit.
     """
 
     largest_difference: float | None
     equal_answers: float
     accuracy_loss: float
+    similarity_difference: float | None
 
 
 # Where two classes are close, 8-bit integers change the probabilities a lot. The
 # predicted class must stay the same.
 TOLERANCES = {
-    "float32": Tolerance(1e-4, 0.98, 0.02),
-    "float16": Tolerance(5e-2, 0.98, 0.02),
-    "int8": Tolerance(None, 0.9, 0.03),
+    "float32": Tolerance(1e-4, 0.98, 0.02, 1e-4),
+    "float16": Tolerance(5e-2, 0.98, 0.02, 1e-2),
+    "int8": Tolerance(None, 0.9, 0.03, None),
 }
 
 
@@ -92,6 +96,25 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
+class SimilarityProof:
+    """A comparison of how two models tell unknown images, by their similarity.
+
+    Attributes:
+        largest_difference: The largest difference of the similarity of an image to the
+            training images.
+        equal_answers: Fraction of images that both models find known or both unknown.
+        keras_unknown: Fraction of the validation images that the Keras model finds
+            unknown, although they show its classes; `None` without such images.
+        exported_unknown: That of the exported model, or `None`.
+    """
+
+    largest_difference: float
+    equal_answers: float
+    keras_unknown: Score | None
+    exported_unknown: Score | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Proof:
     """A comparison of an exported model with its original.
 
@@ -113,6 +136,8 @@ class Proof:
         keras_recall: Recall of the Keras model for each class.
         exported_recall: Recall of the exported model for each class.
         worst: The images with the largest differences.
+        similarity: How the models tell unknown images; `None` if the exported model
+            does not compare images with training images.
     """
 
     images: int
@@ -128,6 +153,7 @@ class Proof:
     keras_recall: dict[str, Score]
     exported_recall: dict[str, Score]
     worst: tuple[Difference, ...]
+    similarity: SimilarityProof | None = None
 
     @property
     def lost_classes(self) -> dict[str, float]:
@@ -158,6 +184,22 @@ class Proof:
                 f"{self.equal_answers:.1%} of the answers are the same; "
                 f"{self.precision} needs {tolerance.equal_answers:.0%}"
             )
+        if self.similarity is not None:
+            found, limit = (
+                self.similarity.largest_difference,
+                tolerance.similarity_difference,
+            )
+            if limit is not None and not found <= limit:
+                return (
+                    f"the similarity to training images differs by up to {found:.2g}; "
+                    f"{self.precision} allows {limit:g}"
+                )
+            if not self.similarity.equal_answers >= tolerance.equal_answers:
+                return (
+                    f"{self.similarity.equal_answers:.1%} of the images are known or "
+                    f"unknown in both models; {self.precision} needs "
+                    f"{tolerance.equal_answers:.0%}"
+                )
         if self.keras_accuracy is not None and self.exported_accuracy is not None:
             lost = self.keras_accuracy.value - self.exported_accuracy.value
             if lost > tolerance.accuracy_loss:
@@ -201,19 +243,22 @@ def prove(
         InputError: If no image can be read, or the Keras model returns NaN because
             its training diverged.
     """
-    network = model.averaging_views(tta)
+    predict_keras, predict_exported = _build_predictors(model, exported, tta)
     expected, found, read = [], [], []
     for batch in _batches(images):
         pixels, readable = _load(batch, model)
         if readable:
-            expected.append(np.asarray(predict_batch(network, pixels)))
-            found.append(exported.predict(pixels))
+            expected.append(predict_keras(pixels))
+            found.append(predict_exported(pixels))
             read += readable
         if progress is not None:
             progress("prove", min(len(images), len(read)), len(images))
     if not read:
         raise InputError("None of the images for the proof can be read.")
-    before, after = np.concatenate(expected), np.concatenate(found)
+    (before, *similarity), (after, *exported_similarity) = (
+        [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        for batches in (expected, found)
+    )
     if not np.isfinite(before).all():
         raise InputError(
             "The model returns NaN because its training diverged, so it cannot be "
@@ -254,6 +299,54 @@ def prove(
             )
             for index in order[:_WORST].tolist()
         ),
+        similarity=_compare_similarities(
+            model, *similarity, *exported_similarity, len(labels)
+        )
+        if similarity
+        else None,
+    )
+
+
+def _build_predictors(
+    model: ImageClassifier, exported: ExportedClassifier, tta: int
+) -> tuple[Callable[[Any], tuple[np.ndarray, ...]], ...]:
+    """Returns functions that predict with both models.
+
+    Each returns the probabilities, and the similarity if the exported model has it.
+    """
+    if exported.similarity_threshold is None:
+        network = model.averaging_views(tta)
+        return (
+            lambda images: (np.asarray(predict_batch(network, images)),),
+            lambda images: (exported.predict(images),),
+        )
+    predict_both = build_feature_predictor(model, tta)
+    detector = model.unknown_detector
+    assert detector is not None
+
+    def predict_keras(images: Any) -> tuple[np.ndarray, ...]:
+        probabilities, features = predict_both(images)
+        return probabilities, detector.similarities(features)
+
+    return predict_keras, exported.predict_similarity
+
+
+def _compare_similarities(
+    model: ImageClassifier, before: np.ndarray, after: np.ndarray, labelled: int
+) -> SimilarityProof:
+    detector = model.unknown_detector
+    assert detector is not None
+    threshold = detector.similarity_threshold
+    is_unknown = [~(values >= threshold) for values in (before, after)]
+    keras_unknown, exported_unknown = (
+        score(int(found[:labelled].sum()), labelled) if labelled else None
+        for found in is_unknown
+    )
+    return SimilarityProof(
+        float(np.abs(before - after).max()),
+        float(np.equal(*is_unknown).mean()),
+        keras_unknown,
+        exported_unknown,
     )
 
 

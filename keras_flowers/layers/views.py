@@ -74,7 +74,8 @@ def average_views(
 
     Args:
         model: Maps images `(batch, height, width, 3)` to probabilities
-            `(batch, classes)`.
+            `(batch, classes)`, or to a list of these and others `(batch, ...)`, which
+            are then those of the image itself.
         image_size: `(height, width)` of the images.
         count: Number of views, from 1 to `MOST_VIEWS`; 1 returns `model`.
         scale: Applied to the probabilities of each view; `None` for nothing. An
@@ -85,12 +86,19 @@ def average_views(
     images = keras.Input((*image_size, 3), name="images")
     # As one larger batch, so that the graph holds the network once.
     views = ops.concatenate([take_view(images, n) for n in range(count)])
-    probabilities = model(views, training=False)
+    outputs = model(views, training=False)
+    probabilities, *others = outputs if isinstance(outputs, list) else [outputs]
     if scale is not None:
         probabilities = scale(probabilities)
-    classes = probabilities.shape[-1]
-    stacked = ops.reshape(probabilities, (count, -1, classes))
-    return keras.Model(images, ops.mean(stacked, axis=0), name="average_of_views")
+    average = ops.mean(_divide_by_view(probabilities, count), axis=0)
+    if others:
+        average = [average, *(_divide_by_view(one, count)[0] for one in others)]
+    return keras.Model(images, average, name="average_of_views")
+
+
+def _divide_by_view(values: Any, count: int) -> Any:
+    """Returns the values of all views of a batch as `(views, batch, ...)`."""
+    return ops.reshape(values, (count, -1, *values.shape[1:]))
 
 
 def _enlarge(images: Any, axis: int, place: float) -> Any:

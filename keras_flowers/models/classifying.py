@@ -12,7 +12,7 @@ from keras_flowers_runtime.classification import (
 )
 
 from keras_flowers.distribution import predict_batch, strategy_scope
-from keras_flowers.errors import InputError
+from keras_flowers.layers.views import average_views
 from keras_flowers.models.frozen_prediction import (
     FrozenClassifier,
     PredictionDifference,
@@ -70,11 +70,6 @@ def build_classifying_function(
         raise no_detector_error(
             "it was not trained by `train`, or with fewer than 50 validation images"
         )
-    if detector.examples is not None and tta > 1:
-        raise InputError(
-            "`unknown='auto'` compares the features of the image itself: `tta` "
-            f"must be 1. Received: tta={tta}"
-        )
     find_unknown = detector.find_unknown
     if detector.examples is None:
 
@@ -83,17 +78,38 @@ def build_classifying_function(
             return probabilities, find_unknown(probabilities, None)
 
         return predict
-    with strategy_scope(model):
-        both = keras.Model(model.inputs[0], [model.features, model.outputs[0]])
+    predict_both = build_feature_predictor(model, tta)
 
-    def predict_both(images: Any) -> Any:
+    def predict_and_compare(images: Any) -> Any:
         classifier = find_classifier(images)
-        if classifier is not None:
-            probabilities, features = classifier.predict_both(images)
-        else:
-            features, probabilities = predict_batch(both, images)
-            probabilities = model.scale_probabilities(probabilities)
-            probabilities = keras.ops.convert_to_numpy(probabilities)
-        return probabilities, find_unknown(probabilities, np.asarray(features))
+        predict = predict_both if classifier is None else classifier.predict_both
+        probabilities, features = predict(images)
+        return probabilities, find_unknown(probabilities, features)
 
-    return predict_both
+    return predict_and_compare
+
+
+def build_feature_predictor(
+    model: "ImageClassifier", tta: int
+) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
+    """Returns a function that predicts probabilities and features of a batch.
+
+    The probabilities are averaged over the views of an image, with the temperature of
+    the model; the features are those of the image itself.
+
+    Args:
+        model: A classifier with a backbone.
+        tta: As for `ImageClassifier.classify`.
+    """
+    with strategy_scope(model):
+        both = keras.Model(model.inputs[0], [model.outputs[0], model.features])
+        both = average_views(both, model.image_size, tta, model.scale_probabilities)
+
+    def predict(images: Any) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, features = predict_batch(both, images)
+        if tta == 1:
+            probabilities = model.scale_probabilities(probabilities)
+        to_numpy = keras.ops.convert_to_numpy
+        return to_numpy(probabilities), to_numpy(features)
+
+    return predict

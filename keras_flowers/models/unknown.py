@@ -8,7 +8,7 @@ import numpy as np
 # The part of images of known classes that is taken for unknown.
 ERROR_RATE = 0.05
 # An image is as similar to the training images as to the fifth most similar of them.
-_NEIGHBOURS = 5
+NEIGHBORS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class UnknownDetector:
             examples: Float `(others, features)`, of training images.
         """
         lowest = float(np.quantile(probabilities.max(axis=1), ERROR_RATE))
-        if features is None or examples is None or len(examples) < _NEIGHBOURS:
+        if features is None or examples is None or len(examples) < NEIGHBORS:
             return cls(lowest)
         detector = cls(lowest, 0.0, _normalize(examples).astype(np.float16))
         similarities = detector.similarities(features)
@@ -64,8 +64,8 @@ class UnknownDetector:
         """
         assert self.examples is not None
         products = _normalize(features) @ self.examples.astype(np.float32).T
-        nearest: np.ndarray = np.partition(products, -_NEIGHBOURS, axis=1)
-        return nearest[:, -_NEIGHBOURS]
+        nearest: np.ndarray = np.partition(products, -NEIGHBORS, axis=1)
+        return nearest[:, -NEIGHBORS]
 
     def find_unknown(
         self, probabilities: np.ndarray, features: np.ndarray | None

@@ -7,17 +7,24 @@ from helpers import tiny_network
 
 from keras_flowers import Backbone, ImageClassifier, InputError
 from keras_flowers.export import export_model, load_exported
+from keras_flowers.models.unknown import UnknownDetector
 
 
 @pytest.fixture(scope="module")
 def model():
     backbone = Backbone(tiny_network(), "own")
-    return ImageClassifier(["a", "b"], hidden_units=(4,), seed=1, backbone=backbone)
+    model = ImageClassifier(["a", "b"], hidden_units=(4,), seed=1, backbone=backbone)
+    examples = np.random.default_rng(1).normal(0, 1, (9, 6))
+    model.unknown_detector = UnknownDetector.fit(np.ones((9, 2)), examples, examples)
+    return model
 
 
 def test_a_saved_model_is_proven_on_every_backend(model, tmp_path):
     proof = export_model(model, tmp_path / "model", "saved_model")
     assert proof.largest_difference < 1e-5
+    assert proof.similarity.largest_difference < 1e-5
+    assert proof.similarity.equal_answers == 1.0
+    assert proof.similarity.keras_unknown is None
     exported = load_exported(tmp_path / "model")
     is_tensorflow = keras.backend.backend() == "tensorflow"
     assert exported.description["any_size"] == is_tensorflow

@@ -1,5 +1,6 @@
 """Exports of a tiny run, each run by the runtime that it is made for."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -12,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 from helpers import draw_images, small_loader, tiny_network
+from keras_flowers_runtime.images import load_image
+from keras_flowers_serving.model import serve_exported
 
 import keras_flowers
 import keras_flowers.export
@@ -55,7 +58,7 @@ def run(tmp_path_factory):
     )
     # Of more images than these, the run would find out both.
     trained.model.temperature = 1.5
-    trained.model.unknown_detector = UnknownDetector(0.6)
+    trained.model.unknown_detector = fit_detector(trained.model, images_in(folder))
     trained.model.save(folder / "run" / "model.keras")
     return folder / "run"
 
@@ -75,8 +78,23 @@ def exported(run, tmp_path_factory):
     return find
 
 
+def fit_detector(model, paths):
+    """Returns a detector with a threshold that is far from the similarity of images."""
+    images = np.stack([load_image(path, model.image_size) for path in paths])
+    features = model.feature_extractor().predict(images, verbose=0)
+    detector = UnknownDetector.fit(np.full((len(paths), 3), 0.3), features, features)
+    found = np.sort(detector.similarities(features))[: len(paths) // 2]
+    gap = np.diff(found).argmax()
+    threshold = float(found[gap : gap + 2].mean())
+    return dataclasses.replace(detector, similarity_threshold=threshold)
+
+
+def images_in(folder):
+    return sorted((folder / "photos").glob("*/*.png"))
+
+
 def images_of(run):
-    return sorted((run.parent / "photos").glob("*/*.png"))
+    return images_in(run.parent)
 
 
 def contents(folder):
@@ -88,10 +106,17 @@ def test_an_exported_model_answers_as_keras_does(run, exported, model_format):
     folder, proof = exported(model_format)
     assert contents(folder) == FILES | MODEL_FILES[model_format]
     paths = images_of(run)
-    expected = keras.models.load_model(run / "model.keras").classify(paths)
-    found = load_exported(folder).classify(paths, batch_size=7)
+    model, classifier = (
+        keras.models.load_model(run / "model.keras"),
+        load_exported(folder),
+    )
+    expected = model.classify(paths, unknown="auto")
+    found = classifier.classify(paths, batch_size=7, unknown="auto")
+    assert 0 < sum(one.is_unknown for one in expected) < len(paths)
     for one, other in zip(expected, found, strict=True):
-        assert (one.path, one.label) == (other.path, other.label)
+        assert (one.path, one.label, one.is_unknown) == (
+            *(other.path, other.label, other.is_unknown),
+        )
         np.testing.assert_allclose(
             [one.probabilities[name] for name in sorted(one.probabilities)],
             [other.probabilities[name] for name in sorted(other.probabilities)],
@@ -103,6 +128,15 @@ def test_an_exported_model_answers_as_keras_does(run, exported, model_format):
     assert proof.image_source == "16 validation images of the run, 48 drawn ones"
     assert proof.keras_accuracy == proof.exported_accuracy
     assert proof.keras_accuracy.images == 16
+    assert proof.similarity.largest_difference < 1e-5
+    assert proof.similarity.equal_answers == 1.0
+    assert proof.similarity.keras_unknown == proof.similarity.exported_unknown
+    assert proof.similarity.keras_unknown.images == 16
+    served = serve_exported(folder)
+    assert served.finds_unknown and served.unknown_threshold is None
+    pixels = np.stack([load_image(path, (8, 8)) for path in paths])
+    _, unknown = served.predict(pixels)
+    assert unknown.tolist() == [one.is_unknown for one in expected]
 
 
 @pytest.mark.parametrize("model_format", ["onnx", "saved_model"])
@@ -138,6 +172,8 @@ def test_a_quantized_model_is_smaller_and_proven(
     assert proof.largest_difference > 0
     if quantize == "float16":
         assert proof.largest_difference < 0.02
+        assert proof.similarity.largest_difference < 0.005
+    assert proof.similarity.equal_answers > 0.9
     before, after = proof.keras_recall, proof.exported_recall
     lost = {name for name in before if after[name].value < before[name].value}
     assert set(proof.lost_classes) == lost
@@ -147,7 +183,8 @@ def test_a_quantized_model_is_smaller_and_proven(
 
 
 def export_tolerance(equal_answers, accuracy_loss):
-    return keras_flowers.export.proof.Tolerance(None, equal_answers, accuracy_loss)
+    limits = keras_flowers.export.proof.Tolerance
+    return limits(None, equal_answers, accuracy_loss, None)
 
 
 def test_float16_weights_are_half_as_long(tmp_path):
@@ -168,7 +205,8 @@ def test_the_onnx_file_knows_its_classes(exported):
     assert json.loads(properties["class_names"]) == ["daisy", "roses", "tulips"]
     assert json.loads(properties["image_size"]) == [8, 8]
     assert [value.name for value in model.graph.input] == ["images"]
-    assert [value.name for value in model.graph.output] == ["probabilities"]
+    names = [value.name for value in model.graph.output]
+    assert names == ["probabilities", "similarity"]
 
 
 def test_the_description_names_classes_versions_and_origin(run, exported):
@@ -254,17 +292,21 @@ def test_an_exported_linear_head_averages_over_views(run, tmp_path):
     generator = np.random.default_rng(0)
     model.adapt(generator.gamma(1, 1, (20, 6)))
     model.layers[-1].kernel.assign(generator.normal(0, 1, (6, 3)))
+    paths = images_of(run)
+    model.unknown_detector = fit_detector(in_float32(model), paths)
     proof = export_model(model, tmp_path / "model", tta=3)
     assert proof.failure is None
     content = json.loads((tmp_path / "model" / "model.json").read_text())
     assert content["tta"] == 3
     assert "a linear head" in (tmp_path / "model" / "README.md").read_text()
-    paths = images_of(run)[:4]
-    wanted = in_float32(model).classify(paths, tta=3)
-    single = in_float32(model).classify(paths)
-    found = load_exported(tmp_path / "model").classify(paths)
+    wanted = in_float32(model).classify(paths, unknown="auto", tta=3)
+    single = in_float32(model).classify(paths, unknown="auto")
+    found = load_exported(tmp_path / "model").classify(paths, unknown="auto")
+    assert 0 < sum(one.is_unknown for one in single) < len(paths)
     for got, averaged, one in zip(found, wanted, single, strict=True):
+        assert got.is_unknown == averaged.is_unknown == one.is_unknown
         assert got.probabilities == pytest.approx(averaged.probabilities, abs=1e-4)
+    for got, one in zip(found[:4], single, strict=False):
         assert got.probabilities != pytest.approx(one.probabilities, abs=1e-4)
 
 

@@ -155,6 +155,13 @@ def test_bad_arguments_are_named(exported, arguments):
         load_exported(exported / "onnx").classify(**arguments)
 
 
+def test_a_model_without_similarity_says_so(exported):
+    model = load_exported(exported / "onnx")
+    assert model.similarity_threshold is None
+    with pytest.raises(InputError, match="computes no similarity"):
+        model.predict_similarity(np.zeros((1, *model.image_size, 3), np.uint8))
+
+
 def change(**changes):
     return lambda content: content | changes
 
@@ -163,7 +170,8 @@ def change(**changes):
     ("spoil", "message"),
     [
         (change(kind="other"), 'without "kind"'),
-        (change(version=3), "version 3; this package reads 1 and 2"),
+        (change(version=4), "version 4; this package reads up to 3"),
+        (change(similarity={"threshold": 2}), "similarity"),
         (change(thresholds=[0.5]), '"thresholds" that are not one from 0 to 1'),
         (change(thresholds=[2.0] * 99), '"thresholds" that are not one from 0 to 1'),
         (change(format="coreml"), "unknown format 'coreml'"),
