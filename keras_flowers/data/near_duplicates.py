@@ -150,6 +150,6 @@ def _leave_out_crowds(
 
 def _is_in_crowd(word: _Words, sample: _Words) -> bool:
     differing = np.bitwise_count(word ^ sample).sum(axis=1)
-    near = np.count_nonzero(differing <= _MAX_DIFFERING_BITS)
-    around = np.count_nonzero(differing <= _CROWD_BITS) - near
+    near = int(np.count_nonzero(differing <= _MAX_DIFFERING_BITS))
+    around = int(np.count_nonzero(differing <= _CROWD_BITS)) - near
     return around > _CROWD_FACTOR * max(near, 1)

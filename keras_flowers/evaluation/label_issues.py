@@ -131,10 +131,10 @@ def _find_issues_of_labels(audit: Audit, probabilities: np.ndarray) -> list[Find
     labels = number_labels(audit.images, audit.class_names, multi_label=True)
     # The other ways of cleanlab find hardly more of the wrong labels among half as many
     # findings again.
-    is_issue = np.zeros(labels.shape, bool)
+    found = np.zeros(labels.shape, bool)
     # Of a label that all images have, or none, there is nothing to compare.
     varied = np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
-    is_issue[:, varied] = find_multilabel_issues_per_class(
+    found[:, varied] = find_multilabel_issues_per_class(
         [np.flatnonzero(row).tolist() for row in labels[:, varied]],
         probabilities[:, varied],
         filter_by="low_self_confidence",
@@ -142,12 +142,13 @@ def _find_issues_of_labels(audit: Audit, probabilities: np.ndarray) -> list[Find
     )
     fits = np.where(labels == 1, probabilities, 1 - probabilities)
     # Else the given label is the more probable one.
-    is_issue = np.asarray(is_issue) & (fits < 0.5)
+    is_issue = found & (fits < 0.5)
     scores = np.where(is_issue, fits, np.inf).min(axis=1)
-    order = np.argsort(scores, kind="stable")
+    count = np.count_nonzero(is_issue.any(axis=1))
+    # Those without an issue have an infinite score.
     return [
         _describe_labels(audit, index, is_issue[index], float(scores[index]))
-        for index in order[is_issue.any(axis=1)[order]].tolist()
+        for index in np.argsort(scores, kind="stable")[:count].tolist()
     ]
 
 

@@ -300,7 +300,7 @@ def prove(
             for index in order[:_WORST].tolist()
         ),
         similarity=_compare_similarities(
-            model, *similarity, *exported_similarity, len(labels)
+            model, similarity[0], exported_similarity[0], len(labels)
         )
         if similarity
         else None,
