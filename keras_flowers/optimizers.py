@@ -24,9 +24,8 @@ class Muon(keras.optimizers.Optimizer):
     orthogonal matrix, so that all directions are learned at the same speed. A network
     that starts from random weights needs fewer epochs with it. Here a kernel `(height,
     width, in, out)` is a matrix `(height * width * in, out)`, and its update is scaled
-    to the size of one of Adam (Liu et al., 2025), so that learning rate and weight
-    decay of AdamW fit. Everything else, biases, normalization and dense layers, is
-    trained by AdamW (Loshchilov and Hutter, 2019).
+    to the size of one of Adam (Liu et al., 2025). Everything else, biases, normalization
+    and dense layers, is trained by AdamW (Loshchilov and Hutter, 2019).
 
     `keras.optimizers.Muon` is for dense layers: it leaves convolutions to AdamW. It
     also multiplies the large matrix ten times for each update. This class does so
@@ -34,8 +33,8 @@ class Muon(keras.optimizers.Optimizer):
 
     Args:
         learning_rate: Float, a learning rate schedule or a callable.
-        weight_decay: Float or `None`: by which fraction of the learning rate all
-            weights shrink in each step.
+        weight_decay: Fraction of each weight that a step takes off, times the
+            learning rate; `None` for none.
         momentum: Float from 0 to below 1, of the convolution kernels.
         beta_1: Float from 0 to below 1, as in `keras.optimizers.AdamW`.
         beta_2: Float from 0 to below 1, as in `keras.optimizers.AdamW`.
@@ -49,7 +48,7 @@ class Muon(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate: Any = 0.001,
+        learning_rate: Any = 0.01,
         weight_decay: float | None = 0.004,
         momentum: float = 0.95,
         beta_1: float = 0.9,

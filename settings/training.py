@@ -38,7 +38,7 @@ RATE = Number(0, 100, lowest_is_open=True)
 
 def _epochs(facts: ModelFacts) -> int:
     # A backbone that starts from random weights takes longer to train.
-    return 60 if facts.is_from_scratch else 15
+    return 50 if facts.is_from_scratch else 15
 
 
 def _optimizer(facts: ModelFacts) -> str:
@@ -50,7 +50,7 @@ def _optimizer(facts: ModelFacts) -> str:
 def _learning_rate(facts: ModelFacts) -> float | None:
     if facts.optimizer not in OPTIMIZERS:
         return None
-    return 0.01 if facts.optimizer == "sgd" else 0.001
+    return 0.01 if facts.optimizer in ("sgd", "muon") else 0.001
 
 
 def _schedule(facts: ModelFacts) -> str:
@@ -112,7 +112,7 @@ EPOCHS = Setting(
     meaning="Number of passes over the training images",
     commands=("train",),
     group=TRAINING,
-    default=Automatic("15; 60 with a backbone without weights", _epochs),
+    default=Automatic("15; 50 with a backbone without weights", _epochs),
     arguments=("TrainingConfig.epochs",),
     recorded=of_run("epochs"),
     hyperparameter="epochs",
