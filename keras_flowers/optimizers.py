@@ -24,8 +24,8 @@ class Muon(keras.optimizers.Optimizer):
     orthogonal matrix, so that all directions are learned at the same speed. A network
     that starts from random weights needs fewer epochs with it. Here a kernel `(height,
     width, in, out)` is a matrix `(height * width * in, out)`, and its update is scaled
-    to the size of one of Adam (Liu et al., 2025). Everything else, biases, normalization
-    and dense layers, is trained by AdamW (Loshchilov and Hutter, 2019).
+    to the size of one of Adam (Liu et al., 2025). Everything else, biases,
+    normalization and dense layers, is trained by AdamW (Loshchilov and Hutter, 2019).
 
     `keras.optimizers.Muon` is for dense layers: it leaves convolutions to AdamW. It
     also multiplies the large matrix ten times for each update. This class does so
