@@ -91,6 +91,7 @@ def _import_backend() -> None:
                 import tensorflow as tf
 
                 tf.config.list_physical_devices()
+            import keras  # noqa: F401
         # What commands need of it comes from here on in no time.
         import keras_flowers  # noqa: F401
 

@@ -241,8 +241,8 @@ class _ModelBuilder:
         name = self.value_of(OPTIMIZER)
         if name == "muon" and not self.facts.is_from_scratch:
             raise click.UsageError(
-                "--optimizer muon needs a --backbone without pretrained weights: it is "
-                "for training convolutions."
+                "--optimizer muon trains convolutions: use it with a network without "
+                "pretrained weights, such as --backbone small_convnet."
             )
         if name == "sgd" and self.facts.has_linear_head:
             penalty = choose_label_mode(datasets.multi_label).head_penalty

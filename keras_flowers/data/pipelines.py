@@ -111,24 +111,31 @@ def image_pipeline(
 def take_spread(batches: Any, count: int) -> np.ndarray:
     """Returns whole batches of images from all over a pipeline, at least `count`.
 
-    Neighbors are of one class. All images are returned if there are fewer.
+    Images are in class order, so adjacent ones show the same class. All images are
+    returned if there are fewer.
 
     Args:
         batches: A pipeline of images and labels that is not shuffled.
         count: Number of images.
     """
-    found: list[np.ndarray] = []
     (first, _), total = next(iter(batches.as_numpy_iterator())), len(batches)
-    step = max(1, total // math.ceil(count / len(first)))
+    needed = math.ceil(count / len(first))
+    # Without the last batch, which may be smaller, where there are enough others.
+    chosen = choose_spread(total - 1 if needed < total else total, needed)
     if isinstance(batches, ArrayBatches):
-        chosen: Any = batches.take_batches(range(0, total, step))
+        found = [
+            images for images, _ in batches.take_batches(chosen).as_numpy_iterator()
+        ]
     else:
-        chosen = batches.shard(step, 0)
-    for images, _ in chosen.as_numpy_iterator():
-        found.append(images)
-        if sum(map(len, found)) >= count:
-            break
+        numbered = enumerate(batches.take(chosen[-1] + 1).as_numpy_iterator())
+        found = [images for number, (images, _) in numbered if number in chosen]
     return np.concatenate(found)
+
+
+def choose_spread(total: int, count: int) -> list[int]:
+    """Returns up to `count` positions from all over `range(total)`, in order."""
+    positions = np.linspace(0, total - 1, min(count, total)).round()
+    return [int(position) for position in positions]
 
 
 def needs_no_tensorflow() -> bool:

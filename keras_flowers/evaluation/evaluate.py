@@ -454,8 +454,10 @@ def evaluate(
         InputError: If the split is empty, the data has a class that the model does
             not know, or several labels per image where the model knows one, or the
             model returns something other than one probability per class. Or if `model`
-            is neither a model nor the file of one.
+            is neither a model nor the file of one, `tta` is not as described, or the
+            model cannot compute in the `inference_precision`.
     """
+    check_views("tta", tta)
     if isinstance(model, str | os.PathLike):
         model = load_classifier(model)
     elif not isinstance(model, keras.Model):
@@ -479,7 +481,7 @@ def evaluate(
                 f"inference_precision={inference_precision!r} and "
                 f"{type(datasets).__name__}"
             )
-        return _evaluate_batches(model, datasets, class_names)
+        return _evaluate_batches(model, datasets, class_names, tta)
     split = split or "validation"
     images = datasets.in_order(split)
     if images is None:
@@ -495,7 +497,7 @@ def evaluate(
     _check_label_mode(model, datasets.multi_label)
     with datasets.naming_unreadable_images():
         probabilities, difference = _predict_split(
-            model, datasets, split, check_views("tta", tta), precision
+            model, datasets, split, tta, precision
         )
     return _evaluate_predictions(
         model,
@@ -557,16 +559,17 @@ def _load_all(model: keras.Model, data: str | os.PathLike[str]) -> ImageDatasets
 
 
 def _evaluate_batches(
-    model: keras.Model, data: Any, class_names: Sequence[str] | None
+    model: keras.Model, data: Any, class_names: Sequence[str] | None, tta: int
 ) -> AnyEvaluation:
     """Evaluates images without files."""
     multi_label = getattr(model, "multi_label", False)
-    rows, labels = [], []
+    network, rows, labels = None, [], []
     try:
         for images, batch_labels in iterate_batches(data, multi_label):
             if len(images) != len(batch_labels):
                 raise TypeError("images and labels differ in number")
-            rows.append(np.asarray(predict_batch(model, images)))
+            network = network or _average_views(model, images.shape[1:3], tta)
+            rows.append(np.asarray(predict_batch(network, images)))
             labels.append(batch_labels)
     except TypeError as error:
         raise InputError(
@@ -594,6 +597,15 @@ def _evaluate_batches(
     )
 
 
+def _average_views(
+    model: keras.Model, image_size: tuple[int, int], tta: int
+) -> keras.Model:
+    """Returns a model that averages over views; the model itself for one view."""
+    if isinstance(model, ImageClassifier):
+        return model.averaging_views(tta)
+    return average_views(model, image_size, tta)
+
+
 def _predict_split(
     model: keras.Model, datasets: ImageDatasets, split: str, tta: int, precision: str
 ) -> tuple[np.ndarray, PredictionDifference | None]:
@@ -601,7 +613,7 @@ def _predict_split(
     batches: Any = datasets.in_order(split)
     count = len(datasets.records(split))
     if not isinstance(model, ImageClassifier):
-        network = average_views(model, datasets.image_size, tta)
+        network = _average_views(model, datasets.image_size, tta)
         return _predict(network, batches, tta * count), None
     classifier = None
     if model.backbone is not None:
@@ -610,7 +622,7 @@ def _predict_split(
         sample = take_spread(batches, needed)
         classifier = build_frozen_classifier(model, count, sample, precision, tta)
     if classifier is None:
-        network = model.averaging_views(tta)
+        network = _average_views(model, datasets.image_size, tta)
         probabilities: np.ndarray = predict_batches(network, batches)
         return probabilities, None
     difference = None

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 from keras_flowers_runtime.images import ImageOptions, Resize, load_image
 
+from keras_flowers.data.pipelines import choose_spread
 from keras_flowers.distribution import predict_batch
 from keras_flowers.errors import InputError
 from keras_flowers.inference import (
@@ -188,9 +189,10 @@ def load_spread(
     Returns:
         uint8 `(count, height, width, 3)`; `None` if no image can be read.
     """
-    step = max(1, len(paths) // CALIBRATION_IMAGES)
     images = []
-    for path in paths[::step][:CALIBRATION_IMAGES]:
+    for position in choose_spread(len(paths), CALIBRATION_IMAGES):
         with contextlib.suppress(InputError):
-            images.append(load_image(path, image_size, ImageOptions(resize=resize)))
+            images.append(
+                load_image(paths[position], image_size, ImageOptions(resize=resize))
+            )
     return np.stack(images) if images else None

@@ -12,7 +12,11 @@ import numpy as np
 from keras_flowers.data.array_batches import ArrayBatches
 from keras_flowers.data.dataset_loader import ImageDatasets, ordered_batches
 from keras_flowers.data.feature_cache import FeatureCache
-from keras_flowers.data.pipelines import needs_no_tensorflow, take_spread
+from keras_flowers.data.pipelines import (
+    choose_spread,
+    needs_no_tensorflow,
+    take_spread,
+)
 from keras_flowers.data.splits import SPLIT_NAMES
 from keras_flowers.errors import InputError
 from keras_flowers.inference import (
@@ -153,8 +157,7 @@ def measure_precision(
         return None
     labels = images.labels("validation")
     # More would take as long as all features in the lower precision.
-    count = min(len(labels), CALIBRATION_IMAGES)
-    positions = np.linspace(0, len(labels) - 1, count).round().astype(int)
+    positions = np.array(choose_spread(len(labels), CALIBRATION_IMAGES))
     labels = labels[positions]
 
     def predict(precision: str) -> np.ndarray:

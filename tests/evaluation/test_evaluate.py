@@ -86,6 +86,13 @@ def test_data_comes_in_many_forms(tmp_path, monkeypatch):
         np.testing.assert_allclose(result.probabilities, expected.probabilities, 1e-4)
         assert (result.class_names, result.split) == (datasets.class_names, None)
     assert result.worst_mistakes(1)[0].path.name.startswith("image ")
+    mirrored = arrays[0][:, :, ::-1]
+    averaged = keras_flowers.evaluate(model, arrays, tta=2).probabilities
+    second = keras_flowers.evaluate(model, (mirrored, arrays[1])).probabilities
+    assert np.abs(second - result.probabilities).max() > 0.001
+    np.testing.assert_allclose(averaged, (result.probabilities + second) / 2, 1e-4)
+    with pytest.raises(InputError, match="`tta` must be"):
+        keras_flowers.evaluate(model, arrays, tta=99)
     whole = keras_flowers.evaluate(model, tmp_path / "photos")
     assert len(whole.labels) == 24
     assert keras_flowers.evaluate(model, str(tmp_path / "photos")).loss == whole.loss
