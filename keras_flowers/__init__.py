@@ -55,6 +55,9 @@ from keras_flowers.metrics import ConfusionMatrix as ConfusionMatrix
 from keras_flowers.metrics import MeanAveragePrecision as MeanAveragePrecision
 from keras_flowers.models.backbone import Backbone as Backbone
 from keras_flowers.models.backbone_presets import backbone_names as backbone_names
+from keras_flowers.models.frozen_prediction import (
+    PredictionDifference as PredictionDifference,
+)
 from keras_flowers.models.image_classifier import Classification as Classification
 from keras_flowers.models.image_classifier import ImageClassifier as ImageClassifier
 from keras_flowers.optimizers import Muon as Muon
@@ -66,6 +69,9 @@ from keras_flowers.training.backbone_audit import (
 )
 from keras_flowers.training.config import FineTuning as FineTuning
 from keras_flowers.training.config import TrainingConfig as TrainingConfig
+from keras_flowers.training.feature_datasets import (
+    PrecisionDifference as PrecisionDifference,
+)
 from keras_flowers.training.learning_rate import (
     LearningRateSearch as LearningRateSearch,
 )

@@ -44,6 +44,13 @@ def test_iterations_on_the_products_equal_those_on_the_matrix():
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
 
 
+def test_rounded_products_of_a_matrix_of_low_rank_do_no_harm():
+    left, right = matrices((300, 5), (5, 60))
+    matrix = ops.cast(ops.convert_to_tensor(left @ right), "bfloat16")
+    found = ops.convert_to_numpy(ops.cast(orthogonalize(matrix), "float32"))
+    assert 0.6 < np.linalg.norm(found, 2) < 1.3
+
+
 def test_convolutions_take_orthogonal_steps_of_the_size_of_adam():
     kernel, gradient = matrices((3, 3, 4, 8), (3, 3, 4, 8))
     variable = keras.Variable(kernel)
