@@ -11,9 +11,9 @@ from keras_flowers.registration import register
 
 # Of the polynomial a*x + b*x^3 + c*x^5, which brings values from 0..1 near 1.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# Five steps of Jordan et al. The products are formed anew after the third one: a GPU rounds
-# them to ten bits, and their smallest eigenvalues may be negative, which the polynomial
-# enlarges more with every step.
+# The five steps of Jordan et al. The products are formed anew after the third one: a
+# GPU rounds them to ten bits, so that their smallest eigenvalues may be negative, and
+# the polynomial enlarges these with every step.
 _STEPS = (3, 2)
 # Gives the update of a kernel the usual size of one of Adam.
 _ROOT_MEAN_SQUARE = 0.2
@@ -30,8 +30,8 @@ class Muon(keras.optimizers.Optimizer):
     to the size of one of Adam (Liu et al., 2025). Everything else, biases,
     normalization and dense layers, is trained by AdamW (Loshchilov and Hutter, 2019).
 
-    `keras.optimizers.Muon` is for dense layers: it leaves convolutions to AdamW. It also
-    multiplies the large matrix ten times for each update, and this class four times.
+    `keras.optimizers.Muon` is for dense layers: it leaves convolutions to AdamW. It
+    also multiplies the large matrix ten times for each update, this class four times.
 
     Args:
         learning_rate: Float, a learning rate schedule or a callable.
