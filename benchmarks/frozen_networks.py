@@ -4,8 +4,9 @@
 
 Computes the features of COUNT images (512 by default) with each way in turns, batch by
 batch, so that all of them share what else the machine does. Prints images per second,
-the ratio to Keras's `predict_on_batch`, the same for the processor time, which depends
-less on what else the machine does, and how far the features are from Keras's.
+the speed relative to Keras's `predict_on_batch`, by the clock and in processor time,
+which depends less on what else the machine does, and how far the features are from
+Keras's.
 Without OpenVINO, or on a processor without a precision, that row is missing.
 """
 
@@ -64,7 +65,8 @@ def main(images, path, count):
     print(machine())
     print()
     print(
-        "| way | images per second | ratio | processor time per image (ms) | ratio | "
+        "| way | images per second | speed by the clock | "
+        "processor time per image (ms) | speed in processor time | "
         "largest difference | largest feature |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -56,7 +56,7 @@ class Images:
 
 
 def load(folder, network, views):
-    """Returns the images of a folder, with features in up to so many views."""
+    """Returns the images, with the features of the largest number of views."""
     backbone = keras_flowers.Backbone(network)
     loader = keras_flowers.ImageDatasetLoader(
         folder, image_size=backbone.image_size, validation_split=0.0

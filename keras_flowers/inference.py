@@ -88,7 +88,7 @@ def build_predictor(
         images: How many images it will be called with in all.
         sample: Some of the images, float32 or uint8 `(count, height, width, 3)`: the
             first are compared, and all of them calibrate int8.
-        precision: One of `PRECISIONS`. Others than float32 are for OpenVINO alone.
+        precision: One of `PRECISIONS`. `bf16` and `int8` need OpenVINO.
 
     Returns:
         Maps a batch of images to float32 answers. Batches of one size are fastest.

@@ -1,4 +1,4 @@
-"""Metrics of classifiers that know more than one number: also that of each class."""
+"""Metrics that also keep a value for each class."""
 
 from typing import Any
 
@@ -98,8 +98,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
 
     The average precision of a label is the mean precision over the images that have
     the label, in the order of their probabilities; it depends on no threshold. The
-    result is its mean over the labels that any image has. That of each label is in the
-    attribute `per_class`.
+    result is its mean over the labels that any image has.
 
     It counts probabilities in 1,024 bins between logits of -16 and 16, and agrees with
     `sklearn.metrics.average_precision_score` to about three decimals. It works on every
@@ -112,7 +111,11 @@ class MeanAveragePrecision(keras.metrics.Metric):
 
     Input shape:
         Labels `(batch, classes)`, 0 or 1; probabilities `(batch, classes)`, 0..1. A
-        probability that is NaN counts as 0.
+        probability that is NaN or infinite counts as 0.
+
+    Attributes:
+        per_class: The average precision of each label, float32 `(classes,)`, 0..1; NaN
+            for a label that no image has.
 
     Raises:
         InputError: If `class_count` is not a positive integer.

@@ -133,7 +133,7 @@ def _load_saved_model(tensorflow: Any, path: Path, _: int) -> Engine:
 
 
 def _in_order(outputs: Iterable[Any]) -> list[np.ndarray]:
-    """Returns outputs, the probabilities first; converters do not keep the order."""
+    """Returns outputs, the probabilities first; not all converters keep the order."""
     return sorted(map(np.asarray, outputs), key=np.ndim, reverse=True)
 
 

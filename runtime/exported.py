@@ -123,9 +123,9 @@ class ExportedClassifier:
                 result: those whose most probable class has a probability below this
                 threshold; `"auto"` for those that are less similar to the training
                 images than the `similarity_threshold`, or where there is none, whose
-                probability is below the `unknown_threshold`; or `None` for none. Of a
-                model with `thresholds`, those without a label do; a
-                number here raises all lower thresholds to it.
+                probability is below the `unknown_threshold`; or `None` for none. If the
+                model has `thresholds`, an image without a label shows none of the
+                classes; a number raises all lower thresholds to it.
 
         Returns:
             One `Classification` per path, in the order of `paths`.

@@ -25,7 +25,7 @@ TTA = Setting(
     kind=Integer(1, 7),
     meaning="Test-time augmentation: number of views of each image (the image, its "
     "mirror image, and crops) over which probabilities are averaged; `train` does it "
-    "in the report. It takes as many times as long",
+    "in the report. N views take N times as long",
     commands=("train", "predict", "evaluate", "export"),
     default=1,
     arguments=("train.tta", "export_model.tta"),
@@ -43,8 +43,9 @@ FOLDS = Setting(
     name="folds",
     kind=Integer(2, 1000),
     meaning="Also cross-validate a linear head on cached features in this many folds: "
-    "shows mean and spread of the accuracy, and writes predictions for all images, by "
-    "heads that have not seen them, to `out_of_fold.csv`",
+    "shows mean and spread of the accuracy, or with several labels per image of the "
+    "mean average precision, and writes predictions for all images, by heads that have "
+    "not seen them, to `out_of_fold.csv`",
     commands=("train",),
     arguments=("train.folds",),
 )

@@ -11,9 +11,9 @@ import numpy as np
 from keras_flowers.errors import InputError
 from keras_flowers.evaluation.differences import (
     Difference,
-    difference_of_means,
-    difference_of_shares,
-    mcnemar_p_value,
+    compare_means,
+    compare_shares,
+    compute_p_value,
 )
 from keras_flowers.evaluation.evaluate import AnyEvaluation, Evaluation
 from keras_flowers.evaluation.label_comparison import MultiLabelComparison
@@ -88,7 +88,7 @@ class Comparison:
         real difference. Only images that one model gets right and the other wrong
         count. The test takes the images as independent.
         """
-        return mcnemar_p_value(self.fixed, self.broken)
+        return compute_p_value(self.fixed, self.broken)
 
     @property
     def accuracy(self) -> Difference:
@@ -96,7 +96,7 @@ class Comparison:
 
         The interval is that of Bonett and Price (2012) for paired shares.
         """
-        return difference_of_shares(self.fixed, self.broken, len(self.first.labels))
+        return compare_shares(self.fixed, self.broken, len(self.first.labels))
 
     @property
     def loss(self) -> Difference:
@@ -105,7 +105,7 @@ class Comparison:
         The interval is that of a paired t-test; NaN if a prediction is non-finite or
         there is only one image.
         """
-        return difference_of_means(self.first.losses, self.second.losses)
+        return compare_means(self.first.losses, self.second.losses)
 
     @property
     def per_class(self) -> dict[str, Difference]:
@@ -115,7 +115,7 @@ class Comparison:
         for label, name in enumerate(self.first.class_names):
             of_class = labels == label
             if of_class.any():
-                differences[name] = difference_of_shares(
+                differences[name] = compare_shares(
                     int(np.count_nonzero(of_class & ~first & second)),
                     int(np.count_nonzero(of_class & first & ~second)),
                     int(np.count_nonzero(of_class)),
@@ -270,4 +270,5 @@ def compare_evaluations(first: AnyEvaluation, second: AnyEvaluation) -> AnyCompa
 
 def _check_labels(first: np.ndarray, second: np.ndarray) -> None:
     if not np.array_equal(first, second):
-        raise InputError("Both evaluations must give each image the same class.")
+        what = "labels" if first.ndim == 2 else "class"
+        raise InputError(f"Both evaluations must give each image the same {what}.")

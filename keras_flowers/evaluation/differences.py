@@ -29,7 +29,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def mcnemar_p_value(fixed: int, broken: int) -> float:
+def compute_p_value(fixed: int, broken: int) -> float:
     """Returns the p-value of McNemar's exact test.
 
     Args:
@@ -43,7 +43,7 @@ def mcnemar_p_value(fixed: int, broken: int) -> float:
     return float(binomtest(fixed, fixed + broken).pvalue)
 
 
-def difference_of_means(first: np.ndarray, second: np.ndarray) -> Difference:
+def compare_means(first: np.ndarray, second: np.ndarray) -> Difference:
     """Returns the difference of two means, with the interval of a paired t-test.
 
     Args:
@@ -66,7 +66,7 @@ def difference_of_means(first: np.ndarray, second: np.ndarray) -> Difference:
     return Difference(value, float(interval.low), float(interval.high))
 
 
-def difference_of_shares(fixed: int, broken: int, count: int) -> Difference:
+def compare_shares(fixed: int, broken: int, count: int) -> Difference:
     """Returns the difference of two paired shares.
 
     The interval is that of Bonett and Price (2012).

@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_flowers.evaluation.differences import (
     Difference,
-    difference_of_means,
-    difference_of_shares,
-    mcnemar_p_value,
+    compare_means,
+    compare_shares,
+    compute_p_value,
 )
 from keras_flowers.evaluation.multi_label import (
     SEPARATOR,
@@ -21,9 +21,9 @@ from keras_flowers.evaluation.multi_label import (
 )
 from keras_flowers.evaluation.resampling import (
     RESAMPLES,
+    average_known,
+    compute_interval,
     draw_weights,
-    mean_of_known,
-    percentile_interval,
 )
 from keras_flowers.files import write_csv_atomically
 
@@ -116,7 +116,7 @@ class MultiLabelComparison:
         The interval is that of a paired t-test; NaN if a prediction is non-finite or
         there is only one image.
         """
-        return difference_of_means(self.first.losses, self.second.losses)
+        return compare_means(self.first.losses, self.second.losses)
 
     @property
     def exact_match(self) -> Difference:
@@ -124,7 +124,7 @@ class MultiLabelComparison:
 
         The interval is that of Bonett and Price (2012) for paired shares.
         """
-        return difference_of_shares(self.fixed, self.broken, len(self.first.labels))
+        return compare_shares(self.fixed, self.broken, len(self.first.labels))
 
     @property
     def fixed(self) -> int:
@@ -143,7 +143,7 @@ class MultiLabelComparison:
         It says nothing about the ranking of images: for that, see the interval of
         `mean_average_precision`.
         """
-        return mcnemar_p_value(self.fixed, self.broken)
+        return compute_p_value(self.fixed, self.broken)
 
     @property
     def changed(self) -> tuple[ChangedLabels, ...]:
@@ -161,9 +161,9 @@ class MultiLabelComparison:
         return tuple(
             ChangedLabels(
                 path=first.paths[index],
-                true_labels=first.names(first.labels[index] == 1),
-                first_labels=first.names(first.predictions[index]),
-                second_labels=first.names(second.predictions[index]),
+                true_labels=first.name_labels(first.labels[index] == 1),
+                first_labels=first.name_labels(first.predictions[index]),
+                second_labels=first.name_labels(second.predictions[index]),
                 change=("broken", "fixed", "moved")[groups[index]],
             )
             for index in indices[order].tolist()
@@ -253,9 +253,9 @@ def _score_draws(
     f1 = np.where(has_label, _f1(*of_labels), np.nan)
     return {
         "per_class": per_class,
-        "mean_average_precision": mean_of_known(per_class),
+        "mean_average_precision": average_known(per_class),
         "f1_micro": _f1(*sums),
-        "f1_macro": mean_of_known(f1),
+        "f1_macro": average_known(f1),
     }
 
 
@@ -265,4 +265,4 @@ def _f1(right: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def _with_interval(value: float, resampled: np.ndarray) -> Difference:
-    return Difference(value, *percentile_interval(resampled))
+    return Difference(value, *compute_interval(resampled))

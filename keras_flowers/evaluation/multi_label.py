@@ -17,10 +17,10 @@ from keras_flowers.evaluation.mistake_grid import (
     load_tile_image,
 )
 from keras_flowers.evaluation.resampling import (
-    average_precisions,
+    average_known,
+    compute_average_precisions,
+    compute_interval,
     draw_weights,
-    mean_of_known,
-    percentile_interval,
 )
 from keras_flowers.files import path_below, write_csv_atomically
 from keras_flowers.models.frozen_prediction import PredictionDifference
@@ -210,14 +210,14 @@ class MultiLabelEvaluation:
         return int((~np.isfinite(self.probabilities).all(axis=1)).sum())
 
     @cached_property
-    def ranks(self) -> np.ndarray:
+    def ranking_scores(self) -> np.ndarray:
         """The probabilities by which images are ranked; 0 for non-finite ones.
 
         Where a model diverged, no image is more probable than another.
         """
         is_finite = np.isfinite(self.probabilities)
-        ranks: np.ndarray = np.where(is_finite, self.probabilities, np.float32(0))
-        return ranks
+        scores: np.ndarray = np.where(is_finite, self.probabilities, np.float32(0))
+        return scores
 
     @cached_property
     def per_class(self) -> dict[str, LabelScores]:
@@ -230,7 +230,7 @@ class MultiLabelEvaluation:
             true, found = self.labels[:, index] == 1, self.predictions[:, index]
             right, count, given = (int(a.sum()) for a in (true & found, true, found))
             scores[name] = LabelScores(
-                float(average_precision_score(true, self.ranks[:, index]))
+                float(average_precision_score(true, self.ranking_scores[:, index]))
                 if count
                 else None,
                 right / given if given else 0.0,
@@ -258,8 +258,8 @@ class MultiLabelEvaluation:
         The same predictions always give the same interval.
         """
         draws = draw_weights(len(self.labels))
-        means = [mean_of_known(self.resample_average_precisions(w)) for w in draws]
-        return percentile_interval(np.concatenate(means))
+        means = [average_known(self.resample_average_precisions(w)) for w in draws]
+        return compute_interval(np.concatenate(means))
 
     def resample_average_precisions(self, weights: np.ndarray) -> np.ndarray:
         """Returns the average precision of each label for weightings of the images.
@@ -271,11 +271,8 @@ class MultiLabelEvaluation:
             Float `(weightings, classes)`; NaN where no image with a weight has the
             label.
         """
-        true = self.labels == 1
-        columns = [
-            average_precisions(true[:, label], self.ranks[:, label], weights)
-            for label in range(len(self.class_names))
-        ]
+        pairs = zip((self.labels == 1).T, self.ranking_scores.T, strict=True)
+        columns = [compute_average_precisions(*pair, weights) for pair in pairs]
         return np.stack(columns, axis=1)
 
     @property
@@ -432,7 +429,7 @@ class MultiLabelEvaluation:
             load_label_mistakes(self, count), self.mistakes, len(self.labels)
         )
 
-    def names(self, flags: np.ndarray) -> tuple[str, ...]:
+    def name_labels(self, flags: np.ndarray) -> tuple[str, ...]:
         """Returns the labels that are true in `flags`, bool `(classes,)`."""
         return tuple(self.class_names[label] for label in np.flatnonzero(flags))
 
@@ -444,7 +441,7 @@ class MultiLabelEvaluation:
         predicted = tuple(self.class_names[label] for label in order[found])
         return LabelMistake(
             self.paths[index],
-            self.names(self.labels[index] == 1),
+            self.name_labels(self.labels[index] == 1),
             predicted if is_finite else None,
             float(self.losses[index]),
         )
@@ -461,8 +458,8 @@ class MultiLabelEvaluation:
             cells = (cell for i in best for cell in (self.class_names[i], row[i]))
             yield [
                 self.shown_path(path),
-                SEPARATOR.join(self.names(self.labels[index] == 1)),
-                SEPARATOR.join(self.names(self.predictions[index])),
+                SEPARATOR.join(self.name_labels(self.labels[index] == 1)),
+                SEPARATOR.join(self.name_labels(self.predictions[index])),
                 *(values[index] for values in further.values()),
                 self.losses[index],
                 *cells,

@@ -127,8 +127,9 @@ def out_of_fold_probabilities(
         folds: As for `assign_folds`.
         seed: As for `assign_folds`.
         groups: As for `assign_folds`.
-        penalty: The strength of the L2 penalty, in Keras's sense half of it; `None` for
-            that of the default head.
+        penalty: The strength of the L2 penalty; `None` for that of the default head.
+            The loss adds `penalty / 2` times the squared weights
+            (`keras.regularizers.L2(penalty / 2)`).
         trained_views: The number of views that the head is trained on; `None` for all.
         averaged_views: The number of views over which its probabilities are averaged;
             `None` for all.

@@ -28,7 +28,7 @@ def draw_weights(count: int) -> Iterator[np.ndarray]:
         yield weights.astype(np.float32)
 
 
-def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+def compute_interval(resampled: np.ndarray) -> tuple[float, float]:
     """Returns the 95 % interval of a score in all draws; NaN where it is unknown."""
     known = resampled[np.isfinite(resampled)]
     if not len(known):
@@ -37,7 +37,7 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def average_precisions(
+def compute_average_precisions(
     true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Returns the average precision of one label for several weightings of the images.
@@ -64,7 +64,7 @@ def average_precisions(
     return np.where(totals > 0, sums / np.maximum(totals, 1), np.nan)
 
 
-def mean_of_known(values: np.ndarray) -> np.ndarray:
+def average_known(values: np.ndarray) -> np.ndarray:
     """Returns the mean of each row without its NaN; NaN if there is nothing else."""
     is_known = np.isfinite(values)
     sums, counts = np.where(is_known, values, 0).sum(axis=1), is_known.sum(axis=1)

@@ -274,7 +274,7 @@ def _write_description(
         "tta": tta,
         # It is part of the graph; null says: none.
         "temperature": None if model.temperature == 1 else model.temperature,
-        # Of the probability of the most probable class, where there is no similarity.
+        # Of the probability of the most probable class; the similarity goes first.
         "unknown_threshold": model.unknown_threshold,
         # A second output: how similar an image is to the training images.
         "similarity": similarity,

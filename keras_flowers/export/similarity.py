@@ -10,7 +10,8 @@ from keras import ops
 from keras_flowers.models.image_classifier import ImageClassifier
 from keras_flowers.models.unknown import NEIGHBORS
 
-# In the order of their names, as converters sort them.
+# Sorted: TensorFlow and ONNX return the outputs of a dictionary in the order of its
+# keys. LiteRT and OpenVINO may change it: there, the rank tells the outputs apart.
 OUTPUTS = ("probabilities", "similarity")
 
 

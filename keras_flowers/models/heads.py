@@ -9,11 +9,12 @@ import numpy as np
 from keras_flowers.layers.standardization import FeatureStandardization
 from keras_flowers.models.classifier_arguments import derive_seed
 
-# The L2 penalty of a linear head, in Keras's sense half of it. It is close to the best
-# strength for 50 to 2,000 training images, and for small and large networks.
+# The L2 penalty of a linear head: the loss adds `HEAD_L2 / 2` times the squared weights
+# (`keras.regularizers.L2(HEAD_L2 / 2)`). It is close to the best strength for 50 to
+# 2,000 training images, and for small and large networks.
 HEAD_L2 = 0.03
-# That of a head with a sigmoid for each label. A label that is told apart from all
-# others by itself, without competing with them in a softmax, is fitted more closely.
+# That of a head with a sigmoid for each label. Independent sigmoids overfit more than a
+# softmax, so they need a stronger penalty.
 LABEL_HEAD_L2 = 0.3
 _MOMENTUM = 0.9
 
@@ -98,7 +99,8 @@ def linear_head_optimizer(
 
     Args:
         learning_rate: As for `keras.optimizers.SGD`.
-        penalty: The strength of the penalty, in Keras's sense half of it.
+        penalty: The strength of the penalty. The loss adds `penalty / 2` times the
+            squared weights (`keras.regularizers.L2(penalty / 2)`).
     """
     # Momentum makes ten steps of a gradient, but not of the decay.
     decay = round(penalty / (1 - _MOMENTUM), 6)

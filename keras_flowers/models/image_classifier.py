@@ -399,7 +399,9 @@ class ImageClassifier(keras.Model):
         Args:
             features: What the backbone returns for the training images, float
                 `(images, feature_size)`.
-            labels: Their labels, as in training; `None` if they are not known.
+            labels: Their labels: with `multi_label`, float `(images, classes)` of 0 and
+                1; otherwise integers `(images,)`, which are ignored. `None` if they are
+                not known.
         """
         if not self.has_linear_head:
             return
@@ -764,7 +766,10 @@ class ImageClassifier(keras.Model):
             `error`, in the order of `paths`.
 
         Raises:
-            InputError: If an argument is not as described.
+            InputError: If an argument is not as described; or for an
+                `inference_precision` other than float32, if the model has no backbone,
+                Keras does not use TensorFlow, or OpenVINO (for int8, also NNCF) is not
+                installed.
         """
         check_paths(paths)
         sample = None
@@ -821,7 +826,8 @@ class ImageClassifier(keras.Model):
             `(batch,)`, whether the images show none of the classes.
 
         Raises:
-            InputError: As `classify` does for `unknown` and `tta`.
+            InputError: As `classify_each` does for `unknown`, `tta` and
+                `inference_precision`.
         """
         return build_classifying_function(
             self, unknown, tta, count, inference_precision, sample, on_difference

@@ -26,7 +26,8 @@ class LabelMode(abc.ABC):
     Attributes:
         activation: The activation of the last layer.
         is_multi_label: Whether an image may have several labels, or none.
-        head_penalty: The L2 penalty of a linear head, in Keras's sense half of it.
+        head_penalty: The L2 penalty of a linear head. The loss adds `head_penalty / 2`
+            times the squared weights (`keras.regularizers.L2(head_penalty / 2)`).
     """
 
     activation: Literal["softmax", "sigmoid"]

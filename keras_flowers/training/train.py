@@ -89,8 +89,8 @@ class TrainingRun:
         datasets: The data it was trained on.
         directory: The run directory, or `None` if nothing was written.
         interrupted: Whether Ctrl-C ended it.
-        precision_difference: What `inference_precision` changes for the validation
-            images; `None` for float32.
+        precision_difference: What `inference_precision` changes for 128 of the
+            validation images; `None` for float32.
         saved_epoch: The epoch that the weights of the model are from, counted from 1;
             `None` if Ctrl-C ended the run within an epoch whose weights these are.
         cross_validation: The cross-validation with `folds`; `None` without.

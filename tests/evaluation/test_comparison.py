@@ -17,7 +17,7 @@ from keras_flowers import (
     MultiLabelEvaluation,
     compare_evaluations,
 )
-from keras_flowers.evaluation.resampling import average_precisions
+from keras_flowers.evaluation.resampling import compute_average_precisions
 from keras_flowers.files import json_text
 
 NAMES = ("a", "b")
@@ -155,13 +155,14 @@ def test_bootstrap_of_average_precision_is_that_of_scikit_learn():
     weights = np.random.default_rng(0).multinomial(200, np.full(200, 1 / 200), 5)
     for label in range(3):
         true, probable = one.labels[:, label] == 1, one.probabilities[:, label]
-        found = average_precisions(true, probable, weights.astype(np.float32))
+        found = compute_average_precisions(true, probable, weights.astype(np.float32))
         expected = [
             average_precision_score(true, probable, sample_weight=row)
             for row in weights
         ]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
-    nobody = average_precisions(one.labels[:, 3] == 1, one.probabilities[:, 3], weights)
+    last, probable = one.labels[:, 3] == 1, one.probabilities[:, 3]
+    nobody = compute_average_precisions(last, probable, weights)
     assert np.isnan(nobody).all()
 
 
@@ -201,7 +202,7 @@ def test_images_with_several_labels_are_compared(tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == len(comparison.changed)
     index = first.paths.index(Path(rows[0]["path"]))
-    true = first.names(first.labels[index] == 1)
+    true = first.name_labels(first.labels[index] == 1)
     assert rows[0]["true_labels"] == "|".join(true)
     assert rows[0]["change"] == "broken"
     assert rows[0]["first_labels"] == rows[0]["true_labels"]
@@ -212,7 +213,7 @@ def test_images_with_several_labels_are_compared(tmp_path):
     again = compare_evaluations(first, second)
     assert again.mean_average_precision == comparison.mean_average_precision
     other = dataclasses.replace(first, labels=1 - first.labels)
-    with pytest.raises(InputError, match="the same class"):
+    with pytest.raises(InputError, match="the same labels"):
         compare_evaluations(first, other)
     two = slice(2)
     first = dataclasses.replace(
