@@ -1,122 +1,96 @@
-"""The table of docs/accuracy.md: accuracy, time and size of several models.
+"""The table of docs/accuracy.md: models judged on images that nothing was chosen by.
 
     python benchmarks/accuracy.py PHOTOS WEIGHTS_FOLDER [ROW...]
 
-Runs `keras-flowers train PHOTOS` with the options of each row, once for each seed, and
-prints a Markdown table. ROW names the rows to measure; all by default.
+Runs `keras-flowers train PHOTOS` with the options of each row, once for each seed, with
+a fifth of the images as the test part and a tenth for validation. `keras-flowers
+evaluate` then judges the saved model on the test part. The same seed gives each row the
+same parts. Prints a Markdown table. ROW names the rows to measure; all by default.
 
-Each row begins with an empty cache: its first run also decodes the images and computes
-the features, the others find both. Every file is read once before, so that all rows
-find the files in the page cache of the system.
+Each row begins with an empty cache, so that the first seed takes longer than the others.
 """
 
-import dataclasses
 import json
 import statistics
 import sys
 import tempfile
-from pathlib import Path
 
-from common import KERAS_FLOWERS, child, machine, read_files, timed
+from common import KERAS_FLOWERS, machine, read_files, timed
 
 SEEDS = (42, 1, 2)
+PARTS = ("--test-split", "0.2", "--validation-split", "0.1")
 MOBILENET = "mobilenet_2_5_224_tf_no_top.h5"
 EFFICIENTNET = "efficientnet_lite0_notop.keras"
 # By name: what is added to the command. In braces, a file of WEIGHTS_FOLDER.
 ROWS = {
     "lesson": "",
-    "small_convnet": "--backbone small_convnet",
+    "scratch": "--backbone small_convnet",
     "mobilenet": f"--backbone mobilenet_0.25 --pretrained-weights {{{MOBILENET}}}",
     "mobilenet-320": (
         f"--backbone mobilenet_0.25 --pretrained-weights {{{MOBILENET}}} "
         "--image-size 320"
     ),
-    "efficientnet-lite0": f"--backbone {{{EFFICIENTNET}}}",
-    "efficientnet-lite0-fine-tuned": (
-        f"--backbone {{{EFFICIENTNET}}} --fine-tune-epochs 2"
-    ),
+    "frozen": f"--backbone {{{EFFICIENTNET}}}",
+    "bf16": f"--backbone {{{EFFICIENTNET}}} --inference-precision bf16",
+    "int8": f"--backbone {{{EFFICIENTNET}}} --inference-precision int8",
+    "views": f"--backbone {{{EFFICIENTNET}}} --feature-views 3",
+    "fine-tuned": f"--backbone {{{EFFICIENTNET}}} --fine-tune-epochs 6",
 }
-_SIZE = """
-import json, sys
-import keras, keras_flowers
-model = keras.models.load_model(sys.argv[1], compile=False)
-print(json.dumps({"parameters": model.count_params()}))
-"""
+# By name of the row: what is added to the evaluation.
+EVALUATE = {"views": "--tta 3"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What one command took and gave.
+def measure(name: str, images: str, weights: str) -> list[tuple[float, float, float]]:
+    """Runs a row with every seed.
 
-    Attributes:
-        seconds: From the start of the process to its end.
-        accuracies: Validation accuracy after each epoch.
-        parameters: Weights of the saved model.
-        file_bytes: Size of `model.keras`.
+    Returns:
+        Accuracy and negative log-likelihood on the test part, and the seconds of the
+        training command.
     """
-
-    seconds: float
-    accuracies: list[float]
-    parameters: int
-    file_bytes: int
-
-
-def train(images: str, options: list[str], seed: int, cache: str) -> Run:
-    """Runs the command in a separate process."""
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = f"{scratch}/run"
-        seconds, printed = timed(
-            *(KERAS_FLOWERS, "train", images, *options),
-            *("--keep", "last", "--save-optimizer"),
-            *("--seed", str(seed), "--run-dir", directory, "--json"),
-            KERAS_FLOWERS_CACHE=cache,
-        )
-        model = f"{directory}/model.keras"
-        return Run(
-            seconds,
-            json.loads(printed)["history"]["val_accuracy"],
-            child("-c", _SIZE, model)["parameters"],
-            Path(model).stat().st_size,
-        )
-
-
-def measured(name: str, images: str, weights: str) -> list[Run]:
-    """Runs a row with every seed and says on stderr how it goes."""
     options = [
         f"{weights}/{word[1:-1]}" if word.startswith("{") else word
         for word in ROWS[name].split()
     ]
-    runs = []
-    with tempfile.TemporaryDirectory() as cache:
+    results = []
+    with tempfile.TemporaryDirectory() as scratch:
         for seed in SEEDS:
-            run = train(images, options, seed, cache)
-            runs.append(run)
+            run = f"{scratch}/{seed}"
+            cache = {"KERAS_FLOWERS_CACHE": f"{scratch}/cache"}
+            seconds, _ = timed(
+                *(KERAS_FLOWERS, "train", images, *options, *PARTS, "--json"),
+                *("--seed", str(seed), "--run-dir", run),
+                **cache,
+            )
+            _, printed = timed(
+                *(KERAS_FLOWERS, "evaluate", f"{run}/model.keras", images, "--json"),
+                *("--split-manifest", f"{run}/split.json", "--split", "test"),
+                *EVALUATE.get(name, "").split(),
+                **cache,
+            )
+            test = json.loads(printed)
+            results.append((test["accuracy"], test["loss"], seconds))
             print(
-                f"{name}, seed {seed}: {run.accuracies[-1]:.3f}, {run.seconds:.1f} s",
+                f"{name}, seed {seed}: {test['accuracy']:.3f}, {test['loss']:.3f}, "
+                f"{seconds:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
-    return runs
+    return results
 
 
-def spread(values: list[float]) -> str:
-    """Returns the mean and the range of some accuracies."""
-    mean = statistics.mean(values)
-    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"
-
-
-def row(name: str, runs: list[Run]) -> str:
+def row(name: str, results: list[tuple[float, float, float]]) -> str:
     """Returns a row of the table."""
-    first, *others = runs
-    added = ROWS[name].replace("{", "").replace("}", "")
+    accuracies, losses, seconds = zip(*results, strict=True)
+    options = ROWS[name].replace("{", "").replace("}", "")
+    shown = f"`{options}`" if options else "none: the lesson's model"
+    if name in EVALUATE:
+        shown += f", `evaluate {EVALUATE[name]}`"
     cells = (
-        f"`{added}`" if added else "none: the lesson's model",
-        spread([run.accuracies[-1] for run in runs]),
-        spread([max(run.accuracies) for run in runs]),
-        f"{first.seconds:.0f}",
-        f"{statistics.median(run.seconds for run in others):.0f}",
-        f"{first.parameters:,}",
-        f"{first.file_bytes / 1e6:.1f}",
+        shown,
+        f"{statistics.mean(accuracies):.3f} "
+        f"({min(accuracies):.3f} to {max(accuracies):.3f})",
+        f"{statistics.mean(losses):.3f}",
+        f"{statistics.median(seconds):.0f}",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -129,13 +103,10 @@ def main(images: str, weights: str, names: list[str]) -> None:
     read_files(images)
     print(machine())
     print()
-    print(
-        "| options | validation accuracy | best epoch | first run (s) | "
-        "later runs (s) | parameters | MB |"
-    )
-    print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+    print("| options | test accuracy | negative log-likelihood | time (s) |")
+    print("| --- | --- | --- | ---: |")
     for name in names or ROWS:
-        print(row(name, measured(name, images, weights)), flush=True)
+        print(row(name, measure(name, images, weights)), flush=True)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ UNKNOWN = Setting(
     meaning="Report images that show none of the classes as `none of these`: with "
     "`auto`, by the threshold of training, which rejects 5 % of the validation images; "
     "with a number from 0 to 1, if the highest probability is below it. Where images "
-    "may have several labels, a number is the lowest probability of each",
+    "may have several labels, a number raises all lower thresholds to it",
     commands=("predict",),
 )
 CSV_FILE = Setting(
