@@ -7,7 +7,7 @@ a fifth of the images as the test part and a tenth for validation. `keras-flower
 evaluate` then judges the saved model on the test part. The same seed gives each row the
 same parts. Prints a Markdown table. ROW names the rows to measure; all by default.
 
-Each row begins with an empty cache, so that the first seed takes longer than the others.
+Each row begins with an empty cache, so the first seed takes longer than the others.
 """
 
 import json
