@@ -142,6 +142,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
         self._counts = self.add_variable(
             shape=(2 * self.class_count * _BINS,), initializer="zeros", name="counts"
         )
+        self._images = self.add_variable(shape=(), initializer="zeros", name="images")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Counts a batch; `sample_weight`, `(batch,)`, holds a weight per image."""
@@ -163,6 +164,8 @@ class MeanAveragePrecision(keras.metrics.Metric):
             self._counts.shape[0],
         )
         self._counts.assign_add(ops.cast(counts, self._counts.dtype))
+        images = ops.sum(ops.cast(weights[:, 0] > 0, self._images.dtype))
+        self._images.assign_add(images)
 
     def result(self) -> Any:
         """Returns the mean over the labels that any image has, or 0."""
@@ -172,7 +175,8 @@ class MeanAveragePrecision(keras.metrics.Metric):
 
     def reset_state(self) -> None:
         """Resets all counts to zero."""
-        self._counts.assign(ops.zeros(self._counts.shape, self._counts.dtype))
+        for variable in self.variables:
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
 
     @property
     def per_class(self) -> np.ndarray:
@@ -193,8 +197,9 @@ class MeanAveragePrecision(keras.metrics.Metric):
         counts = ops.flip(counts, axis=-1)
         of_label, of_all = counts[1], counts[0] + counts[1]
         # Images in one bin are in an unknown order: each is taken to be in the middle.
-        right = ops.cumsum(of_label, axis=-1) - ops.relu(of_label - 1) / 2
-        found = ops.cumsum(of_all, axis=-1) - ops.relu(of_all - 1) / 2
+        weight = ops.sum(of_all[0]) / ops.maximum(self._images, 1.0)
+        right = ops.cumsum(of_label, axis=-1) - ops.relu(of_label - weight) / 2
+        found = ops.cumsum(of_all, axis=-1) - ops.relu(of_all - weight) / 2
         totals = ops.sum(of_label, axis=-1)
         sums = ops.sum(right / ops.maximum(found, 1e-7) * of_label, axis=-1)
         return sums / ops.maximum(totals, 1e-7), totals

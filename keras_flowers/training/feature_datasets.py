@@ -359,6 +359,7 @@ def _compute(
         waiting[view] |= dict(zip(pending, features, strict=False))
         missing[view].difference_update(pending)
         pending.clear()
+        report()
         if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
             write()
 
@@ -374,11 +375,9 @@ def _compute(
                             images_of[view][checksum] = image
                         if len(images_of[view]) == size:
                             compute_batch(view, split)
-                report()
             for view, pending in enumerate(images_of):
                 if pending:
                     compute_batch(view, split)
-            report()
     finally:
         write()  # after Ctrl-C as well
 
