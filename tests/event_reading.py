@@ -9,7 +9,8 @@ def events_of(folder):
     """Yields every event below a folder, with the name of its run."""
     import tensorflow as tf
 
-    for path in sorted(folder.rglob("*tfevents*")):
+    # Names end with a counter, so that the tenth file sorts before the ninth.
+    for path in sorted(folder.rglob("*tfevents*"), key=lambda p: p.stat().st_mtime_ns):
         run = path.parent.relative_to(folder).as_posix()
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             yield run, tf.compat.v1.Event.FromString(record)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.jax
 COMPONENTS = {
     "test_distribution.py": ["two_devices_of_jax_share_batches"],
     "test_metrics.py": [""],
+    "test_optimizers.py": [""],
     "layers/test_augmentation.py": [
         "warp_equals_the_numpy_reference",
         "a_crop_is_enlarged_to_the_image",

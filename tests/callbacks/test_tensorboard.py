@@ -195,7 +195,10 @@ def test_repeated_epochs_are_there_once(tmp_path):
     model.save(tmp_path / "model.keras")
     killed = TensorBoard(tmp_path, update_freq=1, **PARTS)
     fit(model, killed, initial_epoch=1, epochs=3)
-    newest = max((tmp_path / "train").glob("*tfevents*"))
+    newest = max(
+        (tmp_path / "train").glob("*tfevents*"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
     torn = newest.read_bytes()[:-5]  # as SIGKILL may leave it
     newest.write_bytes(torn)
     others = tmp_path / "train" / "events.out.tfevents.1.of-another-program"
