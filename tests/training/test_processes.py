@@ -239,7 +239,7 @@ def test_process_0_raises_when_another_is_gone(monkeypatch):
     with pytest.raises(ProcessLostError, match="Process 1 of 2 is gone"), first:
         second._connections[0].shutdown(socket.SHUT_RDWR)
         raise RuntimeError("Gloo: connection closed by peer")
-    # The second one has lost process 0. Its thread must not outlive the test, or it would
+    # The second one has lost process 0. Its thread must not outlive the test: it would
     # end the process that runs the tests.
     wait_for(lambda: ended == [1])
 
