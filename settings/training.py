@@ -38,7 +38,7 @@ RATE = Number(0, 100, lowest_is_open=True)
 
 def _epochs(facts: ModelFacts) -> int:
     # A backbone that starts from random weights takes longer to train.
-    return 50 if facts.is_from_scratch else 15
+    return 40 if facts.is_from_scratch else 15
 
 
 def _optimizer(facts: ModelFacts) -> str:
@@ -112,7 +112,7 @@ EPOCHS = Setting(
     meaning="Number of passes over the training images",
     commands=("train",),
     group=TRAINING,
-    default=Automatic("15; 50 with a backbone without weights", _epochs),
+    default=Automatic("15; 40 with a backbone without weights", _epochs),
     arguments=("TrainingConfig.epochs",),
     recorded=of_run("epochs"),
     hyperparameter="epochs",

@@ -72,9 +72,9 @@ def test_defaults_depend_on_the_backbone(dense):
     config = read("backbone")
     config["model"]["config"]["backbone"]["config"]["pretrained_weights"] = None
     assert rows_of(config)["augmentation"].value == "yes"
-    config["epochs"] = 50
+    config["epochs"] = 40
     assert rows_of(config)["epochs"].is_default
-    assert not rows_of(dense | {"epochs": 50})["epochs"].is_default
+    assert not rows_of(dense | {"epochs": 40})["epochs"].is_default
 
 
 def test_a_schedule_is_described_by_its_highest_rate(dense):
