@@ -14,6 +14,7 @@ from keras_flowers.evaluation.differences import (
     compare_means,
     compare_shares,
     compute_p_value,
+    order_changes,
 )
 from keras_flowers.evaluation.evaluate import AnyEvaluation, Evaluation
 from keras_flowers.evaluation.label_comparison import MultiLabelComparison
@@ -130,11 +131,12 @@ class Comparison:
         """
         names = self.first.class_names
         before, after = self.first.predictions, self.second.predictions
-        losses = np.abs(self.second.losses - self.first.losses)
-        losses[np.isnan(losses)] = np.inf
-        groups = np.where(self._is_right(0), 0, np.where(self._is_right(1), 1, 2))
-        indices = np.flatnonzero(before != after)
-        order = np.lexsort((-losses[indices], groups[indices]))
+        changes = order_changes(
+            before != after,
+            self._is_right(0),
+            self._is_right(1),
+            self.second.losses - self.first.losses,
+        )
 
         def name_of(label: int) -> str | None:
             return None if label < 0 else names[label]
@@ -147,9 +149,9 @@ class Comparison:
                 first_probability=float(self.first.probabilities[index].max()),
                 second_class=name_of(int(after[index])),
                 second_probability=float(self.second.probabilities[index].max()),
-                change=("broken", "fixed", "moved")[groups[index]],
+                change=change,
             )
-            for index in indices[order].tolist()
+            for index, change in changes
         )
 
     def to_json(self, most_changed: int = 1000) -> dict[str, Any]:

@@ -84,3 +84,26 @@ def compare_shares(fixed: int, broken: int, count: int) -> Difference:
         max(-1.0, gained - lost - spread),
         min(1.0, gained - lost + spread),
     )
+
+
+def order_changes(
+    is_changed: np.ndarray, first: np.ndarray, second: np.ndarray, losses: np.ndarray
+) -> list[tuple[int, str]]:
+    """Returns the images that two models answer differently, in order.
+
+    Args:
+        is_changed: Bool `(images,)`, whether the answers differ.
+        first: Bool `(images,)`, whether the first model is right.
+        second: Bool `(images,)`, whether the second model is right.
+        losses: Float `(images,)`, by how much the loss of the second model is higher.
+
+    Returns:
+        Positions with `"broken"`, `"fixed"` or `"moved"`, in this order. Within each,
+        the images whose loss changes most come first.
+    """
+    sizes = np.where(np.isnan(losses), np.inf, np.abs(losses))
+    groups = np.where(first, 0, np.where(second, 1, 2))
+    indices = np.flatnonzero(is_changed)
+    order = np.lexsort((-sizes[indices], groups[indices]))
+    names = ("broken", "fixed", "moved")
+    return [(index, names[groups[index]]) for index in indices[order].tolist()]

@@ -14,6 +14,7 @@ from keras_flowers.evaluation.differences import (
     compare_means,
     compare_shares,
     compute_p_value,
+    order_changes,
 )
 from keras_flowers.evaluation.multi_label import (
     SEPARATOR,
@@ -152,21 +153,21 @@ class MultiLabelComparison:
         In each group, those whose loss changes most come first.
         """
         first, second = self.first, self.second
-        losses = np.abs(second.losses - first.losses)
-        losses[np.isnan(losses)] = np.inf
-        groups = np.where(~first.is_wrong, 0, np.where(~second.is_wrong, 1, 2))
-        is_changed = (first.predictions != second.predictions).any(axis=1)
-        indices = np.flatnonzero(is_changed)
-        order = np.lexsort((-losses[indices], groups[indices]))
+        changes = order_changes(
+            (first.predictions != second.predictions).any(axis=1),
+            ~first.is_wrong,
+            ~second.is_wrong,
+            second.losses - first.losses,
+        )
         return tuple(
             ChangedLabels(
                 path=first.paths[index],
                 true_labels=first.name_labels(first.labels[index] == 1),
                 first_labels=first.name_labels(first.predictions[index]),
                 second_labels=first.name_labels(second.predictions[index]),
-                change=("broken", "fixed", "moved")[groups[index]],
+                change=change,
             )
-            for index in indices[order].tolist()
+            for index, change in changes
         )
 
     def to_json(self, most_changed: int = 1000) -> dict[str, Any]:
