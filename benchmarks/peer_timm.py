@@ -1,4 +1,4 @@
-"""Fine-tunes EfficientNet-Lite0 with timm, with the parts of its own training script.
+"""Fine-tunes EfficientNet-Lite0 with timm, using the parts of timm's training script.
 
     python benchmarks/peer_timm.py train PHOTOS SPLIT MODEL [--epochs N] [--seed N]
     python benchmarks/peer_timm.py predict PHOTOS SPLIT MODEL CSV [--tta N]
